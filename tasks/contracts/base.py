@@ -1,0 +1,86 @@
+"""What every stage and every filter has in common: frozen settings, a `run` function, drop reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from tasks.contracts.document import Document
+from tasks.contracts.manifest import Manifest
+
+Value = TypeVar("Value")
+
+
+class FrozenModel(BaseModel):
+    """Settings or a file's content: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+
+
+class StageParams(FrozenModel):
+    """One stage's section of params.yaml; each field's docstring is what Prefect's form and `--help` show."""
+
+    def identity(self) -> dict[str, JsonValue]:
+        """Return the settings that decide the output's bytes (not paths, worker counts or time-outs)."""
+        left_out = {name for name, field in type(self).model_fields.items() if _mark(field, "identity") is False}
+        return self.model_dump(mode="json", exclude=left_out)
+
+    @classmethod
+    def borrowed(cls) -> dict[str, str]:
+        """Return the fields that are read from another section: field name → "section.key" (or "section")."""
+        marks = {name: _mark(field, "borrowed_from") for name, field in cls.model_fields.items()}
+        return {name: str(source) for name, source in marks.items() if source is not None}
+
+
+def _mark(field: Any, name: str) -> object:
+    extra = field.json_schema_extra
+    return extra.get(name) if isinstance(extra, dict) else None
+
+
+def not_identity(default: Value, **constraints: Any) -> Value:
+    """Declare a field that never changes the output's bytes, such as a path or a number of workers."""
+    field: Value = Field(default, json_schema_extra={"identity": False}, **constraints)
+    return field
+
+
+def borrowed_from(source: str, default: Value) -> Value:
+    """Declare a field whose value stands in another section of params.yaml (one setting, one place)."""
+    field: Value = Field(default, json_schema_extra={"borrowed_from": source})
+    return field
+
+
+class StageFunction(Protocol):
+    """One stage: reads the folders in `inputs`, writes `output`, commits its manifest last and returns it."""
+
+    def __call__(self, *, params: Any, inputs: Mapping[str, Path], output: Path) -> Manifest: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drop:
+    """Why a document is dropped: the rule's name, and the score that crossed the threshold."""
+
+    rule: str
+    score: float | None = None
+    threshold: float | None = None
+    survivor_id: str | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edit:
+    """A document that stays with another text: the rule's name, the new text, and what was changed."""
+
+    rule: str
+    text: str
+    score: float | None = None
+    detail: str | None = None
+
+
+class Filter(Protocol):
+    """A rule in `tasks/filters/rules/`: None keeps the document, a Drop drops it, an Edit changes its text."""
+
+    def __call__(self, document: Document) -> Drop | Edit | None: ...

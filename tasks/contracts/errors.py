@@ -1,0 +1,111 @@
+"""The one tree of errors: each says what went wrong, where, what was expected and what to do.
+
+Raise these for anything a user can act on; `assert` is for invariants that only a bug can break.
+"""
+
+from __future__ import annotations
+
+
+class HeadwaterError(Exception):
+    """A failure that a person can act on.
+
+    Args:
+        problem: one sentence saying what went wrong.
+        where: the file, section or record it happened at.
+        expected: what would have been right.
+        found: what was there instead.
+        fix: what the reader should do next.
+    """
+
+    exit_code = 1
+    transient = False
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        where: str | None = None,
+        expected: str | None = None,
+        found: str | None = None,
+        fix: str | None = None,
+    ) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.where = where
+        self.expected = expected
+        self.found = found
+        self.fix = fix
+
+    def __str__(self) -> str:
+        named = {"where": self.where, "expected": self.expected, "found": self.found, "do": self.fix}
+        lines = [self.problem, *(f"  {name}: {text}" for name, text in named.items() if text)]
+        return "\n".join(lines)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Survive pickling, so that an error raised in a worker process keeps its parts."""
+        return (_rebuild, (type(self), self.problem, self.where, self.expected, self.found, self.fix))
+
+
+def _rebuild(
+    kind: type[HeadwaterError],
+    problem: str,
+    where: str | None,
+    expected: str | None,
+    found: str | None,
+    fix: str | None,
+) -> HeadwaterError:
+    return kind(problem, where=where, expected=expected, found=found, fix=fix)
+
+
+class ParamsError(HeadwaterError):
+    """A setting that is unknown, of the wrong type or impossible."""
+
+    exit_code = 2
+
+
+class UsageError(HeadwaterError):
+    """A command called in a way that cannot work."""
+
+    exit_code = 2
+
+
+class InputError(HeadwaterError):
+    """Input that cannot be used as a whole (one bad document is a ledger row instead)."""
+
+
+class NetworkError(HeadwaterError):
+    """A remote side that did not answer; the same call may succeed later, so a flow retries it."""
+
+    transient = True
+
+
+class ToolMissingError(HeadwaterError):
+    """A program or package that this stage needs is not installed."""
+
+
+class DiskFullError(HeadwaterError):
+    """No space left where a file had to be written; nothing half-written was kept."""
+
+
+class LockedError(HeadwaterError):
+    """Another run is at work in the same workspace."""
+
+
+class ManifestError(HeadwaterError):
+    """A manifest that is missing, unreadable, or does not match the files beside it."""
+
+
+class ConservationError(ManifestError):
+    """A stage lost or invented rows: in != out + dropped."""
+
+
+class CorpusTooSmallError(HeadwaterError):
+    """Too little text is left for what comes next."""
+
+
+class TrainingError(HeadwaterError):
+    """Training could not start, go on or be resumed."""
+
+
+class GateError(HeadwaterError):
+    """The gate said no: the release does not happen."""

@@ -1,0 +1,170 @@
+"""The manifest: what a stage's folder holds and what it was made from. The only truth about a stage's output.
+
+It holds identity only (no time, host, commit or version), so equal bytes in give an equal manifest out, and
+`inputs` chains every manifest, by hash, to the raw records.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Literal
+
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from tasks.contracts.errors import ConservationError, ManifestError
+from tasks.contracts.files import sha256_file, write_json
+
+MANIFEST_NAME = "_manifest.json"
+SCHEMA_VERSION = 1
+
+Unit = Literal["urls", "records", "documents", "tokens", "items", "rules", "files"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Shard(_Frozen):
+    """One file of a stage's output: its name inside the folder, SHA-256, rows (None if not a table) and bytes."""
+
+    name: str
+    sha256: str
+    rows: int | None
+    bytes: int
+
+
+class Counts(_Frozen):
+    """How many went in, came out, and were dropped by which rule; in == out + sum(dropped)."""
+
+    in_: int = Field(alias="in", ge=0)
+    out: int = Field(ge=0)
+    dropped: dict[str, int] = {}
+
+    def __add__(self, other: Counts) -> Counts:
+        rules = sorted({*self.dropped, *other.dropped})
+        dropped = {rule: self.dropped.get(rule, 0) + other.dropped.get(rule, 0) for rule in rules}
+        return Counts(in_=self.in_ + other.in_, out=self.out + other.out, dropped=dropped)
+
+    def check(self, where: str) -> None:
+        """Raise ConservationError unless every row that went in came out or has a drop reason."""
+        if self.in_ != self.out + sum(self.dropped.values()):
+            raise ConservationError(
+                "rows were lost or invented",
+                where=where,
+                expected=f"in == out + dropped, in = {self.in_}",
+                found=f"out = {self.out}, dropped = {self.dropped}",
+                fix="this is a bug in the stage: please report it with this message",
+            )
+
+
+NO_COUNTS = Counts(in_=0, out=0, dropped={})
+
+
+class Manifest(_Frozen):
+    """A stage's output, described by what it is made of and made from.
+
+    Attributes:
+        unit: what `counts` counts.
+        params: the identity-bearing settings.
+        inputs: input name → SHA-256 of that folder's manifest.
+        shards: every file of the folder but the manifest itself, sorted by name.
+    """
+
+    stage: str
+    schema_version: Literal[1] = 1
+    unit: Unit
+    params: dict[str, JsonValue]
+    inputs: dict[str, str]
+    shards: tuple[Shard, ...]
+    counts: Counts
+
+    def shard(self, name: str) -> Shard:
+        """Return the entry of one file.
+
+        Raises:
+            ManifestError: the manifest has no such file.
+        """
+        for shard in self.shards:
+            if shard.name == name:
+                return shard
+        raise ManifestError("the manifest lists no such file", where=self.stage, expected=name)
+
+
+def describe_file(folder: Path, name: str) -> Shard:
+    """Hash and measure one file of a folder."""
+    path = folder / name
+    rows = pq.read_metadata(path).num_rows if name.endswith(".parquet") else None
+    return Shard(name=name, sha256=sha256_file(path), rows=rows, bytes=path.stat().st_size)
+
+
+def commit_manifest(
+    output: Path,
+    *,
+    stage: str,
+    unit: Unit,
+    params: Mapping[str, JsonValue],
+    inputs: Mapping[str, Path],
+    counts: Counts,
+    known: Iterable[Shard] = (),
+) -> Manifest:
+    """Write the manifest of a finished folder, as its last file, and return it.
+
+    Args:
+        inputs: input name → stage folder, whose manifest's hash is recorded.
+        known: files that were hashed already (by the shard cache); the others are hashed here.
+
+    Raises:
+        ConservationError: counts do not add up.
+        ManifestError: an input folder has no manifest.
+    """
+    counts.check(str(output))
+    hashed = {shard.name: shard for shard in known}
+    names = sorted(p.relative_to(output).as_posix() for p in output.rglob("*") if p.is_file())
+    shards = [hashed.get(name) or describe_file(output, name) for name in names if name != MANIFEST_NAME]
+    manifest = Manifest(
+        stage=stage,
+        unit=unit,
+        params=dict(params),
+        inputs={name: manifest_hash(folder) for name, folder in sorted(inputs.items())},
+        shards=tuple(shards),
+        counts=counts,
+    )
+    write_json(output / MANIFEST_NAME, manifest.model_dump(mode="json", by_alias=True))
+    return manifest
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read a stage folder's manifest.
+
+    Raises:
+        ManifestError: it is missing or not a manifest.
+    """
+    path = folder / MANIFEST_NAME
+    try:
+        return Manifest.model_validate(json.loads(path.read_bytes()))
+    except FileNotFoundError as error:
+        raise ManifestError(
+            "a stage's output is missing or unfinished",
+            where=str(folder),
+            expected=MANIFEST_NAME,
+            fix="run the stage before it, or `dvc checkout` if it was made already",
+        ) from error
+    except (ValueError, ValidationError) as error:
+        raise ManifestError(
+            "a manifest cannot be read", where=str(path), found=str(error).splitlines()[0], fix="run the stage again"
+        ) from error
+
+
+def manifest_hash(folder: Path) -> str:
+    """Return the SHA-256 of a folder's manifest, by which later stages name that folder's whole content."""
+    if not (folder / MANIFEST_NAME).is_file():
+        read_manifest(folder)
+    return sha256_file(folder / MANIFEST_NAME)
+
+
+def text_shards(folder: Path) -> tuple[Shard, ...]:
+    """Return the entries of a text stage's `part-*.parquet` files, in order."""
+    return tuple(s for s in read_manifest(folder).shards if s.name.startswith("part-") and s.name.endswith(".parquet"))

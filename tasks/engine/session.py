@@ -1,0 +1,61 @@
+"""A Ray session for one stage: a local one, or the cluster that RAY_ADDRESS names."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pydantic import Field
+
+from tasks.contracts.base import StageParams
+from tasks.contracts.workspace import ROOT
+
+logger = logging.getLogger(__name__)
+
+MEBIBYTE = 1024 * 1024
+
+
+class RayParams(StageParams):
+    """The `ray` section of params.yaml: how work is spread. Nothing here changes a byte of any output."""
+
+    num_cpus: int | None = Field(None, ge=1)
+    """Processors that a local session uses; null takes all of this machine's."""
+    object_store_megabytes: int = Field(256, ge=80)
+    """Shared memory of a local session, in MiB. Text never travels through it, so it can be small."""
+
+
+@contextmanager
+def ray_session(params: RayParams) -> Iterator[None]:
+    """Start a local Ray session (or join the cluster named by RAY_ADDRESS) and end it on the way out."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    # Workers of a local session import the project from where this process did; on a cluster it is installed.
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    import ray
+    from ray.data import DataContext
+
+    local: dict[str, object] = {
+        "num_cpus": params.num_cpus,
+        "object_store_memory": params.object_store_megabytes * MEBIBYTE,
+        "include_dashboard": False,
+    }
+    shared = bool(os.environ.get("RAY_ADDRESS"))
+    ray.init(
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        configure_logging=True,
+        **({} if shared else local),
+    )
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logger.info("Ray: %s processors, %s", int(ray.cluster_resources().get("CPU", 0)), "cluster" if shared else "local")
+    try:
+        yield
+    finally:
+        ray.shutdown()

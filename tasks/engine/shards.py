@@ -1,0 +1,265 @@
+"""Map a function over shards: in parallel by Ray Data, resumable, each finished shard kept under its key.
+
+A shard's key is the SHA-256 of everything that decides its bytes. A key that is already in the shard cache is
+a hit: its files are hard-linked into the output instead of made again. That one rule gives resume after a crash,
+cheap increments, and free returns to earlier params.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import os
+import pickle
+import shutil
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from tasks.contracts.document import Document, read_documents, write_documents
+from tasks.contracts.errors import HeadwaterError, ManifestError
+from tasks.contracts.files import atomic_folder, disk_full_is_clear, sha256_file, sha256_json, write_json
+from tasks.contracts.ledger import LedgerRow, write_ledger
+from tasks.contracts.manifest import NO_COUNTS, Counts, Shard, describe_file, manifest_hash, text_shards
+from tasks.contracts.workspace import code_hash, state_folder
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardWork:
+    """One shard to make.
+
+    Attributes:
+        name: "part-00000": the stem of every file that this shard adds to the output.
+        inputs: the files it is made from.
+        input_hashes: their SHA-256, in the same order.
+    """
+
+    name: str
+    inputs: tuple[Path, ...]
+    input_hashes: tuple[str, ...]
+
+
+ShardFunction = Callable[[ShardWork, Path], Counts]
+"""Makes one shard: reads `work.inputs`, writes files named after `work.name` into the folder, returns its counts."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    counts: Counts
+    files: tuple[Shard, ...]
+
+
+@dataclass(slots=True)
+class MapResult:
+    """What `map_shards` made: the summed counts and every file, hashed, ready for `commit_manifest`."""
+
+    counts: Counts = NO_COUNTS
+    files: list[Shard] = field(default_factory=list)
+    hits: int = 0
+
+
+def work_for(*folders: Path) -> list[ShardWork]:
+    """Pair part k of each text-stage folder into one piece of work named part k.
+
+    Raises:
+        ManifestError: the folders do not hold the same parts.
+    """
+    listed = [text_shards(folder) for folder in folders]
+    names = [shard.name for shard in listed[0]]
+    for folder, shards in zip(folders, listed, strict=True):
+        if [shard.name for shard in shards] != names:
+            raise ManifestError(
+                "two inputs do not hold the same shards",
+                where=str(folder),
+                expected=", ".join(names[:8]),
+                found=", ".join(shard.name for shard in shards[:8]),
+                fix="run the stages that made them again",
+            )
+    return [
+        ShardWork(
+            name=name.removesuffix(".parquet"),
+            inputs=tuple(folder / name for folder in folders),
+            input_hashes=tuple(shards[index].sha256 for shards in listed),
+        )
+        for index, name in enumerate(names)
+    ]
+
+
+def map_shards(
+    function: ShardFunction,
+    work: Sequence[ShardWork],
+    *,
+    stage: str,
+    output: Path,
+    params: Mapping[str, JsonValue],
+    code: Sequence[str],
+    libraries: Sequence[str] = (),
+    shared: Mapping[str, Path] | None = None,
+    num_cpus: float = 1,
+) -> MapResult:
+    """Make every shard of `work` into `output`, those already in the shard cache by a hard link.
+
+    With a Ray session open the shards are spread by Ray Data; without one they are made here, one by one, by the
+    same function, which is how unit tests call a stage.
+
+    Args:
+        function: picklable (a module-level function, or functools.partial of one).
+        params: the settings that decide the bytes; part of the key.
+        code: the stage's own packages or modules ("tasks.extract"), whose sources are part of the key.
+        libraries: distributions whose installed versions are part of the key ("trafilatura").
+        shared: other files that every shard reads (a model, an index); their content is part of the key.
+        num_cpus: processors that one shard occupies.
+    """
+    cache = state_folder() / "shards"
+    cache.mkdir(parents=True, exist_ok=True)
+    base: dict[str, JsonValue] = {
+        "stage": stage,
+        "params": dict(params),
+        "code": code_hash("tasks.contracts", "tasks.engine", *code),
+        "libraries": {name: importlib.metadata.version(name) for name in libraries},
+        "shared": {name: _content_hash(path) for name, path in (shared or {}).items()},
+    }
+    keys = {item.name: sha256_json({**base, "name": item.name, "inputs": list(item.input_hashes)}) for item in work}
+    todo = [item for item in work if _cached(cache / keys[item.name]) is None]
+    result = MapResult(hits=len(work) - len(todo))
+    if result.hits:
+        logger.info("%s: %d of %d shards reused", stage, result.hits, len(work))
+    make = _Maker(function=function, cache=cache, keys=keys)
+    counts = NO_COUNTS
+    for done, made in enumerate(_spread(make, todo, num_cpus), start=1):
+        counts += made
+        logger.info("%s: %d/%d shards, %d in, %d kept", stage, result.hits + done, len(work), counts.in_, counts.out)
+    output.mkdir(parents=True, exist_ok=True)
+    for item in work:
+        record = _cached(cache / keys[item.name])
+        if record is None:
+            raise ManifestError("a finished shard vanished from the shard cache", where=str(cache / keys[item.name]))
+        for shard in record.files:
+            _link(cache / keys[item.name] / shard.name, output / shard.name)
+        result.files.extend(record.files)
+        result.counts += record.counts
+    return result
+
+
+def keep_or_drop(
+    work: ShardWork,
+    folder: Path,
+    decide: Callable[[Iterator[Document]], Iterator[Document | LedgerRow]],
+) -> Counts:
+    """Make one text shard: what `decide` yields as a Document is kept, as a LedgerRow goes into the ledger.
+
+    Both are streamed through a row group at a time; a "drop" row counts as dropped, an "edit" or "note" row does not.
+    """
+    rows: list[LedgerRow] = []
+    seen = 0
+
+    def documents() -> Iterator[Document]:
+        nonlocal seen
+        for document in read_documents(work.inputs[0]):
+            seen += 1
+            yield document
+
+    def kept() -> Iterator[Document]:
+        for decision in decide(documents()):
+            if isinstance(decision, LedgerRow):
+                rows.append(decision)
+            else:
+                yield decision
+
+    out = write_documents(folder / f"{work.name}.parquet", kept())
+    write_ledger(folder / "dropped" / f"{work.name}.parquet", rows)
+    dropped: dict[str, int] = {}
+    for row in rows:
+        if row.action == "drop":
+            dropped[row.rule] = dropped.get(row.rule, 0) + 1
+    counts = Counts(in_=seen, out=out, dropped=dict(sorted(dropped.items())))
+    counts.check(f"{work.name}: {work.inputs[0]}")
+    return counts
+
+
+@dataclass(frozen=True, slots=True)
+class _Maker:
+    """Makes one shard in whichever process it is called, and commits it to the shard cache."""
+
+    function: ShardFunction
+    cache: Path
+    keys: Mapping[str, str]
+
+    def __call__(self, item: ShardWork) -> Counts:
+        with atomic_folder(self.cache / self.keys[item.name]) as folder:
+            counts = self.function(item, folder)
+            names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+            files = tuple(describe_file(folder, name) for name in names)
+            record = _Record(counts=counts, files=files)
+            write_json(folder / "_shard.json", record.model_dump(mode="json", by_alias=True))
+        return counts
+
+
+def _spread(make: _Maker, todo: Sequence[ShardWork], num_cpus: float) -> Iterator[Counts]:
+    """Yield each shard's counts as it is finished, in whatever order."""
+    import ray
+
+    if not todo:
+        return
+    if not ray.is_initialized():
+        yield from map(make, todo)
+        return
+
+    def run_one(row: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return {"counts": make(todo[row["index"]]).model_dump_json(by_alias=True), "error": b""}
+        except Exception as error:  # noqa: BLE001 - carried to the driver and raised there, without Ray's wrappers
+            return {"counts": "", "error": _portable(error, todo[row["index"]])}
+
+    items = [{"index": index} for index in range(len(todo))]
+    dataset = ray.data.from_items(items, override_num_blocks=len(items)).map(run_one, num_cpus=num_cpus)
+    for row in dataset.iter_rows():
+        if row["error"]:
+            raise pickle.loads(row["error"])
+        yield Counts.model_validate_json(row["counts"])
+
+
+def _portable(error: Exception, item: ShardWork) -> bytes:
+    """Pickle an error, or say what it was where it cannot be pickled."""
+    error.add_note(f"while making {item.name}\n{traceback.format_exc()}")
+    try:
+        return pickle.dumps(error) if pickle.loads(pickle.dumps(error)) else b""
+    except Exception:  # noqa: BLE001 - any class may fail to pickle in its own way
+        return pickle.dumps(HeadwaterError(f"{type(error).__name__}: {error}", where=item.name))
+
+
+def _cached(folder: Path) -> _Record | None:
+    """Return what the shard cache holds in `folder`, after checking it by hash; a damaged entry is removed."""
+    try:
+        record = _Record.model_validate_json((folder / "_shard.json").read_bytes())
+        if all(sha256_file(folder / shard.name) == shard.sha256 for shard in record.files):
+            os.utime(folder)
+            return record
+    except (OSError, ValueError):
+        pass
+    if folder.exists():
+        logger.warning("shard cache: %s does not match its hashes and is made again", folder.name[:12])
+        shutil.rmtree(folder)
+    return None
+
+
+def _content_hash(path: Path) -> str:
+    return manifest_hash(path) if path.is_dir() else sha256_file(path)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Hard-link a finished file, or copy it where the file system cannot."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        with disk_full_is_clear(target):
+            shutil.copyfile(source, target)
