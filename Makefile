@@ -1,0 +1,31 @@
+# make run: the whole pipeline.  make test: the tests.  make check: style, types, import rings.
+VENV := .venv
+BIN := $(VENV)/bin
+export PYTHON
+export DVC_NO_ANALYTICS := 1
+export DO_NOT_TRACK := true
+
+.PHONY: setup run test check bench faults
+
+setup: $(VENV)/.setup-done
+
+$(VENV)/.setup-done: constraints.txt pyproject.toml infra/setup.sh infra/build_lmplz.sh
+	@bash infra/setup.sh $(VENV)
+
+run: setup
+	@$(BIN)/headwater run
+
+test: setup
+	$(BIN)/python -m pytest -q -m "not faults"
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+faults: setup
+	$(BIN)/python -m pytest -q -m faults
+
+bench: setup
+	$(BIN)/python -m tests.bench

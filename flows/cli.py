@@ -1,0 +1,280 @@
+"""`headwater`: the one command.
+
+Each subcommand shows an example in its help. Exit code 0 is yes, 1 a clear no, 2 wrong use.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from flows.graph import load_graph, select
+from tasks.contracts.errors import HeadwaterError, UsageError
+from tasks.contracts.workspace import state_folder
+
+app = typer.Typer(
+    name="headwater",
+    help="Raw web pages in, a released language-model checkpoint out, and proof of where every token came from.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+params_app = typer.Typer(help="Show and change params.yaml, the only settings.", no_args_is_help=True)
+app.add_typer(params_app, name="params")
+
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; turn an error that a person can act on into its message and exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("httpx", "alembic", "prefect", "ray", "datasets", "filelock", "fsspec"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        app(args=arguments, prog_name="headwater")
+    except HeadwaterError as error:
+        errors.print(f"[bold red]error:[/] {_escaped(str(error))}", soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        errors.print("stopped; run the same command again to go on from here")
+        sys.exit(130)
+
+
+@app.command()
+def run(
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change params.yaml first.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="The last stage to run.")] = None,
+    force: Annotated[list[str] | None, typer.Option(help="Run this stage again although nothing changed.")] = None,
+) -> None:
+    """Run the pipeline: every stage that is not up to date, from raw pages to the release.
+
+    Example: headwater run --set train.steps=200 --until evaluate
+    """
+    from flows.locks import workspace_lock
+    from flows.params import check_params, read_params, set_values
+
+    graph = load_graph()
+    for name in [*([until] if until else []), *(force or [])]:
+        select(graph, name)
+    with workspace_lock("run"):
+        before = Path("params.yaml").read_bytes() if Path("params.yaml").exists() else b""
+        change = set_values(sets or [])
+        try:
+            check_params(read_params(), graph)
+        except HeadwaterError:
+            if change:
+                Path("params.yaml").write_bytes(before)
+            raise
+    if change:
+        console.print(f"params.yaml\n{_escaped(change)}")
+    _prefect_environment()
+    from flows.pipeline import pipeline
+
+    outcome = pipeline(until=until, force=force or [], return_state=True)
+    _print_summary()
+    if not outcome.is_completed():
+        error = outcome.result(raise_on_failure=False)
+        raise error if isinstance(error, HeadwaterError) else HeadwaterError(str(error))
+    _print_places()
+
+
+@app.command()
+def stage(name: Annotated[str, typer.Argument(help="A stage of dvc.yaml.")]) -> None:
+    """Run one stage, without asking whether it is stale: what dvc.yaml's stages call.
+
+    Example: headwater stage extract
+    """
+    from flows.stage_run import run_stage
+
+    run_stage(name)
+
+
+@app.command()
+def up() -> None:
+    """Start the Prefect and MLflow servers and a worker with the deployments of prefect.yaml; Ctrl-C ends them.
+
+    Example: headwater up
+    """
+    from flows.services import up as start
+
+    with start() as services:
+        console.print(f"Prefect  {services.prefect}\nMLflow   {services.mlflow}\nCtrl-C ends both.")
+        services.wait()
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """Say what is missing on this machine; exit code 1 when a run would fail.
+
+    Example: headwater doctor
+    """
+    from flows.doctor import examine
+
+    findings = examine()
+    if as_json:
+        print(json.dumps([finding.model_dump() for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            mark = "[green]ok[/]" if finding.ok else ("[yellow]--[/]" if finding.optional else "[bold red]no[/]")
+            console.print(f"{mark}  {finding.name}: {_escaped(finding.found)}", soft_wrap=True)
+            if not finding.ok and finding.fix:
+                console.print(f"    {_escaped(finding.fix)}", soft_wrap=True)
+    if any(not finding.ok and not finding.optional for finding in findings):
+        sys.exit(1)
+
+
+@app.command()
+def report(as_json: JsonOption = False) -> None:
+    """Write the report of this workspace as one HTML page and say where it is.
+
+    Example: headwater report
+    """
+    from flows.report import build_report
+
+    path = build_report(Path())
+    print(json.dumps({"report": str(path)}) if as_json else path)
+
+
+@app.command()
+def gc(keep_days: Annotated[float, typer.Option(help="Keep shards that were used in the last DAYS.")] = 7.0) -> None:
+    """Prune the shard cache: shards that no run has used for a while are made again when they are needed.
+
+    Example: headwater gc --keep-days 1
+    """
+    from tasks.engine.shards import prune
+
+    count, size = prune(keep_days)
+    console.print(f"{count} shards removed, {size / 1e6:,.1f} MB freed")
+
+
+@params_app.command("show")
+def params_show(
+    section: Annotated[str | None, typer.Argument(help="A section; all when left out.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the settings in force, each with its meaning.
+
+    Example: headwater params show train
+    """
+    from flows.params import check_params, read_params
+
+    checked = check_params(read_params(), load_graph())
+    if section:
+        if section not in checked:
+            raise UsageError("there is no such section", expected=", ".join(checked), found=section)
+        checked = {section: checked[section]}
+    if as_json:
+        print(json.dumps({name: model.model_dump(mode="json") for name, model in checked.items()}, indent=2))
+        return
+    for name, model in checked.items():
+        table = Table(title=name, title_justify="left", title_style="bold", box=None, show_header=False, pad_edge=False)
+        for key, field in type(model).model_fields.items():
+            table.add_row(
+                key, _escaped(json.dumps(model.model_dump(mode="json")[key])), _escaped(field.description or "")
+            )
+        console.print(table)
+
+
+@params_app.command("apply")
+def params_apply(profile: Annotated[str, typer.Argument(help="A file of infra/profiles/, without .yaml.")]) -> None:
+    """Lay a profile over params.yaml and show what changed.
+
+    Example: headwater params apply web
+    """
+    from flows.params import apply_profile, check_params, read_params
+
+    before = Path("params.yaml").read_bytes() if Path("params.yaml").exists() else b""
+    change = apply_profile(profile)
+    try:
+        check_params(read_params(), load_graph())
+    except HeadwaterError:
+        Path("params.yaml").write_bytes(before)
+        raise
+    console.print(_escaped(change) or "params.yaml holds these values already")
+
+
+@params_app.command("diff")
+def params_diff() -> None:
+    """Show how params.yaml differs from the version in git.
+
+    Example: headwater params diff
+    """
+    import subprocess
+
+    from flows.params import diff_text
+
+    committed = subprocess.run(["git", "show", "HEAD:params.yaml"], capture_output=True, text=True, check=False).stdout
+    change = diff_text(committed, Path("params.yaml").read_text(encoding="utf-8"))
+    console.print(_escaped(change) or "params.yaml is as in git")
+
+
+def _prefect_environment() -> None:
+    """Point Prefect at the running server, or a temporary one whose history `headwater up` shows later."""
+    from flows.services import running_services
+
+    services = running_services()
+    os.environ.setdefault("PREFECT_HOME", str(state_folder() / "prefect"))
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "90")
+    os.environ.setdefault("PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT", "%(asctime)s  %(message)s")
+    os.environ.setdefault("PREFECT_LOGGING_FORMATTERS_STANDARD_TASK_RUN_FMT", "%(asctime)s  %(message)s")
+    os.environ.setdefault("PREFECT_LOGGING_COLORS", "false")
+    if services:
+        os.environ.setdefault("PREFECT_API_URL", f"{services.prefect}/api")
+    else:
+        os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "true")
+
+
+def _print_summary() -> None:
+    from flows.report import summary_rows
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column, justify in (
+        ("stage", "left"),
+        ("in", "right"),
+        ("kept", "right"),
+        ("dropped", "right"),
+        ("why", "left"),
+    ):
+        table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for row in summary_rows(Path()):
+        table.add_row(*(_escaped(str(cell)) for cell in row))
+    console.print()
+    console.print(table)
+
+
+def _print_places() -> None:
+    from flows.report import build_report
+
+    console.print()
+    places: list[tuple[str, Any]] = [
+        ("release", "data/release"),
+        ("report", os.path.relpath(build_report(Path()))),
+        ("UIs", "`.venv/bin/headwater up` opens Prefect and MLflow"),
+    ]
+    for name, place in places:
+        console.print(f"{name:<8} {place}", soft_wrap=True)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+if __name__ == "__main__":
+    main()

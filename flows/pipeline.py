@@ -1,0 +1,204 @@
+"""The Prefect flow: reads dvc.yaml and runs one Prefect task a stage, each through DVC.
+
+DVC decides what is stale, Prefect when it runs and what is retried. Prefect's own result cache is off: freshness has
+one owner. Run it by `headwater run`, or from the Prefect UI after `headwater up`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, cast
+from uuid import UUID
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run, task_run
+
+from flows.graph import MODULES, Stage, load_graph, select
+from flows.lineage.records import new_run_name, read_records
+from flows.locks import workspace_lock
+from flows.params import check_params, merge_values, ray_params, read_params
+from flows.stage_run import FLOW_RUN_VARIABLE, RUN_VARIABLE, TASK_RUN_VARIABLE, describe
+from tasks.contracts.errors import HeadwaterError
+from tasks.contracts.manifest import Manifest, manifest_hash, read_manifest
+from tasks.engine.session import ray_session
+
+StageName = Literal[
+    "crawl",
+    "extract",
+    "filter",
+    "dedup",
+    "perplexity",
+    "holdout",
+    "decontaminate",
+    "mix",
+    "tokenizer",
+    "tokenize",
+    "train",
+    "evaluate",
+    "gate",
+    "release",
+]
+RETRIES = 3
+RETRY_SECONDS = (10.0, 60.0, 300.0)
+
+
+class StageFailedError(HeadwaterError):
+    """A stage ended with an error; its own message came before."""
+
+
+@flow(name="headwater", log_prints=False, validate_parameters=True)
+def pipeline(
+    settings: dict[str, Any] | None = None,
+    until: StageName | None = None,
+    force: list[StageName] | None = None,
+) -> dict[str, str]:
+    """From raw web pages to a released checkpoint: every stage of dvc.yaml, those that are up to date skipped.
+
+    Args:
+        settings: sections of params.yaml to change before the run, such as {"train": {"steps": 200}}; they are
+            written to params.yaml, the only settings.
+        until: the last stage to run.
+        force: stages to run again although nothing they depend on changed.
+
+    Returns:
+        Stage name → SHA-256 of its manifest.
+    """
+    log = get_run_logger()
+    graph = load_graph()
+    with workspace_lock("run"):
+        change = merge_values(settings) if settings else ""
+        if change:
+            log.info("params.yaml changed:\n%s", change)
+        check_params(read_params(), graph)
+        stages = list(graph.values())
+        if until:
+            stages = stages[: list(graph).index(select(graph, until).name) + 1]
+        forced = {select(graph, name).name for name in force or ()}
+        run = os.environ.setdefault(RUN_VARIABLE, new_run_name())
+        log.info("run %s: %d stages", run, len(stages))
+        progress = cast(UUID, create_progress_artifact(0.0, key="headwater-progress", description=f"Run {run}"))
+        with _shared_ray(stages, forced):
+            for number, stage in enumerate(stages, start=1):
+                _task_of(stage)(stage.name, run, stage.name in forced)
+                update_progress_artifact(artifact_id=progress, progress=100.0 * number / len(stages))
+    return {stage.name: manifest_hash(stage.output) for stage in stages}
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def run_through_dvc(name: str, run: str, force: bool) -> None:
+    """Bring one stage up to date by `dvc repro -s`, its output logged line by line."""
+    log = get_run_logger()
+    environment = {
+        **os.environ,
+        "PYTHONUNBUFFERED": "1",
+        RUN_VARIABLE: run,
+        FLOW_RUN_VARIABLE: str(flow_run.id or ""),
+        TASK_RUN_VARIABLE: str(task_run.id or ""),
+    }
+    command = [*dvc_command(), "--wait-for-lock", "repro", "--single-item", *(["--force"] if force else []), name]
+    last: list[str] = []
+    for line in stream(command, environment):
+        log.info("%s", line)
+        last = [*last[-19:], line]
+    stage = load_graph()[name]
+    manifest = read_manifest(stage.output)
+    _publish(stage, manifest)
+
+
+def dvc_command() -> list[str]:
+    """Return the command that starts this environment's DVC."""
+    return [sys.executable, "-m", "dvc"]
+
+
+def stream(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[str]:
+    """Run a command and yield its output by lines, standard error included.
+
+    Raises:
+        StageFailedError: it ended with another exit code than 0.
+    """
+    with subprocess.Popen(
+        command,
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                if line.strip():
+                    yield line.rstrip()
+            code = process.wait()
+        except BaseException:
+            process.terminate()
+            raise
+    if code != 0:
+        raise StageFailedError(f"{' '.join(command[2:])} ended with exit code {code}")
+
+
+def stale_stages() -> set[str]:
+    """Return the stages that DVC would run again now (those that follow from them may join later)."""
+    output = subprocess.run([*dvc_command(), "status", "--json"], capture_output=True, text=True, check=False)
+    try:
+        return set(json.loads(output.stdout))
+    except json.JSONDecodeError:
+        logging.getLogger(__name__).debug("dvc status: %s", output.stderr)
+        return set(MODULES)
+
+
+@contextmanager
+def _shared_ray(stages: Sequence[Stage], forced: set[str]) -> Iterator[None]:
+    """Keep one Ray session for all stages of this run, unless a cluster is given or no data stage is stale."""
+    stale = stale_stages() | forced
+    if os.environ.get("RAY_ADDRESS") or not any(stage.uses_ray and stage.name in stale for stage in stages):
+        yield
+        return
+    import ray
+
+    with ray_session(ray_params(read_params())):
+        os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+        try:
+            yield
+        finally:
+            del os.environ["RAY_ADDRESS"]
+
+
+def _task_of(stage: Stage) -> Any:
+    """Return the stage's task: retried where trying again may help (the network), and only then."""
+    return run_through_dvc.with_options(
+        name=stage.name,
+        task_run_name=stage.name,
+        retries=RETRIES,
+        retry_delay_seconds=list(RETRY_SECONDS),
+        retry_condition_fn=_may_pass,
+    )
+
+
+def _may_pass(_task: Any, run: Any, _state: Any) -> bool:
+    records = [record for record in read_records(os.environ[RUN_VARIABLE]) if record.stage == run.name]
+    return bool(records) and records[-1].error is not None and records[-1].error.transient
+
+
+def _publish(stage: Stage, manifest: Manifest) -> None:
+    """Show a stage's counts in the Prefect UI."""
+    counts = manifest.counts
+    rows: list[dict[str, Any]] = [
+        {"what": "in", "count": counts.in_, "unit": manifest.unit},
+        {"what": "kept", "count": counts.out, "unit": manifest.unit},
+        *({"what": f"dropped: {rule}", "count": n, "unit": manifest.unit} for rule, n in counts.dropped.items()),
+        *(
+            {"what": shard.name, "count": shard.rows, "unit": f"rows, {shard.bytes:,} bytes"}
+            for shard in manifest.shards[:50]
+        ),
+    ]
+    create_table_artifact(key=f"headwater-{stage.name}", table=rows, description=f"{stage.name}: {describe(manifest)}")

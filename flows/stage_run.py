@@ -1,0 +1,106 @@
+"""Run one stage: what `python -m flows STAGE` does, whoever called it (dvc, Prefect, a person).
+
+Around the stage's own function it checks the settings, takes the workspace's lock, opens Ray, mirrors to MLflow and
+writes the run record. Nothing here changes a byte of the stage's output.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from contextlib import nullcontext
+from datetime import UTC, datetime
+
+import psutil
+
+from flows.graph import Stage, load_graph, select
+from flows.lineage.mirror import StageMirror
+from flows.lineage.records import PrefectIds, now, write_record
+from flows.locks import workspace_lock
+from flows.params import ray_params, read_params, stage_params
+from tasks.contracts.base import StageParams
+from tasks.contracts.manifest import Manifest, read_manifest
+from tasks.engine.session import RayParams, ray_session
+
+logger = logging.getLogger(__name__)
+
+RUN_VARIABLE = "HEADWATER_RUN"
+FLOW_RUN_VARIABLE = "HEADWATER_FLOW_RUN_ID"
+TASK_RUN_VARIABLE = "HEADWATER_TASK_RUN_ID"
+
+
+def run_stage(name: str) -> Manifest:
+    """Run one stage in this workspace and return its manifest.
+
+    Raises:
+        HeadwaterError: whatever went wrong, after it was written to the run record.
+    """
+    stage = select(load_graph(), name)
+    settings = read_params()
+    params = stage_params(settings, stage)
+    run = current_run()
+    started_at = now()
+    with workspace_lock("stage"):
+        try:
+            return _run(stage, params, ray_params(settings), run, started_at)
+        except BaseException as error:
+            write_record(run=run, stage=name, started_at=started_at, error=error, prefect=_prefect_ids())
+            raise
+
+
+def _run(stage: Stage, params: StageParams, ray: RayParams, run: str, started_at: str) -> Manifest:
+    for folder in stage.inputs.values():
+        read_manifest(folder)
+    if stage.output.exists():
+        shutil.rmtree(stage.output)
+    mirror = StageMirror(
+        run=run, stage=stage.name, params=params.model_dump(mode="json"), inputs=stage.inputs, output=stage.output
+    )
+    with mirror:
+        with ray_session(ray) if stage.uses_ray else nullcontext():
+            manifest: Manifest = stage.module.run(params=params, inputs=stage.inputs, output=stage.output)
+        logger.info("%s: %s", stage.name, describe(manifest))
+    record = write_record(
+        run=run,
+        stage=stage.name,
+        started_at=started_at,
+        output=stage.output,
+        digests=mirror.digests,
+        mlflow=mirror.ids,
+        prefect=_prefect_ids(),
+    )
+    mirror.finish(record)
+    return manifest
+
+
+def describe(manifest: Manifest) -> str:
+    """Return a manifest's counts as one line for people."""
+    counts = manifest.counts
+    reasons = sorted(counts.dropped.items(), key=lambda item: -item[1])
+    why = ", ".join(f"{rule} {number:,}" for rule, number in reasons[:6])
+    dropped = f", {sum(counts.dropped.values()):,} dropped ({why})" if reasons else ""
+    return f"{counts.in_:,} {manifest.unit} in, {counts.out:,} kept{dropped}"
+
+
+def current_run() -> str:
+    """Return the name of the run that this process is part of.
+
+    A flow hands it down; the stages of one plain `dvc repro` share a name made from that dvc process's start.
+    """
+    handed_down = os.environ.get(RUN_VARIABLE)
+    if handed_down:
+        return handed_down
+    for process in [psutil.Process(), *psutil.Process().parents()]:
+        command = process.cmdline()
+        if any(part.endswith("/dvc") or part == "dvc" for part in command[:3]):
+            return f"dvc-{_stamp(process)}-{process.pid}"
+    return f"stage-{_stamp(psutil.Process())}-{os.getpid()}"
+
+
+def _stamp(process: psutil.Process) -> str:
+    return datetime.fromtimestamp(process.create_time(), UTC).strftime("%Y%m%d-%H%M%S")
+
+
+def _prefect_ids() -> PrefectIds:
+    return PrefectIds(flow_run_id=os.environ.get(FLOW_RUN_VARIABLE), task_run_id=os.environ.get(TASK_RUN_VARIABLE))

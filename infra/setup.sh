@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Set-up of a workspace: a virtual environment from constraints.txt, and KenLM's lmplz built into it.
+# Usage: infra/setup.sh [VENV]   (default .venv). Safe to call again; `make setup` calls it when it is due.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+venv=${1:-.venv}
+
+say() { printf '%s\n' "$*" >&2; }
+
+# Install Debian or Ubuntu packages, as root or by sudo; else one line that says what a person must do.
+need_packages() {
+    local sudo=()
+    if [ "$(id -u)" -ne 0 ]; then
+        if command -v sudo >/dev/null && sudo -n true 2>/dev/null; then sudo=(sudo -n); else
+            say "setup: please run this first, then again: sudo apt-get install -y $*"; exit 1
+        fi
+    fi
+    if ! command -v apt-get >/dev/null; then say "setup: please install what these Debian packages hold: $*"; exit 1; fi
+    say "setup: installing system packages: $*"
+    "${sudo[@]}" apt-get update -qq >/dev/null
+    DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+python=${PYTHON:-}
+for candidate in python3 python3.13 python3.12 python3.11; do
+    [ -n "$python" ] && break
+    if command -v "$candidate" >/dev/null && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+        python=$candidate
+    fi
+done
+if [ -z "$python" ]; then
+    found=$(python3 --version 2>/dev/null || true)
+    say "setup: Python 3.11 or newer is needed, found ${found:-none}; install it, or name it: make setup PYTHON=/path/to/python3"
+    exit 1
+fi
+
+# The kenlm package is compiled, which takes a compiler and Python's headers.
+missing=()
+command -v g++ >/dev/null || missing+=(g++)
+"$python" -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+"$python" -c 'import pathlib, sysconfig, sys; sys.exit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").exists())' \
+    || missing+=(python3-dev)
+[ ${#missing[@]} -eq 0 ] || need_packages "${missing[@]}"
+
+if [ ! -x "$venv/bin/python" ]; then
+    say "setup: making $venv with $("$python" --version)"
+    "$python" -m venv "$venv"
+fi
+say "setup: installing the packages of constraints.txt (a few minutes the first time)"
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+bash infra/build_lmplz.sh "$venv"
+touch "$venv/.setup-done"
+say "setup: done; \`$venv/bin/headwater doctor\` says what this machine has"

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import functools
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tasks.contracts.document import Document, read_documents, write_documents
+from tasks.contracts.errors import InputError, ManifestError
+from tasks.contracts.ledger import LedgerRow, read_ledger
+from tasks.contracts.manifest import Counts, commit_manifest
+from tasks.engine.session import RayParams, ray_session
+from tasks.engine.shards import MapResult, ShardWork, keep_or_drop, map_shards, prune, work_for
+
+CALLS: list[str] = []
+
+
+def drop_every_third(work: ShardWork, folder: Path, *, rule: str = "third") -> Counts:
+    CALLS.append(work.name)
+
+    def decide(documents: Iterator[Document]) -> Iterator[Document | LedgerRow]:
+        for document in documents:
+            if int(document.doc_id) % 3 == 0:
+                yield LedgerRow(stage="x", action="drop", rule=rule, doc_id=document.doc_id)
+            else:
+                yield LedgerRow(stage="x", action="note", rule="seen", doc_id=document.doc_id)
+                yield document
+
+    return keep_or_drop(work, folder, decide)
+
+
+def fail_on_second(work: ShardWork, folder: Path) -> Counts:
+    if work.name == "part-00001":
+        raise InputError("cannot be made", where=work.name, fix="mend it")
+    return drop_every_third(work, folder)
+
+
+def lose_one(work: ShardWork, folder: Path) -> Counts:
+    return keep_or_drop(work, folder, lambda documents: list(documents)[1:])  # type: ignore[arg-type,return-value]
+
+
+@pytest.fixture
+def corpus(workspace: Path) -> Path:
+    folder = workspace / "data" / "a"
+    for part in range(3):
+        rows = range(part * 10, part * 10 + 10)
+        write_documents(
+            folder / f"part-{part:05d}.parquet",
+            [Document(doc_id=str(n), url="u", host="h", record_id=str(n), source="s", text=f"text {n}") for n in rows],
+        )
+    commit_manifest(folder, stage="a", unit="documents", params={}, inputs={}, counts=Counts(in_=30, out=30))
+    CALLS.clear()
+    return folder
+
+
+def run(corpus: Path, name: str, function: object = drop_every_third, **options: object) -> MapResult:
+    settings = {"stage": "x", "params": {}, "code": ["tasks.contracts"], **options}
+    return map_shards(function, work_for(corpus), output=Path("data") / name, **settings)  # type: ignore[arg-type]
+
+
+def test_each_part_comes_from_its_part_with_a_ledger_beside_it(corpus: Path) -> None:
+    result = run(corpus, "b")
+    assert result.counts == Counts(in_=30, out=20, dropped={"third": 10})
+    kept = [document.doc_id for document in read_documents(Path("data/b/part-00001.parquet"))]
+    assert kept == ["10", "11", "13", "14", "16", "17", "19"]
+    ledger = list(read_ledger(Path("data/b/dropped/part-00001.parquet")))
+    assert [row.doc_id for row in ledger if row.action == "drop"] == ["12", "15", "18"]
+    assert len(ledger) == 10, "notes are in the ledger too, and do not count as dropped"
+
+
+def test_a_finished_shard_is_not_made_again(corpus: Path) -> None:
+    first = run(corpus, "b")
+    CALLS.clear()
+    second = run(corpus, "c")
+    assert (CALLS, second.hits, second.counts) == ([], 3, first.counts)
+    assert Path("data/c/part-00000.parquet").read_bytes() == Path("data/b/part-00000.parquet").read_bytes()
+
+
+@pytest.mark.parametrize("change", [{"params": {"a": 1}}, {"code": ["tasks.crawl"]}, {"libraries": ["numpy"]}])
+def test_whatever_decides_the_bytes_is_part_of_the_key(corpus: Path, change: dict[str, object]) -> None:
+    run(corpus, "b")
+    assert run(corpus, "c", **change).hits == 0
+
+
+def test_a_shared_file_is_part_of_the_key_by_its_content(corpus: Path) -> None:
+    model = Path("model.bin")
+    model.write_text("one")
+    run(corpus, "b", shared={"model": model})
+    assert run(corpus, "c", shared={"model": model}).hits == 3
+    model.write_text("two")
+    assert run(corpus, "d", shared={"model": model}).hits == 0
+
+
+def test_a_changed_part_costs_one_shard(corpus: Path) -> None:
+    run(corpus, "b")
+    changed = Document(doc_id="99", url="u", host="h", record_id="r", source="s", text="t")
+    write_documents(corpus / "part-00002.parquet", [changed])
+    commit_manifest(corpus, stage="a", unit="documents", params={}, inputs={}, counts=Counts(in_=21, out=21))
+    CALLS.clear()
+    assert run(corpus, "c").hits == 2
+    assert CALLS == ["part-00002"]
+
+
+def test_a_damaged_cache_entry_is_made_again(corpus: Path, workspace: Path) -> None:
+    run(corpus, "b")
+    whole = Path("data/b/part-00000.parquet").read_bytes()
+    victim = next(workspace.glob(".headwater/shards/*/part-00000.parquet"))
+    victim.unlink()
+    victim.write_bytes(whole[:-1] + b"?")
+    assert run(corpus, "c").hits == 2
+    assert Path("data/c/part-00000.parquet").read_bytes() == whole
+
+
+def test_shards_finished_before_a_failure_are_kept(corpus: Path) -> None:
+    with pytest.raises(InputError, match="mend it"):
+        run(corpus, "b", fail_on_second)
+    CALLS.clear()
+    with pytest.raises(InputError):
+        run(corpus, "b", fail_on_second)
+    assert "part-00000" not in CALLS
+
+
+def test_a_shard_that_loses_a_document_is_an_error(corpus: Path) -> None:
+    with pytest.raises(ManifestError, match="lost or invented"):
+        run(corpus, "b", lose_one)
+
+
+def test_inputs_with_other_parts_are_an_error(corpus: Path) -> None:
+    other = Path("data/other")
+    write_documents(other / "part-00000.parquet", [])
+    commit_manifest(other, stage="o", unit="documents", params={}, inputs={}, counts=Counts(in_=0, out=0))
+    with pytest.raises(ManifestError, match="same shards"):
+        work_for(corpus, other)
+
+
+def test_pruning_removes_what_was_not_used_lately(corpus: Path, workspace: Path) -> None:
+    run(corpus, "b")
+    old = time.time() - 10 * 86_400
+    folders = sorted((workspace / ".headwater/shards").iterdir())
+    os.utime(folders[0], (old, old))
+    count, size = prune(keep_days=7)
+    assert count == 1
+    assert size > 0
+    assert run(corpus, "c").hits == 2
+
+
+def test_ray_makes_the_same_bytes_and_brings_errors_home(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inline = run(corpus, "inline")
+    monkeypatch.setenv("HEADWATER_STATE", "other-state")
+    with ray_session(RayParams(num_cpus=2)):
+        spread = run(corpus, "spread", functools.partial(drop_every_third, rule="third"))
+        with pytest.raises(InputError, match="mend it") as caught:
+            run(corpus, "failing", fail_on_second, params={"b": 1})
+    assert "part-00001" in str(caught.value)
+    assert spread.hits == 0
+    assert spread.files == inline.files
