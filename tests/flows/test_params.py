@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flows import graph as graph_module
+from flows.graph import Stage
+from flows.params import apply_profile, check_params, read_params, set_values, stage_params
+from tasks.contracts.errors import ParamsError
+from tests.flows.toy_stage import Params
+
+PARAMS = """\
+# every setting
+toy:
+  words: 7  # fewest words
+  mode: fast
+
+other: {tasks: [a, b]}
+"""
+
+
+@pytest.fixture
+def graph(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Stage]:
+    Path("params.yaml").write_text(PARAMS)
+    monkeypatch.setattr(graph_module, "MODULES", {"toy": "tests.flows.toy_stage", "other": "tests.flows.other_stage"})
+    return {"toy": Stage(name="toy", inputs={}, output=Path("data/toy"), params=("toy",))}
+
+
+def failure(graph: dict[str, Stage], *assignments: str) -> str:
+    set_values(assignments)
+    with pytest.raises(ParamsError) as caught:
+        stage_params(read_params(), graph["toy"])
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+def test_a_section_becomes_its_stages_model_with_borrowed_fields(graph: dict[str, Stage]) -> None:
+    params = stage_params(read_params(), graph["toy"])
+    assert params == Params(words=7, mode="fast", tasks=("a", "b"))
+    assert params.identity() == {"words": 7, "mode": "fast", "tasks": ["a", "b"]}
+
+
+def test_an_unknown_key_is_named_with_its_section_what_is_allowed_and_the_nearest(graph: dict[str, Stage]) -> None:
+    message = failure(graph, "toy.wrods=3")
+    assert "toy.wrods: unknown key" in message
+    assert "did you mean words?" in message
+    assert "allowed: words, mode, workers, tasks" in message
+
+
+def test_a_wrong_type_is_named_with_what_it_means(graph: dict[str, Stage]) -> None:
+    message = failure(graph, "toy.words=many")
+    assert "toy.words = 'many'" in message
+    assert "valid integer" in message
+    assert "Fewest words that a document may have." in message
+
+
+def test_an_impossible_value_says_what_is_allowed(graph: dict[str, Stage]) -> None:
+    assert "greater than or equal to 1" in failure(graph, "toy.words=0")
+    assert "'fast' or 'precise'" in failure(graph, "toy.mode=slow")
+
+
+def test_every_wrong_setting_is_named_at_once(graph: dict[str, Stage]) -> None:
+    message = failure(graph, "toy.words=0", "toy.mode=slow")
+    assert "2 settings" in message
+
+
+def test_a_borrowed_setting_has_one_place(graph: dict[str, Stage]) -> None:
+    assert "set other.tasks instead" in failure(graph, "toy.tasks=[x]")
+
+
+def test_an_unknown_section_is_an_error(graph: dict[str, Stage]) -> None:
+    set_values(["tyo.words=3"])
+    with pytest.raises(ParamsError, match="no stage reads: other, tyo"):
+        check_params(read_params(), graph)
+
+
+def test_setting_a_value_keeps_comments_and_shows_the_change(graph: dict[str, Stage]) -> None:
+    assert set_values(["toy.words=9", "toy.extra.deep=[1, x]"]).splitlines()[:2] == [
+        "-  words: 7  # fewest words",
+        "+  words: 9  # fewest words",
+    ]
+    text = Path("params.yaml").read_text()
+    assert "# every setting" in text
+    assert read_params()["toy"]["extra"] == {"deep": [1, "x"]}
+    assert set_values(["toy.words=9"]) == ""
+
+
+@pytest.mark.parametrize("wrong", ["toy", "toy=1", "toy.=1", ".words=1", "toy.words", "toy.words=[1"])
+def test_a_malformed_assignment_changes_nothing(graph: dict[str, Stage], wrong: str) -> None:
+    with pytest.raises(ParamsError, match=r"SECTION\.KEY=VALUE"):
+        set_values(["toy.words=9", wrong])
+    assert Path("params.yaml").read_text() == PARAMS
+
+
+@pytest.mark.parametrize("content", ["- a\n", "a: [1\n", "just text\n"])
+def test_a_settings_file_that_is_none_is_a_clear_error(graph: dict[str, Stage], content: str) -> None:
+    Path("params.yaml").write_text(content)
+    with pytest.raises(ParamsError, match=r"params\.yaml"):
+        read_params()
+
+
+def test_a_profile_is_laid_over_and_an_unknown_one_names_those_there_are(graph: dict[str, Stage]) -> None:
+    Path("infra/profiles").mkdir(parents=True)
+    Path("infra/profiles/web.yaml").write_text("toy: {words: 50}\n")
+    assert "+  words: 50" in apply_profile("web")
+    with pytest.raises(ParamsError, match="did you mean web"):
+        apply_profile("wed")
