@@ -61,16 +61,16 @@ def _run(stage: Stage, params: StageParams, ray: RayParams, run: str, started_at
         with ray_session(ray) if stage.uses_ray else nullcontext():
             manifest: Manifest = stage.module.run(params=params, inputs=stage.inputs, output=stage.output)
         logger.info("%s: %s", stage.name, describe(manifest))
-    record = write_record(
+    write_record(
         run=run,
         stage=stage.name,
         started_at=started_at,
         output=stage.output,
         digests=mirror.digests,
+        shard_hits=mirror.shard_hits,
         mlflow=mirror.ids,
         prefect=_prefect_ids(),
     )
-    mirror.finish(record)
     return manifest
 
 
