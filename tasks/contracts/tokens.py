@@ -38,6 +38,7 @@ INDEX_SCHEMA = pa.schema(
         pa.field("epoch", pa.int32(), nullable=False),
         pa.field("offset", pa.int64(), nullable=False),
         pa.field("length", pa.int64(), nullable=False),
+        pa.field("bytes", pa.int64(), nullable=False),
     ]
 )
 
@@ -50,6 +51,7 @@ class TokenRange:
         epoch: 1 for the document's first copy in the training set, 2 for its second …
         offset: its first token, counted in tokens from the shard's start.
         length: its tokens, the end-of-sequence id included.
+        bytes: its text's UTF-8 bytes.
     """
 
     doc_id: str
@@ -57,6 +59,7 @@ class TokenRange:
     epoch: int
     offset: int
     length: int
+    bytes: int
 
 
 class TokenShard(FrozenModel):
