@@ -1,0 +1,191 @@
+"""mix: how much of each group of documents goes into training.
+
+Two passes over the shards: measure what each group has, then sample or repeat by a seeded hash of doc_id.
+A kept document carries `mix.epochs` (how many times it goes into training) and `mix.group` (its group's index in
+`mixture.json`); a document that is not sampled is a ledger row.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+from pydantic import Field, JsonValue, field_validator
+
+from tasks.contracts.base import Drop, StageParams
+from tasks.contracts.document import Document, read_documents, read_rows, write_rows
+from tasks.contracts.errors import CorpusTooSmallError
+from tasks.contracts.files import write_json
+from tasks.contracts.ledger import LedgerRow, ledger_row
+from tasks.contracts.manifest import Counts, Manifest, commit_manifest
+from tasks.contracts.workspace import state_folder
+from tasks.engine.shards import ShardWork, keep_or_drop, map_shards, work_for
+from tasks.mixture.plan import Group, Plan, complete_groups, copies, group_index, plan_mixture, shares
+
+logger = logging.getLogger(__name__)
+
+STAGE = "mix"
+RULE = "not_sampled"
+CODE = ("tasks.mixture",)
+MIXTURE_NAME = "mixture.json"
+
+_SIZES_SCHEMA = pa.schema(
+    [
+        pa.field("group", pa.int32(), nullable=False),
+        pa.field("documents", pa.int64(), nullable=False),
+        pa.field("bytes", pa.int64(), nullable=False),
+    ]
+)
+
+
+class Params(StageParams):
+    """The `mix` section of params.yaml."""
+
+    groups: tuple[Group, ...] = ()
+    """Groups with their weights, the first that takes a document wins; none means everything once."""
+    total_bytes: int | None = Field(None, ge=1)
+    """UTF-8 bytes of text to put together, repeats counted; null means as much as there is once."""
+    seed: int = 0
+    """Seed of the sampling."""
+
+    @field_validator("groups")
+    @classmethod
+    def _names_are_unique(cls, groups: tuple[Group, ...]) -> tuple[Group, ...]:
+        names = [group.name for group in groups]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two groups have the same name: {', '.join(twice)}")
+        for group in groups:
+            if group.name == "rest" and (group.sources or group.hosts or group.languages):
+                raise ValueError('the group "rest" takes what no other group took: it has no conditions')
+        return groups
+
+
+def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
+    """Sample and repeat the documents of `inputs["decontaminate"]` by group.
+
+    Raises:
+        CorpusTooSmallError: nothing is left to train on.
+    """
+    (source,) = inputs.values()
+    work = work_for(source)
+    groups = complete_groups(params.groups)
+    documents, available = _measure(work, groups)
+    plan = plan_mixture(groups, available, params.total_bytes)
+    mixed = map_shards(
+        partial(_mix_shard, groups=groups, plan=plan, seed=params.seed),
+        work,
+        stage=STAGE,
+        output=output,
+        params={**params.identity(), "epochs": list(plan.epochs)},
+        code=CODE,
+    )
+    if not mixed.counts.out:
+        raise CorpusTooSmallError(
+            "the mixture is empty",
+            where="params.yaml, mix",
+            expected="at least one document with a weight above 0",
+            found=f"{mixed.counts.in_} documents in, {sum(available)} bytes",
+            fix="give a group that has documents a weight above 0, or raise mix.total_bytes",
+        )
+    _write_mixture(output, work, groups, plan, documents, available)
+    return commit_manifest(
+        output,
+        stage=STAGE,
+        unit="documents",
+        params=params.identity(),
+        inputs=inputs,
+        counts=mixed.counts,
+        known=mixed.files,
+    )
+
+
+def _measure(work: Sequence[ShardWork], groups: tuple[Group, ...]) -> tuple[list[int], list[int]]:
+    """Return how many documents, and UTF-8 bytes of text, each group has."""
+    state_folder().mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix="mix-", dir=state_folder()))
+    dumped: list[JsonValue] = [group.model_dump(mode="json", exclude={"weight", "max_epochs"}) for group in groups]
+    documents, sizes = [0] * len(groups), [0] * len(groups)
+    try:
+        map_shards(
+            partial(_measure_shard, groups=groups),
+            work,
+            stage=f"{STAGE}: sizes",
+            output=scratch,
+            params={"groups": dumped},
+            code=CODE,
+        )
+        for item in work:
+            for row in read_rows(scratch / f"{item.name}.parquet", _SIZES_SCHEMA):
+                documents[row["group"]] += row["documents"]
+                sizes[row["group"]] += row["bytes"]
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return documents, sizes
+
+
+def _measure_shard(work: ShardWork, folder: Path, *, groups: tuple[Group, ...]) -> Counts:
+    documents, sizes = [0] * len(groups), [0] * len(groups)
+    for document in read_documents(work.inputs[0]):
+        index = group_index(document, groups)
+        documents[index] += 1
+        sizes[index] += len(document.text.encode())
+    rows = [{"group": i, "documents": documents[i], "bytes": sizes[i]} for i in range(len(groups))]
+    write_rows(folder / f"{work.name}.parquet", rows, _SIZES_SCHEMA)
+    return Counts(in_=sum(documents), out=sum(documents))
+
+
+def _mix_shard(work: ShardWork, folder: Path, *, groups: tuple[Group, ...], plan: Plan, seed: int) -> Counts:
+    def decide(documents: Iterable[Document]) -> Iterator[Document | LedgerRow]:
+        for document in documents:
+            index = group_index(document, groups)
+            times = copies(document, plan.epochs[index], seed)
+            if times:
+                yield document.with_scores({"mix.epochs": times, "mix.group": index})
+            else:
+                reason = Drop(rule=RULE, score=plan.epochs[index], threshold=1.0, detail=f"group {groups[index].name}")
+                yield ledger_row(STAGE, document, reason)
+
+    return keep_or_drop(work, folder, decide)
+
+
+def _write_mixture(
+    output: Path,
+    work: Sequence[ShardWork],
+    groups: tuple[Group, ...],
+    plan: Plan,
+    documents: Sequence[int],
+    available: Sequence[int],
+) -> None:
+    """Write mixture.json: what was asked for, what there was, and what came out."""
+    kept, resulting = [0] * len(groups), [0] * len(groups)
+    for item in work:
+        for document in read_documents(output / f"{item.name}.parquet"):
+            index = int(document.scores["mix.group"])
+            kept[index] += 1
+            resulting[index] += int(document.scores["mix.epochs"]) * len(document.text.encode())
+    names = [group.name for group in groups]
+    asked = shares({group.name: group.weight for group, size in zip(groups, available, strict=True) if size})
+    got = shares(dict(zip(names, map(float, resulting), strict=True)))
+    rows: list[JsonValue] = [
+        {
+            "name": name,
+            "asked_share": asked.get(name, 0.0),
+            "resulting_share": got[name],
+            "available_documents": documents[i],
+            "available_bytes": available[i],
+            "planned_bytes": round(plan.bytes[i]),
+            "resulting_documents": kept[i],
+            "resulting_bytes": resulting[i],
+            "epochs": round(resulting[i] / available[i], 6) if available[i] else 0.0,
+        }
+        for i, name in enumerate(names)
+    ]
+    for name, share in got.items():
+        logger.info("mix: %s: %.1f %% asked for, %.1f %% given", name, 100 * asked.get(name, 0.0), 100 * share)
+    write_json(output / MIXTURE_NAME, {"groups": rows, "resulting_bytes": sum(resulting)})

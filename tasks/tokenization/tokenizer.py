@@ -1,0 +1,147 @@
+"""tokenizer: learn a byte-level BPE vocabulary from the mixture, and say how well it fits each part of it.
+
+It learns from a sample of whole documents, drawn by a seeded hash of doc_id and repeated as the mixture repeats
+them, in the order of the shards: so each group weighs here what it weighs in training, and the same mixture gives
+the same tokenizer, byte for byte.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from pydantic import Field, JsonValue
+from tokenizers import Tokenizer
+
+from tasks.contracts.base import StageParams
+from tasks.contracts.document import Document, read_documents
+from tasks.contracts.errors import CorpusTooSmallError
+from tasks.contracts.files import write_json
+from tasks.contracts.manifest import Counts, Manifest, commit_manifest, text_shards
+from tasks.contracts.words import words
+from tasks.tokenization.byte_level import SMALLEST_VOCABULARY, load_tokenizer, save_tokenizer, train_tokenizer
+
+logger = logging.getLogger(__name__)
+
+STAGE = "tokenizer"
+METRICS_NAME = "metrics.json"
+LARGEST_HOSTS = 20
+BATCH = 256
+
+
+class Params(StageParams):
+    """The `tokenizer` section of params.yaml."""
+
+    vocab_size: int = Field(4096, ge=SMALLEST_VOCABULARY, le=1 << 20)
+    """Ids, special tokens included. A power of two, or a multiple of 128, suits matrix hardware."""
+    max_bytes: int = Field(100_000_000, ge=1)
+    """UTF-8 bytes of text to learn from, about; a larger mixture is sampled."""
+    metric_bytes: int = Field(4_000_000, ge=1)
+    """UTF-8 bytes of that sample on which bytes per token and fertility are measured, about."""
+    seed: int = 0
+    """Seed of the samples."""
+
+
+def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
+    """Learn a tokenizer from `inputs["mix"]`, and measure it.
+
+    Raises:
+        CorpusTooSmallError: the mixture holds too few different words for the vocabulary.
+    """
+    source = inputs["mix"]
+    paths = [source / shard.name for shard in text_shards(source)]
+    total = sum(_copies(document) * _size(document) for document in _documents(paths))
+    rate = params.max_bytes / max(total, 1)
+    texts = (d.text for d in _sample(paths, rate, params.seed) for _ in range(_copies(d)))
+    tokenizer = train_tokenizer(texts, vocab_size=params.vocab_size)
+    if tokenizer.get_vocab_size() < params.vocab_size:
+        raise CorpusTooSmallError(
+            "the mixture holds too little text for the vocabulary",
+            where="params.yaml, tokenizer.vocab_size",
+            expected=f"{params.vocab_size} entries",
+            found=f"{tokenizer.get_vocab_size()} entries could be learnt from {min(total, params.max_bytes)} bytes",
+            fix="lower tokenizer.vocab_size, or crawl more pages",
+        )
+    save_tokenizer(tokenizer, output)
+    metrics = _measure(load_tokenizer(output), paths, params.metric_bytes / max(total, 1), params)
+    write_json(output / METRICS_NAME, metrics)
+    logger.info("tokenizer: %s bytes a token, %s tokens a word", metrics["bytes_per_token"], metrics["fertility"])
+    files = sum(1 for path in output.iterdir() if path.is_file())
+    return commit_manifest(
+        output,
+        stage=STAGE,
+        unit="files",
+        params=params.identity(),
+        inputs=inputs,
+        counts=Counts(in_=files, out=files),
+    )
+
+
+@dataclass(slots=True)
+class _Totals:
+    documents: int = 0
+    bytes: int = 0
+    tokens: int = 0
+    words: int = 0
+
+    def add(self, document: Document, tokens: int, words_: int) -> None:
+        self.documents += 1
+        self.bytes += _size(document)
+        self.tokens += tokens
+        self.words += words_
+
+    def report(self) -> dict[str, JsonValue]:
+        return {
+            "documents": self.documents,
+            "bytes": self.bytes,
+            "bytes_per_token": round(self.bytes / self.tokens, 4) if self.tokens else None,
+            "fertility": round(self.tokens / self.words, 4) if self.words else None,
+        }
+
+
+def _measure(tokenizer: Tokenizer, paths: Sequence[Path], rate: float, params: Params) -> dict[str, JsonValue]:
+    """Return bytes per token and fertility (tokens per word): over all, by host (the largest) and by language."""
+    overall = _Totals()
+    hosts: dict[str, _Totals] = {}
+    languages: dict[str, _Totals] = {}
+    sample = _sample(paths, rate, params.seed)
+    while some := list(islice(sample, BATCH)):
+        encodings = tokenizer.encode_batch_fast([d.text for d in some], add_special_tokens=False)
+        for document, encoding in zip(some, encodings, strict=True):
+            counted = (document, len(encoding.ids), len(words(document.text)))
+            overall.add(*counted)
+            hosts.setdefault(document.host, _Totals()).add(*counted)
+            languages.setdefault(document.language or "unknown", _Totals()).add(*counted)
+    largest = Counter({name: totals.bytes for name, totals in sorted(hosts.items())}).most_common(LARGEST_HOSTS)
+    return {
+        **overall.report(),
+        "vocab_size": tokenizer.get_vocab_size(),
+        "hosts": {name: hosts[name].report() for name, _ in largest},
+        "languages": {name: totals.report() for name, totals in sorted(languages.items())},
+    }
+
+
+def _documents(paths: Sequence[Path]) -> Iterator[Document]:
+    for path in paths:
+        yield from read_documents(path)
+
+
+def _sample(paths: Sequence[Path], rate: float, seed: int) -> Iterator[Document]:
+    """Yield each document with probability `rate`, decided by its doc_id, in the shards' order."""
+    for document in _documents(paths):
+        digest = hashlib.blake2b(f"{seed}\n{document.doc_id}".encode(), digest_size=8, person=b"tokenizer").digest()
+        if int.from_bytes(digest, "big") < rate * (1 << 64):
+            yield document
+
+
+def _copies(document: Document) -> int:
+    return int(document.scores.get("mix.epochs", 1))
+
+
+def _size(document: Document) -> int:
+    return len(document.text.encode())
