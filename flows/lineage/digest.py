@@ -1,0 +1,41 @@
+"""DVC's own digest of a folder, "<md5>.dir": the name by which MLflow's datasets, dvc.lock and the DVC cache agree.
+
+Computed by the same call as `dvc repro` makes, honouring .dvcignore and through DVC's state database, so that a
+folder hashed here costs DVC nothing when it hashes it next.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def dvc_digest(folder: Path) -> str:
+    """Return the digest that dvc.lock gives for `folder`: 36 characters for a folder.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+    """
+    from dvc.exceptions import NotDvcRepoError
+    from dvc.repo import Repo
+    from dvc_data.hashfile.build import build
+
+    path = folder.resolve(strict=True)
+    try:
+        repo = Repo(str(path.parent))
+    except NotDvcRepoError:
+        repo = Repo(uninitialized=True)
+    try:
+        store = repo.cache.local
+        _, _, built = build(store, str(path), store.fs, "md5", ignore=repo.dvcignore, dry_run=True)
+        return str(built.hash_info.value)
+    finally:
+        repo.close()
+
+
+def cache_path(digest: str) -> str:
+    """Return where the DVC cache keeps the content of a digest.
+
+    >>> cache_path("0123456789abcdef0123456789abcdef.dir")
+    'files/md5/01/23456789abcdef0123456789abcdef.dir'
+    """
+    return f"files/md5/{digest[:2]}/{digest[2:]}"

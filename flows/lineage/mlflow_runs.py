@@ -1,0 +1,306 @@
+"""What a stage looks like in MLflow: a child run of its pipeline run, with datasets, counts and files.
+
+Everything here is made from manifests and run records, so it can be thrown away and made again
+(`headwater lineage sync`). Run by `mirror.py` in a process of its own: MLflow takes 3 s to import.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from flows.lineage import records
+from flows.lineage.digest import cache_path, dvc_digest
+from flows.lineage.tracking import artifact_folder, tracking_uri
+from tasks.contracts.errors import HeadwaterError
+from tasks.contracts.manifest import MANIFEST_NAME, Manifest, manifest_hash, read_manifest
+
+logger = logging.getLogger(__name__)
+
+EXPERIMENT = "headwater"
+FILES = ("metrics.json", "loss.csv", "report.md", "report.json", "mixture.json", "results.json", "sources.json")
+"""Small files of a stage's folder that are worth reading in MLflow, besides the manifest."""
+
+_BATCH = 100
+_MAX_PARAM = 6000
+_MAX_TAG = 8000
+_COLUMN_TYPES = {"string": "string", "int64": "long", "double": "double", "int32": "integer", "bool": "boolean"}
+
+
+def open_client() -> MlflowClient:
+    """Return a client of this workspace's tracking server or database, which is made when it is missing."""
+    return MlflowClient(tracking_uri=tracking_uri())
+
+
+def experiment_id(client: MlflowClient, name: str = EXPERIMENT) -> str:
+    """Return the id of the experiment, made when it is missing."""
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    location = artifact_folder().as_uri() if tracking_uri().startswith("sqlite:") else None
+    return str(client.create_experiment(name, artifact_location=location))
+
+
+class StageRun:
+    """One stage's child run: opened before the stage, finished or failed after it.
+
+    Args:
+        run: the pipeline run's name; its parent run is found by it, or made.
+        inputs: input name → finished stage folder.
+        started_at: RFC 3339, where the run began earlier than now.
+    """
+
+    def __init__(
+        self,
+        client: MlflowClient,
+        *,
+        run: str,
+        stage: str,
+        params: Mapping[str, Any],
+        inputs: Mapping[str, Path],
+        experiment: str = EXPERIMENT,
+        started_at: str | None = None,
+    ) -> None:
+        self.client = client
+        self.stage = stage
+        self.experiment = experiment
+        self.experiment_id = experiment_id(client, experiment)
+        self.parent_id = self._parent(run)
+        tags = {MLFLOW_PARENT_RUN_ID: self.parent_id, "headwater.run": run, "headwater.stage": stage}
+        created = client.create_run(self.experiment_id, start_time=_milliseconds(started_at), tags=tags, run_name=stage)
+        self.run_id = str(created.info.run_id)
+        self.digests: dict[str, str] = {}
+        self._log(params=_flat(params), tags=_facts())
+        self._log_inputs(inputs)
+
+    def finish(self, output: Path, *, ended_at: str | None = None, shard_hits: int | None = None) -> None:
+        """Log what the stage made, from its manifest, and close the run."""
+        manifest = read_manifest(output)
+        dataset = self._dataset(self.stage, output, manifest, self.run_id)
+        self.client.log_inputs(self.run_id, [_with_context(dataset, "output")])
+        tags = {"headwater.manifest": manifest_hash(output), "headwater.unit": manifest.unit}
+        metrics = _counts(manifest)
+        if shard_hits is not None:
+            metrics["shards.reused"] = float(shard_hits)
+        self._log(metrics={**metrics, **_figures(output)}, tags=tags)
+        for name in (MANIFEST_NAME, *FILES):
+            if (output / name).is_file():
+                self.client.log_artifact(self.run_id, str(output / name))
+        if manifest.counts.dropped:
+            self.client.log_text(self.run_id, _drop_table(manifest), "dropped.csv")
+        self.client.set_terminated(self.run_id, "FINISHED", _milliseconds(ended_at))
+        self._close_parent("FINISHED", ended_at)
+
+    def fail(self, message: str, *, status: str = "FAILED", ended_at: str | None = None) -> None:
+        """Close the run as failed (or "KILLED"), with the error's text."""
+        self._log(tags={"headwater.error": message, "mlflow.note.content": f"```\n{message}\n```"})
+        self.client.set_terminated(self.run_id, status, _milliseconds(ended_at))
+        self._close_parent(status, ended_at)
+
+    def log_metrics(self, metrics: Iterable[Metric]) -> None:
+        """Log measured values with their step and time."""
+        listed = list(metrics)
+        for start in range(0, len(listed), 500):
+            self.client.log_batch(self.run_id, metrics=listed[start : start + 500])
+
+    def ids(self) -> records.MlflowIds:
+        """Return where this run is found in MLflow."""
+        return records.MlflowIds(run_id=self.run_id, parent_run_id=self.parent_id, experiment=self.experiment)
+
+    def _parent(self, run: str) -> str:
+        query = f"tags.`headwater.run` = '{run}' and tags.`headwater.kind` = 'pipeline'"
+        found = self.client.search_runs([self.experiment_id], query, max_results=1)
+        if found:
+            self.client.set_terminated(found[0].info.run_id, "RUNNING")
+            return str(found[0].info.run_id)
+        tags = {"headwater.run": run, "headwater.kind": "pipeline"}
+        return str(self.client.create_run(self.experiment_id, tags=tags, run_name=run).info.run_id)
+
+    def _close_parent(self, status: str, ended_at: str | None) -> None:
+        """The parent's status is that of its latest stage: nobody can say which stage will be the last."""
+        self.client.set_terminated(self.parent_id, status, _milliseconds(ended_at))
+
+    def _log_inputs(self, inputs: Mapping[str, Path]) -> None:
+        """Log the input folders; training logs every folder back to the crawl, each under its stage's name."""
+        listed = dict(inputs)
+        if self.stage == "train":
+            listed = upstream(inputs)
+        logged = []
+        for name, folder in listed.items():
+            manifest = read_manifest(folder)
+            record = records.latest_record(manifest.stage, manifest_hash(folder))
+            producer = record.mlflow.run_id if record and record.mlflow else None
+            dataset = self._dataset(name, folder, manifest, producer)
+            logged.append(_with_context(dataset, name if self.stage == "train" else "input"))
+        if logged:
+            self.client.log_inputs(self.run_id, logged)
+
+    def _dataset(self, name: str, folder: Path, manifest: Manifest, producer: str | None) -> Dataset:
+        digest = self.digests.setdefault(name, dvc_digest(folder))
+        source = {
+            "uri": f"data/{name}",
+            "manifest_sha256": manifest_hash(folder),
+            "dvc": {"path": f"data/{name}", "md5": digest, "cache": cache_path(digest)},
+            "git": records.code_state().commit,
+        }
+        if producer:
+            # A link without a host is one that holds on whichever address and port the server is looked at.
+            source["url"] = f"#/experiments/{self.experiment_id}/runs/{producer}"
+        size = sum(shard.bytes for shard in manifest.shards)
+        profile = {manifest.unit: manifest.counts.out, "files": len(manifest.shards), "bytes": size}
+        return Dataset(
+            name=name,
+            digest=digest[:36],
+            source_type="external",
+            source=json.dumps(source, sort_keys=True),
+            schema=_schema(folder),
+            profile=json.dumps(profile),
+        )
+
+    def _log(
+        self,
+        *,
+        params: Mapping[str, str] | None = None,
+        metrics: Mapping[str, float] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        stamp = int(time.time() * 1000)
+        entries: list[Any] = [Param(_key(name), value[:_MAX_PARAM]) for name, value in (params or {}).items()]
+        entries += [Metric(_key(name), value, stamp, 0) for name, value in (metrics or {}).items()]
+        entries += [RunTag(_key(name), value[:_MAX_TAG]) for name, value in (tags or {}).items()]
+        for start in range(0, len(entries), _BATCH):
+            batch = entries[start : start + _BATCH]
+            self.client.log_batch(
+                self.run_id,
+                params=[e for e in batch if isinstance(e, Param)],
+                metrics=[e for e in batch if isinstance(e, Metric)],
+                tags=[e for e in batch if isinstance(e, RunTag)],
+            )
+
+
+def upstream(inputs: Mapping[str, Path]) -> dict[str, Path]:
+    """Return these folders and all they were made from, by stage name, as their manifests say.
+
+    A folder that is no longer the one a manifest names (by hash) is left out, with a warning: it would be a false link.
+    """
+    found: dict[str, Path] = {}
+    todo = [(name, folder, manifest_hash(folder)) for name, folder in inputs.items()]
+    while todo:
+        name, folder, expected = todo.pop(0)
+        if name in found:
+            continue
+        try:
+            actual = manifest_hash(folder)
+        except HeadwaterError:
+            actual = "nothing"
+        if actual != expected:
+            logger.warning("data/%s is no longer what later stages were made from; it is not linked", name)
+            continue
+        found[name] = folder
+        todo += [(n, folder.parent / n, sha) for n, sha in read_manifest(folder).inputs.items()]
+    return found
+
+
+def find_run(client: MlflowClient, experiment: str, run: str, stage: str) -> Run | None:
+    """Return the newest child run of a stage in a pipeline run, None when MLflow has none."""
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        return None
+    query = f"tags.`headwater.run` = '{run}' and tags.`headwater.stage` = '{stage}'"
+    runs = client.search_runs([found.experiment_id], query, max_results=1)
+    return runs[0] if runs else None
+
+
+def _facts() -> dict[str, str]:
+    """Return what the run record says of code, libraries and machine, as tags."""
+    code, machine = records.code_state(), records.machine()
+    prefect = {name: os.environ.get(name, "") for name in ("PREFECT__FLOW_RUN_ID", "PREFECT__TASK_RUN_ID")}
+    tags = {f"version.{name}": version for name, version in records.versions().items()}
+    tags |= {"machine.cpus": str(machine.cpus), "machine.memory": str(machine.memory)}
+    tags |= {"machine.platform": machine.platform, "git.dirty": str(code.dirty).lower()}
+    tags |= {name.lower().replace("__", "."): value for name, value in prefect.items() if value}
+    # MLflow's own tag makes the commit a column of its run table.
+    return {**tags, "mlflow.source.git.commit": code.commit} if code.commit else tags
+
+
+def _counts(manifest: Manifest) -> dict[str, float]:
+    counts = manifest.counts
+    metrics = {f"{manifest.unit}_in": counts.in_, f"{manifest.unit}_out": counts.out}
+    metrics |= {"dropped": sum(counts.dropped.values())}
+    metrics |= {f"dropped.{rule}": number for rule, number in counts.dropped.items()}
+    metrics |= {
+        "shards.files": len(manifest.shards),
+        "shards.bytes": sum(shard.bytes for shard in manifest.shards),
+        "shards.rows": sum(shard.rows or 0 for shard in manifest.shards if shard.name.startswith("part-")),
+    }
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def _figures(output: Path) -> dict[str, float]:
+    """Return the numbers of the stage's metrics.json (training's and evaluation's results), flattened."""
+    path = output / "metrics.json"
+    if not path.is_file():
+        return {}
+    flat = _flat(json.loads(path.read_bytes()), text=False)
+    return {name: float(value) for name, value in flat.items() if isinstance(value, int | float)}
+
+
+def _drop_table(manifest: Manifest) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    writer.writerow(["rule", manifest.unit, "share of what went in"])
+    for rule, number in sorted(manifest.counts.dropped.items(), key=lambda item: -item[1]):
+        writer.writerow([rule, number, f"{number / max(manifest.counts.in_, 1):.4f}"])
+    return buffer.getvalue()
+
+
+def _schema(folder: Path) -> str | None:
+    first = folder / "part-00000.parquet"
+    if not first.is_file():
+        return None
+    columns = [
+        {"name": field.name, "type": _COLUMN_TYPES.get(str(field.type), "string"), "required": not field.nullable}
+        for field in pq.read_schema(first)
+    ]
+    return json.dumps({"mlflow_colspec": columns})
+
+
+def _with_context(dataset: Dataset, context: str) -> DatasetInput:
+    return DatasetInput(dataset, tags=[InputTag("mlflow.data.context", context)])
+
+
+def _flat(value: Any, prefix: str = "", *, text: bool = True) -> dict[str, Any]:
+    """Flatten nested settings: {"a": {"b": 1}} → {"a.b": "1"}; lists of plain values stay together."""
+    if isinstance(value, Mapping) and value:
+        return {k: v for name, part in value.items() for k, v in _flat(part, f"{prefix}{name}.", text=text).items()}
+    if isinstance(value, list | tuple) and any(isinstance(part, Mapping) for part in value):
+        numbered = {str(index): part for index, part in enumerate(value)}
+        return _flat(numbered, prefix, text=text)
+    if not prefix:
+        return {}
+    shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return {prefix[:-1]: shown if text else value}
+
+
+def _key(name: str) -> str:
+    """Return a name that MLflow accepts."""
+    return re.sub(r"[^\w\-. /:]", "_", name)[:250]
+
+
+def _milliseconds(stamp: str | None) -> int | None:
+    from datetime import datetime
+
+    return int(datetime.fromisoformat(stamp).timestamp() * 1000) if stamp else None
