@@ -1,30 +1,343 @@
-"""The embedded services."""
+"""The embedded services of `headwater up`: a Prefect server with a worker, and an MLflow server, on the loopback.
+
+They live exactly as long as the process that started them: a small warden process ends all of them, with everything
+they started, when it asks for that or dies in whatever way (also by `kill -9`).
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
 
+import psutil
+import yaml
 from pydantic import ValidationError
 
 from tasks.contracts.base import FrozenModel
-from tasks.contracts.workspace import state_folder
+from tasks.contracts.errors import HeadwaterError, LockedError
+from tasks.contracts.files import write_json
+from tasks.contracts.workspace import ROOT, state_folder
+
+logger = logging.getLogger(__name__)
+
+HOST = "127.0.0.1"
+POOL = "headwater"
+START_SECONDS = 120.0
+STOP_SECONDS = 15.0
+
+
+class ServiceError(HeadwaterError):
+    """An embedded service that did not start, or ended on its own."""
 
 
 class Services(FrozenModel):
-    """The addresses of the running services, and the process that owns them."""
+    """The addresses of the running services, and the process that owns them.
+
+    Attributes:
+        prefect: the Prefect UI; its API is at `prefect` + "/api".
+        mlflow: the MLflow UI and tracking server.
+        pid_started: when the owner began (seconds since the epoch), since a process id is used again.
+    """
 
     prefect: str
     mlflow: str
     pid: int
+    pid_started: float
+
+    @property
+    def prefect_api(self) -> str:
+        """What PREFECT_API_URL wants."""
+        return f"{self.prefect}/api"
 
 
 def running_services() -> Services | None:
     """Return the services that `headwater up` started in this workspace, None when it does not run."""
-    path = state_folder() / "services.json"
     try:
-        services = Services.model_validate(json.loads(path.read_bytes()))
-        os.kill(services.pid, 0)
-    except (OSError, ValueError, ValidationError):
+        services = Services.model_validate(json.loads(_services_path().read_bytes()))
+        started = psutil.Process(services.pid).create_time()
+    except (OSError, ValueError, ValidationError, psutil.Error):
         return None
-    return services
+    return services if abs(started - services.pid_started) < 1 else None
+
+
+def prefect_environment() -> dict[str, str]:
+    """Return the settings of every Prefect process of this workspace: its own home, and nothing sent anywhere."""
+    return {
+        "PREFECT_HOME": str(state_folder() / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        "DO_NOT_TRACK": "1",
+    }
+
+
+@dataclass(kw_only=True)
+class Running:
+    """The started services, as `embedded_services` gives them."""
+
+    addresses: Services
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def wait(self) -> None:
+        """Block until Ctrl-C or SIGTERM.
+
+        Raises:
+            ServiceError: a service ended on its own.
+        """
+        with _terminate_is_interrupt(), contextlib.suppress(KeyboardInterrupt):
+            while True:
+                self.check()
+                time.sleep(0.5)
+
+    def check(self) -> None:
+        """Raise ServiceError when a service has ended."""
+        for name, process in self.processes.items():
+            if process.poll() is not None:
+                raise _ended(name, process.returncode)
+
+
+@contextlib.contextmanager
+def embedded_services(
+    *, prefect_port: int = 4200, mlflow_port: int = 5000, worker: bool = True, folder: Path | None = None
+) -> Iterator[Running]:
+    """Start the services, wait until they answer, and end them all on the way out.
+
+    Args:
+        prefect_port: where to begin looking for a free port; likewise `mlflow_port`.
+        worker: also start a worker and register the deployments of prefect.yaml.
+        folder: the workspace, where prefect.yaml stands; the current folder by default.
+
+    Raises:
+        LockedError: they run already in this workspace.
+        ServiceError: one did not start; the message has the end of its log.
+    """
+    if (other := running_services()) is not None:
+        raise LockedError(
+            "the services run already",
+            where=f"process {other.pid}",
+            found=f"Prefect at {other.prefect}, MLflow at {other.mlflow}",
+            fix="use those, or end them with Ctrl-C where they were started",
+        )
+    workspace = (folder or Path.cwd()).resolve()
+    prefect_port = free_port(prefect_port)
+    mlflow_port = free_port(mlflow_port, taken={prefect_port})
+    addresses = Services(
+        prefect=f"http://{HOST}:{prefect_port}",
+        mlflow=f"http://{HOST}:{mlflow_port}",
+        pid=os.getpid(),
+        pid_started=psutil.Process().create_time(),
+    )
+    environment = {**os.environ, **prefect_environment(), "PREFECT_API_URL": addresses.prefect_api}
+    environment |= {"HEADWATER_ROOT": str(workspace), "HEADWATER_STATE": str(state_folder())}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    running = Running(addresses=addresses)
+    with _warden() as start:
+        running.processes["mlflow"] = start("mlflow", _mlflow(mlflow_port), _mlflow_environment(environment))
+        prefect = [sys.executable, "-m", "prefect"]
+        server = [*prefect, "server", "start", "--host", HOST, "--port", str(prefect_port)]
+        running.processes["prefect"] = start("prefect", server, environment)
+        _wait_until_healthy(running, "prefect", f"{addresses.prefect}/api/health")
+        if worker:
+            create = [*prefect, "work-pool", "create", POOL, "--type", "process", "--overwrite"]
+            _once("work pool", create, environment, workspace)
+            # `{{ $HEADWATER_ROOT }}` in prefect.yaml is filled in where a run starts, not here.
+            for name in _deployments(workspace):
+                deploy = [*prefect, "--no-prompt", "deploy", "--name", name]
+                _once("deployment", deploy, environment, workspace, forgive=_ADVICE_CALL)
+            work = [*prefect, "worker", "start", "--pool", POOL, "--type", "process", "--name", POOL]
+            running.processes["worker"] = start("worker", work, environment)
+        _wait_until_healthy(running, "mlflow", f"{addresses.mlflow}/health")
+        running.check()
+        write_json(_services_path(), addresses.model_dump(mode="json"))
+        try:
+            yield running
+        finally:
+            _services_path().unlink(missing_ok=True)
+
+
+def free_port(first: int, *, taken: set[int] = frozenset()) -> int:  # type: ignore[assignment]
+    """Return the first port from `first` on that nothing listens on, on the loopback.
+
+    Raises:
+        ServiceError: none of the next hundred is free.
+    """
+    for port in range(first, first + 100):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                continue
+        if port not in taken:
+            return port
+    raise ServiceError("no free port", expected=f"one of {first} to {first + 99} on {HOST}")
+
+
+def _mlflow(port: int) -> list[str]:
+    state = state_folder()
+    state.mkdir(parents=True, exist_ok=True)
+    return [
+        *(sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"),
+        *("--backend-store-uri", f"sqlite:///{state / 'mlflow.db'}"),
+        *("--artifacts-destination", (state / "mlflow-artifacts").as_uri()),
+        *("--allowed-hosts", f"{HOST}:{port},localhost:{port}"),
+    ]
+
+
+def _mlflow_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    return {**environment, **quiet}
+
+
+class _Start:
+    """Starts services, each in a process group of its own that the warden knows."""
+
+    def __init__(self, warden: subprocess.Popen[bytes]) -> None:
+        self._warden = warden
+
+    def __call__(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        with _log_path(name).open("wb") as log:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=dict(environment), start_new_session=True
+            )
+        assert self._warden.stdin is not None, "the warden is started with a pipe"
+        self._warden.stdin.write(f"{process.pid}\n".encode())
+        self._warden.stdin.flush()
+        return process
+
+
+@contextlib.contextmanager
+def _warden() -> Iterator[_Start]:
+    """Start the process that outlives this one by a moment, to end what it started."""
+    command = [sys.executable, "-c", _WARDEN, str(STOP_SECONDS)]
+    warden = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    try:
+        yield _Start(warden)
+    finally:
+        assert warden.stdin is not None, "the warden is started with a pipe"
+        warden.stdin.close()
+        warden.wait(timeout=STOP_SECONDS * 2)
+
+
+# Ends whole process trees: a worker's flow runs, and MLflow's own children, are in sessions of their own.
+_WARDEN = """
+import signal, sys, psutil
+for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(name, signal.SIG_IGN)
+roots = [int(line) for line in sys.stdin]
+trees = []
+for root in reversed(roots):
+    try:
+        process = psutil.Process(root)
+        trees += [process, *process.children(recursive=True)]
+    except psutil.Error:
+        pass
+for process in trees:
+    try:
+        process.terminate()
+    except psutil.Error:
+        pass
+_, alive = psutil.wait_procs(trees, timeout=float(sys.argv[1]))
+for process in alive:
+    try:
+        process.kill()
+    except psutil.Error:
+        pass
+"""
+
+
+def _deployments(workspace: Path) -> list[str]:
+    try:
+        content = yaml.safe_load((workspace / "prefect.yaml").read_bytes())
+        return [str(deployment["name"]) for deployment in content["deployments"]]
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise ServiceError(
+            "the deployments cannot be read",
+            where=str(workspace / "prefect.yaml"),
+            expected="a list `deployments`, each with a name",
+            found=f"{type(error).__name__}: {error}",
+            fix="run this in the project's folder, or restore the file",
+        ) from error
+
+
+# After a deployment is registered, `prefect deploy` asks which workers are online, to print advice. Prefect 3.8 sends
+# nulls there, which FastAPI 0.153 refuses: the registration stands, the advice is not wanted.
+_ADVICE_CALL = "/workers/filter"
+
+
+def _once(
+    name: str, command: Sequence[str], environment: Mapping[str, str], workspace: Path, forgive: str | None = None
+) -> None:
+    result = subprocess.run(command, env=dict(environment), cwd=workspace, capture_output=True, text=True, check=False)
+    said = result.stderr + result.stdout
+    if result.returncode and (forgive is None or forgive not in said):
+        raise ServiceError(
+            f"Prefect refused the {name}",
+            where=str(workspace / "prefect.yaml"),
+            found=said[-2000:],
+        )
+
+
+def _wait_until_healthy(running: Running, name: str, url: str) -> None:
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end:
+        running.check()
+        # URLError is an OSError.
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2) as answer:
+            if answer.status == 200:
+                logger.info("%s answers", name)
+                return
+        time.sleep(0.3)
+    raise ServiceError(f"{name} does not answer after {START_SECONDS:.0f} s", where=url, found=_log_end(name))
+
+
+def _ended(name: str, status: int) -> ServiceError:
+    return ServiceError(
+        f"the service {name} ended on its own (exit status {status})",
+        where=str(_log_path(name)),
+        found=_log_end(name),
+        fix="see its log; another program on its port, or a full disk, are the usual causes",
+    )
+
+
+def _log_path(name: str) -> Path:
+    path = state_folder() / "logs" / f"{name}.log"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _log_end(name: str) -> str:
+    try:
+        lines = _log_path(name).read_text(errors="replace").splitlines()
+    except OSError:
+        return "no log"
+    return "\n".join(["", *lines[-15:]])
+
+
+def _services_path() -> Path:
+    return state_folder() / "services.json"
+
+
+@contextlib.contextmanager
+def _terminate_is_interrupt() -> Iterator[None]:
+    """End on SIGTERM as on Ctrl-C."""
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
