@@ -1,0 +1,129 @@
+"""Which addresses a crawl may connect to: a resolver that refuses private and special ones.
+
+The check is made on what a name resolves to at the moment of connecting, and on address literals, so neither a
+rebinding name nor a redirect gets around it. The same resolver sends the sample's host names to its own server.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import IHostnameResolver, IHostResolution, IResolutionReceiver
+from zope.interface import implementer, provider
+
+
+class RefusedAddressError(OSError):
+    """The host is at a private or special address, and crawl.allow_hosts does not name it."""
+
+
+def is_public(address: str) -> bool:
+    """Tell whether an IPv4 or IPv6 address is on the public internet; an IPv4 address inside IPv6 counts as itself.
+
+    >>> [is_public(a) for a in ("93.184.216.34", "10.1.2.3", "::ffff:127.0.0.1", "169.254.169.254", "64:ff9b::a00:1")]
+    [True, False, False, False, False]
+    """
+    ip = ipaddress.ip_address(address.split("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        inside = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+        if inside is None and ip in ipaddress.ip_network("64:ff9b::/96"):
+            inside = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        if inside is not None:
+            return is_public(str(inside))
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved
+
+
+def named(host: str, patterns: Sequence[str]) -> bool:
+    """Tell whether a host is among names such as "intranet.example" or "*.sample.example" (which also means itself).
+
+    >>> named("sample.example", ["*.sample.example"]), named("badsample.example", ["*.sample.example"])
+    (True, False)
+    """
+    host = host.lower().rstrip(".")
+    return any(fnmatchcase(host, p.lower()) or host == p.lower().removeprefix("*.") for p in patterns)
+
+
+@implementer(IHostResolution)
+class _Resolution:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def cancel(self) -> None:
+        """Nothing is under way that could be cancelled."""
+
+
+@implementer(IHostnameResolver)
+class GuardedResolver:
+    """Twisted's resolver, less the addresses that may not be crawled, plus fixed places for some hosts.
+
+    Attributes:
+        refused: hosts of which every address was refused, so that the failure that follows can be named.
+    """
+
+    refused: set[str] = set()  # noqa: RUF012 - one resolver a process; Scrapy makes it, the spider reads it here
+
+    def __init__(self, reactor: Any, allowed: Sequence[str], places: Mapping[str, Sequence[Any]]) -> None:
+        self.reactor = reactor
+        self.inner = reactor.nameResolver
+        self.allowed = allowed
+        self.places = places
+
+    @classmethod
+    def from_crawler(cls, crawler: Any, reactor: Any) -> GuardedResolver:
+        """Make it from Scrapy's settings, as Scrapy does with its own resolvers."""
+        settings = crawler.settings
+        return cls(reactor, settings.getlist("HEADWATER_ALLOW_HOSTS"), settings.getdict("HEADWATER_PLACES"))
+
+    def install_on_reactor(self) -> None:
+        """Make every later connection of this process go through it."""
+        self.reactor.installNameResolver(self)
+
+    def resolveHostName(  # noqa: N802 - Twisted's interface
+        self,
+        resolutionReceiver: Any,  # noqa: N803
+        hostName: str,  # noqa: N803
+        portNumber: int = 0,  # noqa: N803
+        addressTypes: Any = None,  # noqa: N803
+        transportSemantics: str = "TCP",  # noqa: N803
+    ) -> Any:
+        """Resolve a name, leaving out what is refused."""
+        for pattern, (address, port) in self.places.items():
+            if named(hostName, [pattern]):
+                resolution = _Resolution(hostName)
+                resolutionReceiver.resolutionBegan(resolution)
+                resolutionReceiver.addressResolved(IPv4Address("TCP", address, int(port)))
+                resolutionReceiver.resolutionComplete()
+                return resolution
+        receiver = resolutionReceiver if named(hostName, self.allowed) else self._only_public(resolutionReceiver, hostName)
+        return self.inner.resolveHostName(receiver, hostName, portNumber, addressTypes, transportSemantics)
+
+    def _only_public(self, receiver: Any, host: str) -> Any:
+        refused = self.refused
+
+        @provider(IResolutionReceiver)
+        class OnlyPublic:
+            passed = 0
+            held = 0
+
+            @classmethod
+            def resolutionBegan(cls, resolution: Any) -> None:  # noqa: N802
+                receiver.resolutionBegan(resolution)
+
+            @classmethod
+            def addressResolved(cls, address: Any) -> None:  # noqa: N802
+                if isinstance(address, IPv4Address | IPv6Address) and is_public(address.host):
+                    cls.passed += 1
+                    receiver.addressResolved(address)
+                else:
+                    cls.held += 1
+
+            @classmethod
+            def resolutionComplete(cls) -> None:  # noqa: N802
+                if cls.held and not cls.passed:
+                    refused.add(host.lower())
+                receiver.resolutionComplete()
+
+        return OnlyPublic

@@ -1,0 +1,99 @@
+"""What a crawl in progress knows: append-only journals beside WARC files, so that a killed crawl goes on.
+
+Each crawler process writes one journal (JSON lines) and one WARC file. A journal line is written after the bytes
+it speaks of, so whatever a WARC file holds behind the last line's end was not finished and is cut off.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+TAKEN, FAR, DONE, PAGE, NOTE = "taken", "far", "done", "page", "note"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a page's records stand: file name, first byte, length."""
+
+    file: str
+    offset: int
+    length: int
+
+
+@dataclass(slots=True)
+class Progress:
+    """The journals of one crawl, read together.
+
+    Attributes:
+        depth: every URL taken up → links from a seed to it.
+        outcome: URLs that gave no page → (rule, detail).
+        pages: stored URLs → where.
+        notes: robots.txt files and sitemaps → where.
+        far: URLs found by a process that does not own their host → depth.
+    """
+
+    depth: dict[str, int] = field(default_factory=dict)
+    outcome: dict[str, tuple[str, str]] = field(default_factory=dict)
+    pages: dict[str, Place] = field(default_factory=dict)
+    notes: dict[str, Place] = field(default_factory=dict)
+    far: dict[str, int] = field(default_factory=dict)
+
+    def open_urls(self) -> dict[str, int]:
+        """Return the URLs still to fetch, with their depth."""
+        urls = dict(self.depth)
+        for url, depth in self.far.items():
+            urls.setdefault(url, depth)
+        return {url: depth for url, depth in urls.items() if url not in self.pages and url not in self.outcome}
+
+
+class Journal:
+    """One process's journal, open for appending."""
+
+    def __init__(self, path: Path) -> None:
+        self.stream = path.open("a", encoding="utf-8")
+
+    def add(self, event: str, url: str, **more: Any) -> None:
+        """Append one line, at once visible to a reader."""
+        self.stream.write(json.dumps({"event": event, "url": url, **more}) + "\n")
+        self.stream.flush()
+
+    def sync(self) -> None:
+        """Flush to the disk."""
+        os.fsync(self.stream.fileno())
+
+
+def read_progress(folder: Path) -> Progress:
+    """Read every journal of a crawl, and cut WARC files at their last finished record."""
+    progress = Progress()
+    for path in sorted(folder.glob("*.jsonl")):
+        warc = path.with_suffix(".warc.gz")
+        size = warc.stat().st_size if warc.exists() else 0
+        finished = 0
+        for line in _lines(path):
+            url = line["url"]
+            match line["event"]:
+                case "taken":
+                    progress.depth[url] = line["depth"]
+                case "far":
+                    progress.far[url] = min(line["depth"], progress.far.get(url, line["depth"]))
+                case "done":
+                    progress.outcome[url] = (line["rule"], line["detail"])
+                case "page" | "note" if line["offset"] + line["length"] <= size:
+                    place = Place(warc.name, line["offset"], line["length"])
+                    (progress.pages if line["event"] == PAGE else progress.notes)[url] = place
+                    finished = max(finished, place.offset + place.length)
+        if finished < size:
+            os.truncate(warc, finished)
+    return progress
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open(encoding="utf-8") as stream:
+        for line in stream:
+            if line.endswith("\n"):
+                yield json.loads(line)

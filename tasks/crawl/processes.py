@@ -1,0 +1,78 @@
+"""Runs a function once for each of some jobs, each in a fresh process: by Ray where a session is open, else spawned."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+
+def available() -> int:
+    """Return how many processors the open Ray session has, or this machine where none is open."""
+    import ray
+
+    return int(ray.cluster_resources().get("CPU", 1)) if ray.is_initialized() else multiprocessing.cpu_count()
+
+
+def run_in_processes(
+    function: Callable[[Any], Result],
+    jobs: Sequence[Any],
+    *,
+    watch: Callable[[], None] = lambda: None,
+    every_seconds: float = 3.0,
+) -> list[Result]:
+    """Return `function(job)` of every job, in their order; an error in one is raised here.
+
+    Args:
+        function: importable (a module-level function).
+        watch: called every few seconds while the jobs run, to log progress.
+    """
+    import ray
+
+    if ray.is_initialized():
+        remote = ray.remote(max_calls=1, num_cpus=1, max_retries=0)(_carry)
+        waiting = references = [remote.remote(function, job) for job in jobs]
+        last = time.monotonic()
+        while waiting:
+            # A short wait, so that Ctrl-C in this process ends the crawl at once.
+            _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=0.5)
+            last = _watched(watch, last, every_seconds)
+        return [_opened(ray.get(reference)) for reference in references]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=max(1, len(jobs)), mp_context=context, max_tasks_per_child=1) as pool:
+        futures = [pool.submit(function, job) for job in jobs]
+        last = time.monotonic()
+        while not all(future.done() for future in futures):
+            time.sleep(0.1)
+            last = _watched(watch, last, every_seconds)
+        return [future.result() for future in futures]
+
+
+def _watched(watch: Callable[[], None], last: float, every_seconds: float) -> float:
+    if time.monotonic() - last < every_seconds:
+        return last
+    watch()
+    return time.monotonic()
+
+
+def _carry(function: Callable[[Any], Any], job: Any) -> tuple[Any, bytes]:
+    """Run a job in a Ray worker; its error travels as a value, without Ray's wrapping."""
+    try:
+        return function(job), b""
+    except Exception as error:  # noqa: BLE001 - raised again by _opened
+        try:
+            return None, pickle.dumps(error)
+        except Exception:  # noqa: BLE001 - any class may fail to pickle in its own way
+            return None, pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
+
+
+def _opened(carried: tuple[Any, bytes]) -> Any:
+    result, error = carried
+    if error:
+        raise pickle.loads(error)
+    return result

@@ -1,0 +1,148 @@
+"""The crawl stage: web pages in, from the embedded sample, web sites, WARC files or text documents.
+
+Its output is an immutable snapshot: WARC parts (or Document parts for `text`) and the ledger of what was not fetched.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from tasks.contracts.base import StageParams, not_identity
+from tasks.contracts.errors import ParamsError
+from tasks.contracts.files import sha256_json, write_json
+from tasks.contracts.manifest import Counts, Manifest, Unit, commit_manifest
+from tasks.contracts.workspace import state_folder
+from tasks.crawl.processes import available
+from tasks.crawl.sites import Crawl, crawl_sites
+
+logger = logging.getLogger(__name__)
+
+MEBIBYTE = 1024 * 1024
+
+
+class Params(StageParams):
+    """The `crawl` section of params.yaml."""
+
+    source: Literal["sample", "sites", "warc", "text"] = "sample"
+    """Where pages come from: the embedded sample site, web sites, WARC files, or text documents (JSONL, Parquet)."""
+    shard_megabytes: float = Field(4.0, gt=0)
+    """Size at which a part of the snapshot is closed, in MiB (compressed WARC; uncompressed text)."""
+
+    seeds: tuple[str, ...] = ()
+    """sites: URLs to start from. Only their hosts are crawled, and those of allowed_domains."""
+    sitemaps: tuple[str, ...] = ()
+    """sites: sitemaps to read besides those that robots.txt names."""
+    allowed_domains: tuple[str, ...] = ()
+    """sites: further domains, with all their hosts, to which links are followed."""
+    user_agent: str = Field("Headwater/0.1", min_length=1)
+    """sites: how the crawler names itself; robots.txt rules for this name are obeyed."""
+    contact: str = ""
+    """sites: an e-mail address or URL by which a site's owner reaches you; sent with every request. Needed for sites."""
+    delay_seconds: float = Field(1.0, ge=0)
+    """sites: pause between two requests to one host, in seconds; a longer Crawl-delay in robots.txt wins."""
+    concurrency_per_host: int = Field(1, ge=1, le=64)
+    """sites: requests open at one host at the same time."""
+    max_pages: int = Field(100_000, ge=1)
+    """sites: URLs fetched in all, at most."""
+    max_pages_per_host: int = Field(20_000, ge=1)
+    """sites: URLs fetched from one host, at most."""
+    max_depth: int = Field(20, ge=0)
+    """sites: links between a seed and a page, at most."""
+    max_bytes: int = Field(8 * MEBIBYTE, ge=1024)
+    """sites: size of one page, compressed or not, in bytes, at most."""
+    timeout_seconds: float = not_identity(30.0, gt=0)
+    """sites: how long one page may take, in seconds."""
+    allow_hosts: tuple[str, ...] = ()
+    """sites: hosts ("wiki.intranet.example", "*.intranet.example") that may be at private addresses."""
+    processes: int = not_identity(2, ge=1)
+    """sites, sample: crawler processes, at most as many as there are processors."""
+
+    paths: tuple[str, ...] = not_identity(())
+    """warc, text: files, as local paths, globs or fsspec URLs (https://…, s3://…)."""
+
+    text_column: str = "text"
+    """text: the column that holds the text (Dolma and FineWeb: "text")."""
+    url_column: str = "url"
+    """text: the column of the URL; a dot reaches into an object. Dolma's metadata.url is found by itself."""
+    id_column: str = "id"
+    """text: the column of the document's id; without one, the file's name and row number stand in."""
+
+
+def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
+    """Make the snapshot.
+
+    Raises:
+        InputError: a file is missing or not what it should be, or there is nothing to crawl.
+        NetworkError: nothing could be fetched.
+    """
+    output.mkdir(parents=True)
+    unit, counts, sources = _SOURCES[params.source](params, output)
+    write_json(output / "sources.json", {"source": params.source, "sources": sources})
+    logger.info("crawl: %d %s in, %d kept", counts.in_, unit, counts.out)
+    return commit_manifest(
+        output, stage="crawl", unit=unit, params=params.identity(), inputs=inputs, counts=counts
+    )
+
+
+Made = tuple[Unit, Counts, list[dict[str, str]]]
+
+
+def _sample(params: Params, output: Path) -> Made:
+    from tasks.crawl.sample.server import Site, serve
+    from tasks.crawl.sample.site import build_pages
+
+    pages = build_pages(available())
+    site = Site(pages)
+    key = sha256_json({"params": params.identity(), "site": site.digest()})
+    logger.info("crawl: the sample site has %d pages of %d hosts", len(site.pages), len(site.hosts))
+    # The sample's own loopback server needs no politeness; every other rule holds as for any site.
+    polite = params.model_copy(update={"delay_seconds": 0.0, "concurrency_per_host": 8, "contact": "headwater@sample.example"})
+    with serve(site) as port:
+        places = {"*.sample.example": ("127.0.0.1", port)}
+        crawl = _crawl(polite, seeds=site.seeds, allow_hosts=(*params.allow_hosts, "*.sample.example"), places=places)
+        counts = crawl_sites(crawl, state=state_folder() / "crawl" / key[:32], output=output)
+    return "urls", counts, [{"name": "sample.example", "sha256": site.digest()}]
+
+
+def _sites(params: Params, output: Path) -> Made:
+    if not params.contact.strip():
+        raise ParamsError(
+            "a crawl of other people's sites must say whom they can write to",
+            where="params.yaml, crawl.contact",
+            expected="an e-mail address or a URL",
+            found="nothing",
+        )
+    key = sha256_json(params.identity())
+    counts = crawl_sites(_crawl(params, seeds=params.seeds, allow_hosts=params.allow_hosts, places={}),
+                         state=state_folder() / "crawl" / key[:32], output=output)  # fmt: skip
+    return "urls", counts, [{"name": url} for url in sorted([*params.seeds, *params.sitemaps])]
+
+
+def _crawl(
+    params: Params, *, seeds: Sequence[str], allow_hosts: Sequence[str], places: Mapping[str, tuple[str, int]]
+) -> Crawl:
+    return Crawl(
+        seeds=seeds,
+        sitemaps=params.sitemaps,
+        allowed_domains=params.allowed_domains,
+        allow_hosts=allow_hosts,
+        places=places,
+        user_agent=f"{params.user_agent} (+{params.contact})",
+        delay_seconds=params.delay_seconds,
+        concurrency_per_host=params.concurrency_per_host,
+        max_pages=params.max_pages,
+        max_pages_per_host=params.max_pages_per_host,
+        max_depth=params.max_depth,
+        max_bytes=params.max_bytes,
+        timeout_seconds=params.timeout_seconds,
+        processes=min(params.processes, available()),
+        shard_megabytes=params.shard_megabytes,
+    )
+
+
+_SOURCES: dict[str, Callable[[Params, Path], Made]] = {"sample": _sample, "sites": _sites}
