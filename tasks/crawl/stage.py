@@ -18,7 +18,9 @@ from tasks.contracts.files import sha256_json, write_json
 from tasks.contracts.manifest import Counts, Manifest, Unit, commit_manifest
 from tasks.contracts.workspace import state_folder
 from tasks.crawl.processes import available
+from tasks.crawl.archives import take_archives
 from tasks.crawl.sites import Crawl, crawl_sites
+from tasks.crawl.texts import Columns, take_texts
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +33,7 @@ class Params(StageParams):
     source: Literal["sample", "sites", "warc", "text"] = "sample"
     """Where pages come from: the embedded sample site, web sites, WARC files, or text documents (JSONL, Parquet)."""
     shard_megabytes: float = Field(4.0, gt=0)
-    """Size at which a part of the snapshot is closed, in MiB (compressed WARC; uncompressed text)."""
+    """Size at which a part of the snapshot is closed, in MiB: of compressed WARC, or of text."""
 
     seeds: tuple[str, ...] = ()
     """sites: URLs to start from. Only their hosts are crawled, and those of allowed_domains."""
@@ -145,4 +147,15 @@ def _crawl(
     )
 
 
-_SOURCES: dict[str, Callable[[Params, Path], Made]] = {"sample": _sample, "sites": _sites}
+def _warc(params: Params, output: Path) -> Made:
+    counts, sources = take_archives(params.paths, megabytes=params.shard_megabytes, output=output)
+    return "records", counts, sources
+
+
+def _text(params: Params, output: Path) -> Made:
+    columns = Columns(text=params.text_column, url=params.url_column, id=params.id_column)
+    counts, sources = take_texts(params.paths, columns=columns, megabytes=params.shard_megabytes, output=output)
+    return "documents", counts, sources
+
+
+_SOURCES: dict[str, Callable[[Params, Path], Made]] = {"sample": _sample, "sites": _sites, "warc": _warc, "text": _text}

@@ -1,0 +1,287 @@
+"""Reads WARC and ARC files record by record, as they are found: compressed or not, whole or damaged.
+
+A record's bytes are kept as they stand. Where every record is one gzip member (as the standard recommends) even
+the compressed bytes are kept; otherwise each record becomes a member of its own. What cannot be read is reported
+with its offset, and reading goes on at the next record.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from typing import BinaryIO
+
+from warcio.archiveiterator import ArchiveIterator
+from warcio.exceptions import ArchiveLoadFailed
+from warcio.warcwriter import WARCWriter
+
+GZIP_MAGIC = b"\x1f\x8b\x08"
+WARC_START = re.compile(rb"WARC/[01]\.\d+[ \t]*\r?\n")
+ARC_START = re.compile(rb"(?:filedesc|https?|dns|ftp)://?\S[^\n]* \d+\r?\n|dns:[^\n]* \d+\r?\n")
+HEADER_END = re.compile(rb"\r?\n\r?\n")
+CHUNK = 1 << 16
+MOST_HEADER_BYTES = 1 << 18
+MOST_RECORD_BYTES = 256 << 20  # a bigger record is no web page, and would have to fit into memory
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record: its type, and the gzip member that holds it."""
+
+    kind: str
+    member: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A place that could not be read.
+
+    Attributes:
+        offset: in the file, compressed where it is; inside a member that holds several records, the member's.
+    """
+
+    offset: int
+    detail: str
+    url: str | None = None
+
+
+class Buffered:
+    """A stream with look-ahead that counts what was consumed."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream = stream
+        self.buffer = bytearray()
+        self.offset = 0
+        self.ended = False
+
+    def fill(self, size: int) -> bytearray:
+        """Return the buffer after reading until it holds `size` bytes, or the stream's end."""
+        while len(self.buffer) < size and not self.ended:
+            chunk = self.stream.read(max(CHUNK, size - len(self.buffer)))
+            self.ended = not chunk
+            self.buffer += chunk
+        return self.buffer
+
+    def take(self, size: int) -> bytes:
+        """Consume and return up to `size` bytes."""
+        self.fill(size)
+        taken = bytes(self.buffer[:size])
+        del self.buffer[:size]
+        self.offset += len(taken)
+        return taken
+
+    def give_back(self, content: bytes) -> None:
+        """Undo the last `take` of these bytes."""
+        self.buffer[:0] = content
+        self.offset -= len(content)
+
+    def skip_to(self, pattern: re.Pattern[bytes]) -> int:
+        """Consume up to the next match at a line's start (or the end), and return how many bytes that were."""
+        start = self.offset
+        while True:
+            self.fill(CHUNK)
+            found = pattern.search(self.buffer)
+            if found is not None:
+                self.take(found.start())
+                return self.offset - start
+            if self.ended:
+                self.take(len(self.buffer))
+                return self.offset - start
+            self.take(max(0, len(self.buffer) - 256))
+            if not self.fill(CHUNK):
+                return self.offset - start
+
+
+class Member:
+    """One gzip member as a stream of its content, which also keeps the compressed bytes while they are few."""
+
+    def __init__(self, source: Buffered) -> None:
+        self.source = source
+        self.decompress = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        self.compressed = bytearray()
+        self.small = True
+        self.finished = False
+        self.damage: str | None = None
+
+    def read(self, size: int = -1) -> bytes:
+        """Return some content, or nothing at the end of the member or where it is damaged."""
+        while not self.finished:
+            chunk = self.source.take(1 << 16)
+            if not chunk:
+                self.finished, self.damage = True, "the file ends inside a gzip member"
+                return b""
+            try:
+                content = self.decompress.decompress(chunk)
+            except zlib.error as error:
+                self.finished, self.damage = True, f"damaged gzip member: {error}"
+                # The next member may begin in this chunk; one byte stays consumed, so that reading goes on.
+                self.source.give_back(chunk if self.compressed else chunk[1:])
+                return b""
+            if self.decompress.eof:
+                self.finished = True
+                unused = self.decompress.unused_data
+                self.source.give_back(unused)
+                chunk = chunk[: len(chunk) - len(unused)]
+            if self.small:
+                self.compressed += chunk
+                self.small = len(self.compressed) <= MOST_RECORD_BYTES
+            if content:
+                return content
+        return b""
+
+
+def read_records(stream: BinaryIO) -> Iterator[Record | Damage]:
+    """Yield the records of a WARC or ARC file, and the damaged places between them, in order."""
+    source = Buffered(stream)
+    if not source.fill(4).startswith(GZIP_MAGIC[:2]):
+        for found in _plain(source):
+            yield Record(found[0], compress(found[1])) if isinstance(found, tuple) else found
+        return
+    while source.fill(CHUNK):
+        if not source.buffer.startswith(GZIP_MAGIC):
+            yield from _between_members(source)
+            continue
+        yield from _member_records(source)
+
+
+def _between_members(source: Buffered) -> Iterator[Damage]:
+    offset = source.offset
+    zeros = not source.buffer.strip(b"\0")
+    skipped = source.skip_to(re.compile(re.escape(GZIP_MAGIC)))
+    if not zeros:
+        yield Damage(offset, f"{skipped} bytes that are no gzip member")
+
+
+def _member_records(source: Buffered) -> Iterator[Record | Damage]:
+    """Yield a member's records; a member with exactly one whole record is kept as it is."""
+    offset = source.offset
+    member = Member(source)
+    content = Buffered(member)  # type: ignore[arg-type]
+    waiting: tuple[str, bytes] | None = None
+    single = True
+    for found in _plain(content):
+        if isinstance(found, Damage):
+            single = False
+            yield Damage(offset, found.detail, found.url)
+            continue
+        if waiting is not None:
+            single = False
+            yield Record(waiting[0], compress(waiting[1]))
+        waiting = found
+    member.read()
+    if waiting is not None:
+        verbatim = single and member.damage is None and member.small and waiting[1].startswith(b"WARC/")
+        same = verbatim and content.offset == len(waiting[1])
+        yield Record(waiting[0], bytes(member.compressed) if same else compress(waiting[1]))
+    if member.damage is not None:
+        yield Damage(offset, member.damage)
+        if source.fill(1) and not source.buffer.startswith(GZIP_MAGIC):
+            source.skip_to(re.compile(re.escape(GZIP_MAGIC)))
+
+
+def _plain(content: Buffered) -> Iterator[tuple[str, bytes] | Damage]:
+    """Yield (type, bytes) of each record of an uncompressed stream."""
+    first = content.fill(CHUNK)
+    if ARC_START.match(first):
+        yield from _arc(content)
+        return
+    while content.fill(CHUNK // 8):
+        if not WARC_START.match(content.buffer):
+            offset = content.offset
+            blank = not content.buffer.strip()
+            skipped = content.skip_to(WARC_START)
+            if not blank:
+                yield Damage(offset, f"{skipped} bytes that are no WARC record")
+            continue
+        yield from _one(content)
+
+
+def _one(content: Buffered) -> Iterator[tuple[str, bytes] | Damage]:
+    """Yield the record that begins here, or say what is wrong with it."""
+    offset = content.offset
+    end = HEADER_END.search(content.buffer) or HEADER_END.search(content.fill(MOST_HEADER_BYTES))
+    if end is None or end.end() > MOST_HEADER_BYTES:
+        content.take(8)
+        content.skip_to(WARC_START)
+        yield Damage(offset, "a WARC header without an end")
+        return
+    header = bytes(content.buffer[: end.end()])
+    fields = _fields(header)
+    url = fields.get("warc-target-uri", "").strip("<> ") or None
+    length = fields.get("content-length", "")
+    if not length.isdigit() or not fields.get("warc-type"):
+        content.take(8)
+        content.skip_to(WARC_START)
+        yield Damage(offset, "a WARC header without " + ("WARC-Type" if length.isdigit() else "a valid Content-Length"), url)
+        return
+    if int(length) > MOST_RECORD_BYTES:
+        _discard(content, len(header) + int(length))
+        yield Damage(offset, f"a record of {length} bytes, more than {MOST_RECORD_BYTES}", url)
+        return
+    raw = content.take(len(header) + int(length))
+    if len(raw) < len(header) + int(length):
+        yield Damage(offset, f"a record of {length} bytes of which {len(raw) - len(header)} are there", url)
+        return
+    tail = content.fill(4)[:4]
+    if not WARC_START.match(content.buffer) and tail.strip(b"\r\n"):
+        # The length is wrong: what follows is part of this record or of none.
+        again = WARC_START.search(raw, 8)
+        skipped = content.skip_to(WARC_START) if again is None else 0
+        if again is not None:
+            content.give_back(raw[again.start() :])
+        yield Damage(offset, f"a record whose Content-Length {length} does not end at a record's end ({skipped} bytes follow)", url)
+        return
+    while content.fill(2)[:1] in (b"\r", b"\n"):
+        content.take(1)
+    yield fields["warc-type"].lower(), raw + b"\r\n\r\n"
+
+
+def _discard(content: Buffered, size: int) -> None:
+    while size > 0 and (taken := len(content.take(min(size, CHUNK)))):
+        size -= taken
+
+
+def _fields(header: bytes) -> dict[str, str]:
+    """Return a header's fields by lower-case name, the first of each; folded lines are joined."""
+    fields: dict[str, str] = {}
+    last = ""
+    for line in header.decode("utf-8", "replace").splitlines()[1:]:
+        if line[:1] in (" ", "\t") and last:
+            fields[last] += " " + line.strip()
+            continue
+        name, _, value = line.partition(":")
+        last = name.strip().lower()
+        fields.setdefault(last, value.strip())
+    return fields
+
+
+def _arc(content: Buffered) -> Iterator[tuple[str, bytes] | Damage]:
+    """Yield an ARC file's records as WARC records, made by warcio."""
+    offset = content.offset
+    try:
+        for record in ArchiveIterator(_Reader(content), arc2warc=True, verify_http=False):  # type: ignore[arg-type]
+            stream = BytesIO()
+            WARCWriter(stream, gzip=False, warc_version="1.1").write_record(record)
+            yield record.rec_type, stream.getvalue()
+    except (ArchiveLoadFailed, ValueError, EOFError, IndexError, AttributeError, KeyError, zlib.error) as error:
+        yield Damage(offset, f"an ARC file that cannot be read further: {str(error).strip().splitlines()[:1]}")
+    content.skip_to(re.compile(rb"\Z(?!)"))
+
+
+class _Reader:
+    """A Buffered as the file object that warcio reads."""
+
+    def __init__(self, content: Buffered) -> None:
+        self.content = content
+
+    def read(self, size: int = CHUNK) -> bytes:
+        return self.content.take(size)
+
+
+def compress(content: bytes) -> bytes:
+    """Return a gzip member without a time in it, so that equal content gives equal bytes."""
+    compressor = zlib.compressobj(6, zlib.DEFLATED, zlib.MAX_WBITS | 16)
+    return compressor.compress(content) + compressor.flush()
