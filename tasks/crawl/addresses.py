@@ -97,7 +97,9 @@ class GuardedResolver:
                 resolutionReceiver.addressResolved(IPv4Address("TCP", address, int(port)))
                 resolutionReceiver.resolutionComplete()
                 return resolution
-        receiver = resolutionReceiver if named(hostName, self.allowed) else self._only_public(resolutionReceiver, hostName)
+        receiver = (
+            resolutionReceiver if named(hostName, self.allowed) else self._only_public(resolutionReceiver, hostName)
+        )
         return self.inner.resolveHostName(receiver, hostName, portNumber, addressTypes, transportSemantics)
 
     def _only_public(self, receiver: Any, host: str) -> Any:

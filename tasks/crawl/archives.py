@@ -40,8 +40,13 @@ def take_archives(paths: Sequence[str], *, megabytes: float, output: Path) -> tu
                 for found in read_records(stream):
                     if isinstance(found, Damage):
                         rows.append(
-                            LedgerRow(stage="crawl", action="drop", rule="damaged_record", url=found.url,
-                                      detail=f"{file.name}, byte {found.offset}: {found.detail}")  # fmt: skip
+                            LedgerRow(
+                                stage="crawl",
+                                action="drop",
+                                rule="damaged_record",
+                                url=found.url,
+                                detail=f"{file.name}, byte {found.offset}: {found.detail}",
+                            )  # fmt: skip
                         )
                         continue
                     records += 1
@@ -56,7 +61,9 @@ def take_archives(paths: Sequence[str], *, megabytes: float, output: Path) -> tu
                     "a file holds no WARC record",
                     where=file.url.removeprefix("file://"),
                     expected="a WARC or ARC file, plain or gzip",
-                    found=rows[-1].detail if rows and (rows[-1].detail or "").startswith(f"{file.name},") else "an empty file",
+                    found=rows[-1].detail
+                    if rows and (rows[-1].detail or "").startswith(f"{file.name},")
+                    else "an empty file",
                     fix="leave it out of crawl.paths, or fetch it again",
                 )
             logger.info("crawl: %d/%d files, %d pages, %d damaged places", number, len(files), kept, len(rows))

@@ -144,7 +144,8 @@ class Archive:
     """Keeps each response as received, before Scrapy undoes its content coding."""
 
     def process_response(self, request: Any, response: Any) -> Any:
-        request.meta["received"] = response
+        # A copy: Scrapy takes Content-Encoding out of the very headers when it decompresses.
+        request.meta["received"] = response.replace(headers=response.headers.copy())
         return response
 
 
@@ -269,7 +270,9 @@ class Pages(scrapy.Spider):
 
     def links(self, response: Any) -> list[str]:
         """Return a page's links, absolute, in order; none where its meta robots says nofollow."""
-        if not isinstance(response, TextResponse) or "html" not in response.headers.get("Content-Type", b"html").decode("latin-1"):
+        if not isinstance(response, TextResponse) or "html" not in response.headers.get("Content-Type", b"html").decode(
+            "latin-1"
+        ):
             return []
         try:
             robots = " ".join(response.xpath("//meta[@name='robots']/@content").getall()).lower()
@@ -320,7 +323,9 @@ class Pages(scrapy.Spider):
             return None
         self.read_sitemaps.add(url)
         meta = {"handle_httpstatus_all": True, "sitemap": True}
-        return scrapy.Request(url, callback=self.parse_sitemap, errback=self.lose_sitemap, dont_filter=True, meta=meta, priority=10)
+        return scrapy.Request(
+            url, callback=self.parse_sitemap, errback=self.lose_sitemap, dont_filter=True, meta=meta, priority=10
+        )
 
     def parse_sitemap(self, response: Any) -> Iterator[Any]:
         """Take up the pages of a sitemap, and the sitemaps of a sitemap index."""
@@ -354,7 +359,9 @@ class Pages(scrapy.Spider):
         self.noted.add(url)
         offset = self.warc.seek(0, os.SEEK_END)
         kind = response.headers.get("Content-Type", b"").decode("latin-1")
-        self.writer.write_note(url=url, when=warc_date(datetime.now(UTC)), status=response.status, content_type=kind, body=response.body)
+        self.writer.write_note(
+            url=url, when=warc_date(datetime.now(UTC)), status=response.status, content_type=kind, body=response.body
+        )
         self.journal.add(NOTE, url, offset=offset, length=self.warc.tell() - offset)
 
     def failed_inside(self, failure: Any) -> None:

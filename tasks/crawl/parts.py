@@ -19,7 +19,9 @@ class PartWriter:
         header: called with each new part's stream, to write its warcinfo record.
     """
 
-    def __init__(self, output: Path, megabytes: float, header: Callable[[BinaryIO], None] = lambda stream: None) -> None:
+    def __init__(
+        self, output: Path, megabytes: float, header: Callable[[BinaryIO], None] = lambda stream: None
+    ) -> None:
         self.output = output
         self.limit = int(megabytes * MEBIBYTE)
         self.header = header
@@ -30,7 +32,9 @@ class PartWriter:
         self.output.mkdir(parents=True, exist_ok=True)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._close()
 
     def add(self, members: bytes) -> None:

@@ -19,7 +19,7 @@ from warcio.exceptions import ArchiveLoadFailed
 from warcio.warcwriter import WARCWriter
 
 GZIP_MAGIC = b"\x1f\x8b\x08"
-WARC_START = re.compile(rb"WARC/[01]\.\d+[ \t]*\r?\n")
+WARC_START = re.compile(rb"WARC/[01]\.\d+[ \t]*\r?\n", re.IGNORECASE)
 ARC_START = re.compile(rb"(?:filedesc|https?|dns|ftp)://?\S[^\n]* \d+\r?\n|dns:[^\n]* \d+\r?\n")
 HEADER_END = re.compile(rb"\r?\n\r?\n")
 CHUNK = 1 << 16
@@ -215,7 +215,9 @@ def _one(content: Buffered) -> Iterator[tuple[str, bytes] | Damage]:
     if not length.isdigit() or not fields.get("warc-type"):
         content.take(8)
         content.skip_to(WARC_START)
-        yield Damage(offset, "a WARC header without " + ("WARC-Type" if length.isdigit() else "a valid Content-Length"), url)
+        yield Damage(
+            offset, "a WARC header without " + ("WARC-Type" if length.isdigit() else "a valid Content-Length"), url
+        )
         return
     if int(length) > MOST_RECORD_BYTES:
         _discard(content, len(header) + int(length))
@@ -227,12 +229,15 @@ def _one(content: Buffered) -> Iterator[tuple[str, bytes] | Damage]:
         return
     tail = content.fill(4)[:4]
     if not WARC_START.match(content.buffer) and tail.strip(b"\r\n"):
-        # The length is wrong: what follows is part of this record or of none.
         again = WARC_START.search(raw, 8)
-        skipped = content.skip_to(WARC_START) if again is None else 0
         if again is not None:
             content.give_back(raw[again.start() :])
-        yield Damage(offset, f"a record whose Content-Length {length} does not end at a record's end ({skipped} bytes follow)", url)
+            yield Damage(offset, f"a record whose Content-Length {length} reaches into the next record", url)
+            return
+        yield fields["warc-type"].lower(), raw + b"\r\n\r\n"
+        after = content.offset
+        skipped = content.skip_to(WARC_START)
+        yield Damage(after, f"{skipped} bytes behind a record's Content-Length of {length}", url)
         return
     while content.fill(2)[:1] in (b"\r", b"\n"):
         content.take(1)
@@ -250,7 +255,7 @@ def _fields(header: bytes) -> dict[str, str]:
     last = ""
     for line in header.decode("utf-8", "replace").splitlines()[1:]:
         if line[:1] in (" ", "\t") and last:
-            fields[last] += " " + line.strip()
+            fields[last] = f"{fields[last]} {line.strip()}".strip()
             continue
         name, _, value = line.partition(":")
         last = name.strip().lower()

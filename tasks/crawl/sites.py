@@ -104,7 +104,10 @@ def _clean(urls: Sequence[str], where: str) -> list[str]:
         clean = clean_url(url)
         if clean is None:
             raise InputError(
-                "this is not an address of the web", where=f"params.yaml, {where}", expected="http://… or https://…", found=url
+                "this is not an address of the web",
+                where=f"params.yaml, {where}",
+                expected="http://… or https://…",
+                found=url,
             )
         cleaned.append(clean)
     return sorted(set(cleaned))

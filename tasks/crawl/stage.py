@@ -86,9 +86,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     unit, counts, sources = _SOURCES[params.source](params, output)
     write_json(output / "sources.json", {"source": params.source, "sources": sources})
     logger.info("crawl: %d %s in, %d kept", counts.in_, unit, counts.out)
-    return commit_manifest(
-        output, stage="crawl", unit=unit, params=params.identity(), inputs=inputs, counts=counts
-    )
+    return commit_manifest(output, stage="crawl", unit=unit, params=params.identity(), inputs=inputs, counts=counts)
 
 
 Made = tuple[Unit, Counts, list[dict[str, str]]]
@@ -103,7 +101,9 @@ def _sample(params: Params, output: Path) -> Made:
     key = sha256_json({"params": params.identity(), "site": site.digest()})
     logger.info("crawl: the sample site has %d pages of %d hosts", len(site.pages), len(site.hosts))
     # The sample's own loopback server needs no politeness; every other rule holds as for any site.
-    polite = params.model_copy(update={"delay_seconds": 0.0, "concurrency_per_host": 8, "contact": "headwater@sample.example"})
+    polite = params.model_copy(
+        update={"delay_seconds": 0.0, "concurrency_per_host": 8, "contact": "headwater@sample.example"}
+    )
     with serve(site) as port:
         places = {"*.sample.example": ("127.0.0.1", port)}
         crawl = _crawl(polite, seeds=site.seeds, allow_hosts=(*params.allow_hosts, "*.sample.example"), places=places)

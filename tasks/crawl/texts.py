@@ -102,7 +102,9 @@ class _Reader:
                         self.rows.append(LedgerRow(stage="crawl", action="drop", rule="bad_row", detail=detail[:500]))
                     if number == 0 and isinstance(row, Mapping) and _reach(row, self.columns.text) is None:
                         self._check_columns(row, file)
-                self.sources.append({"name": file.name, "sha256": hashed.rest() if not stream.closed else hashed.digest.hexdigest()})
+                self.sources.append(
+                    {"name": file.name, "sha256": hashed.rest() if not stream.closed else hashed.digest.hexdigest()}
+                )
             logger.info("crawl: %s, %d documents kept, %d rows dropped", file.name, self.kept, len(self.rows))
 
     def _check_columns(self, row: Mapping[str, Any], file: SourceFile) -> None:

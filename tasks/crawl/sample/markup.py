@@ -21,7 +21,9 @@ GOOGLE_SECTION = re.compile(
 )
 FIELD = re.compile(r"^[:@](\w+)(?:\s+([^:]*?))?:\s*(.*)$")
 ITEM = re.compile(r"^(?:[-*+•]|\(?\d{1,2}[.)]|#\.)\s+(.*)$")
-GOOGLE_ITEM = re.compile(r"^(\*{0,2}[\w.`]+(?:\s*,\s*\*{0,2}[\w.`]+)*)\s*(?:\(([^)]*(?:\([^)]*\)[^)]*)*)\))?\s*:\s*(.*)$")
+GOOGLE_ITEM = re.compile(
+    r"^(\*{0,2}[\w.`]+(?:\s*,\s*\*{0,2}[\w.`]+)*)\s*(?:\(([^)]*(?:\([^)]*\)[^)]*)*)\))?\s*:\s*(.*)$"
+)
 DIRECTIVE = re.compile(r"^\.\.\s+([\w:-]+)::\s*(.*)$")
 CODE_DIRECTIVES = {"code", "code-block", "sourcecode", "ipython", "plot", "math", "doctest", "testcode", "testsetup",
                    "parsed-literal", "table", "csv-table", "list-table", "productionlist", "graphviz", "jupyter-execute"}  # fmt: skip
@@ -130,10 +132,18 @@ def _blocks(lines: list[str], heading: int, depth: int = 0) -> list[str]:
                 end += 1
             made.append(_pre(lines[at:end]))
             at = end
-        elif NUMPY_RULE.match(following) and len(following.strip()) >= min(len(text), 6) and len(text) < 80 and indent <= 4:
+        elif (
+            NUMPY_RULE.match(following)
+            and len(following.strip()) >= min(len(text), 6)
+            and len(text) < 80
+            and indent <= 4
+        ):
             end = at + 2
             while end < len(lines) and not (
-                end + 1 < len(lines) and lines[end].strip() and NUMPY_RULE.match(lines[end + 1]) and _indent(lines[end]) <= indent
+                end + 1 < len(lines)
+                and lines[end].strip()
+                and NUMPY_RULE.match(lines[end + 1])
+                and _indent(lines[end]) <= indent
             ):
                 end += 1
             made.append(f"<h{heading}>{inline(text)}</h{heading}>")
@@ -203,7 +213,9 @@ def _list(lines: list[str], at: int, made: list[str]) -> int:
             break
         parts = [match[1]]
         at += 1
-        while at < len(lines) and lines[at].strip() and not ITEM.match(lines[at].strip()) and _indent(lines[at]) > indent:
+        while (
+            at < len(lines) and lines[at].strip() and not ITEM.match(lines[at].strip()) and _indent(lines[at]) > indent
+        ):
             parts.append(lines[at].strip())
             at += 1
         items.append(" ".join(parts))

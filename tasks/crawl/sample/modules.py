@@ -174,7 +174,6 @@ LICENCES = {
 }
 
 
-
 def licence_url(distribution: importlib.metadata.Distribution) -> str | None:
     """Return the address of a distribution's licence text, where its metadata names one that is known."""
     metadata = distribution.metadata

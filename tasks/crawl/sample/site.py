@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from tasks.crawl.processes import run_in_processes
-from tasks.crawl.sample.modules import PACKAGES
+from tasks.crawl.sample.modules import PACKAGES, read_readmes
 from tasks.crawl.sample.pages import Page, package_pages, readme_pages
+from tasks.crawl.sample.planted import mirror_pages, planted_pages
 
 
 def build_pages(processes: int) -> list[Page]:
     """Return every page, sorted by URL: the same list whatever the number of processes."""
     names: list[str | None] = [None, *sorted(PACKAGES, key=lambda name: (-PACKAGES[name], name))]
     count = max(1, min(processes, 8))
-    pages = [page for built in run_in_processes(build_some, [names[at::count] for at in range(count)]) for page in built]
-    return sorted(pages, key=lambda page: page.url)
+    pages = [
+        page for built in run_in_processes(build_some, [names[at::count] for at in range(count)]) for page in built
+    ]
+    pages = sorted(pages, key=lambda page: page.url)
+    return sorted([*pages, *mirror_pages(pages)], key=lambda page: page.url)
 
 
 def build_some(names: list[str | None]) -> list[Page]:
     """Build the pages of some packages; None stands for the hosts that are of no one package."""
-    from tasks.crawl.sample.modules import read_readmes
-    from tasks.crawl.sample.planted import planted_pages
-
     pages: list[Page] = []
     for name in names:
         if name is None:
