@@ -1,0 +1,220 @@
+"""WARC records to HTML pages: what is a page, its payload decoded, and a drop reason for everything else.
+
+Read with fastwarc, payload decoded here: it leaves `br` alone, and servers send headers that their bodies belie.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import brotli
+import zstandard
+from fastwarc.warc import ArchiveIterator, WarcRecordType
+
+from tasks.contracts.base import Drop
+from tasks.contracts.errors import InputError
+
+HTML_TYPES = frozenset({"text/html", "application/xhtml+xml"})
+SNIFFED_BYTES = 1024
+HTML_OPENINGS = (b"<!doctype html", b"<html", b"<head", b"<body", b"<title", b"<article", b"<div", b"<p>")
+
+
+class TooLargeError(Exception):
+    """A payload that is, or decompresses to, more bytes than allowed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """One record that ought to be an HTML page, its body free of transfer and content encodings.
+
+    Attributes:
+        record_id: the record's id, or its file and offset where it has none.
+        offset: the record's first byte in its file.
+        content_type: as sent, with the charset.
+        robots: the values of the X-Robots-Tag headers.
+        tdm_reservation: the header of the TDM Reservation Protocol.
+        reason: why this is no page to extract; body is empty then.
+    """
+
+    record_id: str
+    url: str
+    host: str
+    captured_at: str | None
+    offset: int
+    payload_digest: str | None
+    content_type: str
+    robots: tuple[str, ...] = ()
+    tdm_reservation: str | None = None
+    body: bytes = b""
+    reason: Drop | None = None
+
+
+def read_pages(path: Path, max_bytes: int) -> Iterator[Page]:
+    """Yield one Page for each response or resource record of a WARC file, in order.
+
+    Args:
+        max_bytes: a payload above this, decoded, is not read on (`too_large`).
+
+    Raises:
+        InputError: the file is not WARC, or ends inside a record.
+    """
+    kinds = WarcRecordType.response | WarcRecordType.resource
+    try:
+        with path.open("rb") as stream:
+            for record in ArchiveIterator(stream, record_types=kinds):
+                yield _read(record, path.name, max_bytes)
+    except (OSError, ValueError, EOFError, RuntimeError) as error:
+        raise InputError(
+            "a WARC file of the crawl cannot be read to its end",
+            where=path.name,
+            expected="whole WARC records",
+            found=str(error),
+            fix="`dvc checkout data/crawl` restores it, or crawl again with `headwater run --force crawl`",
+        ) from error
+
+
+def _read(record: Any, name: str, max_bytes: int) -> Page:
+    headers = record.headers
+    url = (headers.get("WARC-Target-URI") or "").strip().removeprefix("<").removesuffix(">")
+    http = record.http_headers if record.is_http else None
+    content_type = (http.get("Content-Type") if http is not None else headers.get("Content-Type")) or ""
+    facts: dict[str, Any] = {
+        "record_id": record.record_id or f"{name}#{record.stream_pos}",
+        "url": url,
+        "host": _host(url),
+        "captured_at": _utc(headers.get("WARC-Date")),
+        "offset": record.stream_pos,
+        "payload_digest": headers.get("WARC-Payload-Digest"),
+        "content_type": content_type,
+    }
+    status = http.status_code if http is not None else None
+    if http is not None and (status is None or not 200 <= status < 300):
+        return Page(**facts, reason=Drop(rule="http_status", score=status and float(status), detail=http.status_line))
+    if record.content_length > max_bytes:
+        return Page(**facts, reason=_too_large(max_bytes, float(record.content_length)))
+    payload = record.reader.read()
+    facts["payload_digest"] = facts["payload_digest"] or _digest(payload)
+    if http is not None:
+        facts["robots"] = tuple(http.get_multiple("X-Robots-Tag"))
+        facts["tdm_reservation"] = http.get("TDM-Reservation")
+    try:
+        body = decoded(payload, dict(http.items()) if http is not None else {}, max_bytes)
+    except TooLargeError:
+        return Page(**facts, reason=_too_large(max_bytes, None))
+    except (ValueError, zlib.error, brotli.error, zstandard.ZstdError) as error:
+        return Page(**facts, reason=Drop(rule="parse_error", detail=f"content encoding: {error}"[:200]))
+    if not _is_html(url, content_type, body):
+        return Page(**facts, reason=Drop(rule="not_html", detail=content_type[:100] or "no Content-Type"))
+    return Page(**facts, body=body)
+
+
+def _too_large(max_bytes: int, size: float | None) -> Drop:
+    return Drop(rule="too_large", score=size, threshold=float(max_bytes))
+
+
+def _is_html(url: str, content_type: str, body: bytes) -> bool:
+    if urlsplit(url).path == "/robots.txt":
+        return False
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind:
+        return kind in HTML_TYPES
+    return any(opening in body[:SNIFFED_BYTES].lower() for opening in HTML_OPENINGS)
+
+
+def decoded(payload: bytes, headers: Mapping[str, str], max_bytes: int) -> bytes:
+    """Return an HTTP payload without its transfer and content encodings (RFC 9112, section 7; RFC 9110, section 8.4).
+
+    A body that is plainly not encoded as its header says, as archives that decode but keep the header hold, is
+    returned as it is.
+
+    Raises:
+        TooLargeError: more than `max_bytes` come out.
+        ValueError: an encoding that is not known; also the decoders' own errors.
+    """
+    lower = {name.lower(): value.lower() for name, value in headers.items()}
+    if "chunked" in lower.get("transfer-encoding", ""):
+        payload = _dechunked(payload)
+    for coding in reversed([c.strip() for c in lower.get("content-encoding", "").split(",") if c.strip()]):
+        payload = _decompressed(payload, coding, max_bytes)
+    return payload
+
+
+def _dechunked(payload: bytes) -> bytes:
+    parts: list[bytes] = []
+    position = 0
+    while position < len(payload):
+        end = payload.find(b"\n", position)
+        try:
+            size = int(payload[position:end].split(b";")[0].strip(), 16)
+        except ValueError:
+            return b"".join(parts) if parts else payload
+        if size <= 0:
+            break
+        parts.append(payload[end + 1 : end + 1 + size])
+        position = end + 1 + size
+        position += 2 if payload[position : position + 2] == b"\r\n" else 1
+    return b"".join(parts)
+
+
+def _decompressed(payload: bytes, coding: str, max_bytes: int) -> bytes:
+    if coding == "identity" or not payload or any(o in payload[:SNIFFED_BYTES].lower() for o in HTML_OPENINGS):
+        return payload
+    if coding in ("gzip", "x-gzip"):
+        return _inflated(payload, zlib.MAX_WBITS | 16, max_bytes)
+    if coding == "deflate":  # servers send both zlib streams, as the RFC says, and bare deflate
+        try:
+            return _inflated(payload, zlib.MAX_WBITS, max_bytes)
+        except zlib.error:
+            return _inflated(payload, -zlib.MAX_WBITS, max_bytes)
+    if coding == "br":
+        decoder = brotli.Decompressor()
+        body = bytes(decoder.process(payload, output_buffer_limit=max_bytes + 1))
+        while len(body) <= max_bytes and not decoder.is_finished():
+            more = decoder.process(b"", output_buffer_limit=max_bytes + 1)
+            if not more:
+                break
+            body += more
+        return _bounded(body, max_bytes)
+    if coding == "zstd":
+        with zstandard.ZstdDecompressor().stream_reader(payload) as reader:
+            return _bounded(reader.read(max_bytes + 1), max_bytes)
+    raise ValueError(f"unknown content encoding {coding!r}")
+
+
+def _inflated(payload: bytes, bits: int, max_bytes: int) -> bytes:
+    return _bounded(zlib.decompressobj(bits).decompress(payload, max_bytes + 1), max_bytes)
+
+
+def _bounded(body: bytes, max_bytes: int) -> bytes:
+    if len(body) > max_bytes:
+        raise TooLargeError
+    return body
+
+
+def _digest(payload: bytes) -> str:
+    return "sha1:" + base64.b32encode(hashlib.sha1(payload, usedforsecurity=False).digest()).decode()
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _utc(date: str | None) -> str | None:
+    """Return a WARC date as RFC 3339 in UTC to the second, None where it is none."""
+    try:
+        moment = datetime.fromisoformat(date or "")
+    except ValueError:
+        return None
+    moment = moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

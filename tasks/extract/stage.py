@@ -1,0 +1,215 @@
+"""Extract: the crawl's WARC records to documents, one shard from each part file; plain-text sources pass through."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+from pydantic import Field
+
+from tasks.contracts.base import Drop, StageParams
+from tasks.contracts.document import Document, make_doc_id, write_documents
+from tasks.contracts.errors import HeadwaterError, InputError
+from tasks.contracts.ledger import LedgerRow, ledger_row, write_ledger
+from tasks.contracts.manifest import Counts, Manifest, commit_manifest, read_manifest
+from tasks.engine.shards import ShardWork, keep_or_drop, map_shards
+from tasks.extract.language import identify
+from tasks.extract.page import Extracted, Mode, Settings
+from tasks.extract.records import Page, read_pages
+from tasks.extract.worker import Extractor, Limits
+
+logger = logging.getLogger(__name__)
+
+STAGE = "extract"
+PAGES_PER_BATCH = 16
+NOT_PAGES = ("not_html", "http_status")
+FAILURES = ("timeout", "crashed", "out_of_memory", "parse_error")
+LIBRARIES = ("trafilatura", "lxml", "justext", "fastwarc", "resiliparse", "py3langid", "brotli")
+
+
+class Params(StageParams):
+    """How pages become text."""
+
+    mode: Mode = "default"
+    """trafilatura's mode: default, precision (less, cleaner), recall (more) or fast (no second opinion)."""
+    tables: bool = True
+    """Whether the text of tables is kept."""
+    comments: bool = False
+    """Whether readers' comments are kept."""
+    max_page_bytes: int = Field(20_000_000, ge=1)
+    """Largest page, in bytes after decompression; a larger one is dropped (too_large)."""
+    page_seconds: float = Field(20.0, gt=0)
+    """Longest time for one page, in seconds; then its process is ended and the page dropped (timeout)."""
+    memory_mebibytes: int = Field(2048, ge=256)
+    """Address space of the extraction process, in MiB; a page that needs more is dropped (out_of_memory)."""
+    max_failure_rate: float = Field(0.2, ge=0, le=1)
+    """Largest share of pages that may fail (timeout, crashed, out_of_memory, parse_error) before the stage does."""
+    honour_opt_out: tuple[str, ...] = ("noai", "tdm-reservation")
+    """Signals, from meta elements or headers, at which a document is dropped (opt_out)."""
+
+
+def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
+    """Extract every part of the crawl into `output`.
+
+    Raises:
+        InputError: the crawl holds no HTML page and no document.
+        HeadwaterError: more pages failed than `params.max_failure_rate` allows.
+    """
+    crawl = inputs["crawl"]
+    manifest = read_manifest(crawl)
+    source = str(manifest.params.get("source", "web"))
+    parts = [s for s in manifest.shards if s.name.startswith("part-") and s.name.endswith((".warc.gz", ".parquet"))]
+    work = [
+        ShardWork(name=shard.name.partition(".")[0], inputs=(crawl / shard.name,), input_hashes=(shard.sha256,))
+        for shard in parts
+    ]
+    result = map_shards(
+        partial(extract_shard, source=source, params=params),
+        work,
+        stage=STAGE,
+        output=output,
+        params={**params.identity(), "source": source},
+        code=["tasks.extract"],
+        libraries=LIBRARIES,
+    )
+    _check(result.counts, params, where=str(crawl))
+    return commit_manifest(
+        output,
+        stage=STAGE,
+        unit="records",
+        params=params.identity(),
+        inputs=inputs,
+        counts=result.counts,
+        known=result.files,
+    )
+
+
+def _check(counts: Counts, params: Params, *, where: str) -> None:
+    pages = counts.in_ - sum(counts.dropped.get(rule, 0) for rule in NOT_PAGES)
+    if not pages:
+        others = ", ".join(f"{rule}: {n}" for rule, n in counts.dropped.items()) or "no record"
+        raise InputError(
+            "the crawl holds no HTML page",
+            where=where,
+            expected="at least one response record with status 2xx and an HTML content type",
+            found=f"{counts.in_} records ({others})",
+            fix="check crawl.source and its paths or seeds in params.yaml",
+        )
+    failed = {rule: counts.dropped[rule] for rule in FAILURES if rule in counts.dropped}
+    rate = sum(failed.values()) / pages
+    if rate > params.max_failure_rate:
+        raise HeadwaterError(
+            "too many pages could not be extracted",
+            where=where,
+            expected=f"at most {params.max_failure_rate:.0%} of {pages} pages (extract.max_failure_rate)",
+            found=f"{rate:.1%}: " + ", ".join(f"{rule} {n}" for rule, n in failed.items()),
+            fix="raise extract.page_seconds or extract.memory_mebibytes, or look at the pages in the ledger",
+        )
+
+
+def extract_shard(work: ShardWork, folder: Path, *, source: str, params: Params) -> Counts:
+    """Make one shard from one part file of the crawl."""
+    if work.inputs[0].name.endswith(".parquet"):
+        return keep_or_drop(work, folder, partial(_with_language, params=params))
+    settings = Settings(mode=params.mode, tables=params.tables, comments=params.comments)
+    limits = Limits(seconds=params.page_seconds, memory_mebibytes=params.memory_mebibytes)
+    with Extractor(settings, limits) as extractor:
+        return _write(work, folder, extractor, source=source, params=params)
+
+
+def _write(work: ShardWork, folder: Path, extractor: Extractor, *, source: str, params: Params) -> Counts:
+    rows: list[LedgerRow] = []
+    seen = 0
+
+    def documents() -> Iterator[Document]:
+        nonlocal seen
+        pages = read_pages(work.inputs[0], params.max_page_bytes)
+        while batch := list(islice(pages, PAGES_PER_BATCH)):
+            seen += len(batch)
+            for page, answer in _answered(batch, extractor):
+                document = _document(page, answer, source, work.inputs[0].name)
+                reason = answer if isinstance(answer, Drop) else _unwanted(document, params.honour_opt_out)
+                if reason is not None:
+                    rows.append(ledger_row(STAGE, document, reason))
+                    continue
+                if document.scores:
+                    rows.append(_note(document))
+                yield document
+
+    out = write_documents(folder / f"{work.name}.parquet", documents())
+    write_ledger(folder / "dropped" / f"{work.name}.parquet", rows)
+    dropped = [row.rule for row in rows if row.action == "drop"]
+    return Counts(in_=seen, out=out, dropped={rule: dropped.count(rule) for rule in sorted(set(dropped))})
+
+
+def _answered(batch: Iterable[Page], extractor: Extractor) -> Iterator[tuple[Page, Extracted | Drop]]:
+    """Pair each page of a batch, in order, with what extraction gave or why it was not extracted."""
+    pages = list(batch)
+    answers = extractor.extract([page for page in pages if page.reason is None])
+    for page in pages:
+        yield page, page.reason or next(answers)
+
+
+def _document(page: Page, answer: Extracted | Drop, source: str, warc: str) -> Document:
+    document = Document(
+        doc_id=make_doc_id(source, page.record_id),
+        url=page.url,
+        host=page.host,
+        record_id=page.record_id,
+        source=source,
+        text="",
+        captured_at=page.captured_at,
+        warc_path=warc,
+        warc_offset=page.offset,
+        payload_digest=page.payload_digest,
+    )
+    if isinstance(answer, Drop):
+        return document
+    return replace(
+        document,
+        text=answer.text,
+        title=answer.title,
+        license=answer.license,
+        opt_out=answer.opt_out,
+        language=answer.language,
+        language_score=answer.language_score,
+        scores={"extract.truncated_depth": 1.0} if answer.truncated_depth else {},
+    )
+
+
+def _unwanted(document: Document, honoured: tuple[str, ...]) -> Drop | None:
+    """Return why a document that could be read is not wanted: it opts out, or there is no text."""
+    signals = [signal for signal in document.opt_out if signal in honoured or signal.partition(":")[2] in honoured]
+    if signals:
+        return Drop(rule="opt_out", detail=", ".join(signals))
+    if not document.text.strip():
+        return Drop(rule="empty", detail="no main text was found")
+    return None
+
+
+def _note(document: Document) -> LedgerRow:
+    return LedgerRow(
+        stage=STAGE,
+        action="note",
+        rule="truncated_depth",
+        doc_id=document.doc_id,
+        url=document.url,
+        record_id=document.record_id,
+        detail="text below 256 nested elements may be missing: the parser stops there",
+    )
+
+
+def _with_language(documents: Iterator[Document], *, params: Params) -> Iterator[Document | LedgerRow]:
+    for document in documents:
+        reason = _unwanted(document, params.honour_opt_out)
+        if reason is not None:
+            yield ledger_row(STAGE, document, reason)
+        elif document.language is None:
+            language, score = identify(document.text)
+            yield replace(document, language=language, language_score=score)
+        else:
+            yield document

@@ -1,0 +1,177 @@
+"""From the list in params.yaml to filters that can be called: only what is listed is imported.
+
+An entry is `NAME: {settings}`, where NAME is a module of `tasks/filters/rules/`, or
+`use: package.module:Class` with `with: {arguments}`, which takes any datatrove filter or any other class whose objects
+are called with a Document and return None, a Drop or an Edit.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import JsonValue, ValidationError
+
+from tasks.contracts.base import Drop, Edit, Filter, FrozenModel
+from tasks.contracts.document import Document
+from tasks.contracts.errors import ParamsError
+from tasks.contracts.files import sha256_file
+from tasks.filters import rules as rules_package
+
+SECTION = "filter.rules"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedFilter:
+    """One entry of the list, ready to be called.
+
+    Attributes:
+        name: the rule's name, or the class's for `use`.
+        settings: every setting with its value, defaults included.
+        files: files that decide what it does, beside its settings.
+    """
+
+    name: str
+    settings: Mapping[str, JsonValue]
+    call: Callable[[Document], Drop | Edit | None]
+    files: tuple[Path, ...] = ()
+
+    def identity(self) -> dict[str, JsonValue]:
+        """Return what decides this filter's answers: its name, settings and the content of its files."""
+        identity: dict[str, JsonValue] = {self.name: dict(self.settings)}
+        if self.files:
+            identity["files"] = [sha256_file(path) for path in self.files]
+        return identity
+
+
+def available() -> tuple[str, ...]:
+    """Return the names of the rules in `tasks/filters/rules/`, sorted, without importing them."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(rules_package.__path__)))
+
+
+def rule_class(name: str) -> type[FrozenModel]:
+    """Return the class of a rule: `gopher_quality.py` holds `GopherQuality`.
+
+    Raises:
+        ParamsError: there is no such rule.
+    """
+    if name not in available():
+        raise ParamsError(
+            f"there is no filter {name!r}",
+            where=SECTION,
+            expected=_nearest(name, available()),
+            found=name,
+            fix=f"correct the name, or add {rules_package.__name__.replace('.', '/')}/{name}.py",
+        )
+    module = importlib.import_module(f"{rules_package.__name__}.{name}")
+    kind: type[FrozenModel] = getattr(module, "".join(word.capitalize() for word in name.split("_")))
+    return kind
+
+
+def load(entries: Sequence[Mapping[str, JsonValue]]) -> list[LoadedFilter]:
+    """Return the filters that `entries` list, in that order.
+
+    Raises:
+        ParamsError: an unknown rule, an unknown setting, or a value that is not allowed.
+    """
+    return [_load(entry, f"{SECTION}[{index}]") for index, entry in enumerate(entries)]
+
+
+def check(entries: Sequence[Mapping[str, JsonValue]]) -> None:
+    """Raise ParamsError for an entry that cannot be loaded; classes of `use` are not imported for that."""
+    for index, entry in enumerate(entries):
+        where = f"{SECTION}[{index}]"
+        if "use" in entry:
+            _split_use(entry, where)
+        else:
+            _rule(entry, where)
+
+
+def _load(entry: Mapping[str, JsonValue], where: str) -> LoadedFilter:
+    if "use" in entry:
+        return _load_use(entry, where)
+    name, rule = _rule(entry, where)
+    files = tuple(Path(str(path)) for path in getattr(rule, "files", ()))
+    return LoadedFilter(
+        name=name, settings=rule.model_dump(mode="json"), call=cast(Filter, rule).__call__, files=files
+    )
+
+
+def _rule(entry: Mapping[str, JsonValue], where: str) -> tuple[str, FrozenModel]:
+    if len(entry) != 1:
+        raise ParamsError(
+            "an entry of the list names one filter",
+            where=where,
+            expected="NAME: {settings}, or use: package.module:Class with with: {arguments}",
+            found=", ".join(entry) or "nothing",
+        )
+    ((name, settings),) = entry.items()
+    kind = rule_class(name)
+    if not isinstance(settings, dict | None):
+        raise ParamsError(
+            f"the settings of {name} are no mapping", where=f"{where}.{name}", expected="{}", found=repr(settings)
+        )
+    try:
+        return name, kind(**(settings or {}))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        unknown = first["type"] == "extra_forbidden"
+        raise ParamsError(
+            f"{name} has no setting {key!r}" if unknown else f"{name}.{key} cannot be {first['input']!r}",
+            where=f"{where}.{name}.{key}",
+            expected=_nearest(key, tuple(kind.model_fields)) if unknown else first["msg"],
+            found=repr(first["input"]),
+            fix="correct it in params.yaml; `headwater filters show` lists a filter's settings",
+        ) from error
+
+
+def _split_use(entry: Mapping[str, JsonValue], where: str) -> tuple[str, str, dict[str, Any]]:
+    unknown = set(entry) - {"use", "with"}
+    module, _, name = str(entry["use"]).partition(":")
+    arguments = entry.get("with") or {}
+    if unknown or not module or not name or not isinstance(arguments, dict):
+        raise ParamsError(
+            "a filter of another package is not named as it must be",
+            where=where,
+            expected="use: package.module:Class, and with: {arguments}",
+            found=str(dict(entry)),
+        )
+    return module, name, arguments
+
+
+def _load_use(entry: Mapping[str, JsonValue], where: str) -> LoadedFilter:
+    module_name, name, arguments = _split_use(entry, where)
+    try:
+        module = importlib.import_module(module_name)
+        built = getattr(module, name)(**arguments)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise ParamsError(
+            f"the filter {entry['use']} cannot be made",
+            where=where,
+            expected="an installed package, a class in it, and arguments it takes",
+            found=f"{type(error).__name__}: {error}",
+        ) from error
+    from tasks.filters.blocks import is_block, judge
+
+    def call(document: Document) -> Drop | Edit | None:
+        answer: Drop | Edit | None = judge(name, built, document) if is_block(built) else built(document)
+        return answer
+
+    source = getattr(module, "__file__", None)
+    return LoadedFilter(
+        name=name,
+        settings={"use": str(entry["use"]), "with": arguments},
+        call=call,
+        files=(Path(source),) if source else (),
+    )
+
+
+def _nearest(name: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=3)
+    return f"{' or '.join(near)} (all: {', '.join(names)})" if near else f"one of {', '.join(names)}"

@@ -1,0 +1,34 @@
+"""Keep documents in given languages, as identified by the extract stage."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from tasks.contracts.base import Drop, FrozenModel
+from tasks.contracts.document import Document
+
+
+class Language(FrozenModel):
+    """Languages to keep, and how sure the identification must be.
+
+    The threshold is that of FineWeb (Penedo et al. 2024, arXiv:2406.17557): 0.65.
+
+    >>> page = dict(doc_id="1", url="", host="", record_id="1", source="x", text="…")
+    >>> Language()(Document(**page, language="en", language_score=0.99))
+    >>> Language()(Document(**page, language="de", language_score=0.99)).rule
+    'language.other'
+    """
+
+    keep: tuple[str, ...] = ("en",)
+    """Languages to keep, as ISO 639-1 codes."""
+    min_score: float = Field(0.65, ge=0, le=1)
+    """Smallest probability of that language."""
+
+    def __call__(self, document: Document) -> Drop | None:
+        if document.language not in self.keep:
+            return Drop(rule="language.other", score=document.language_score, detail=document.language or "unknown")
+        score = document.language_score
+        # A source that names its language without a score is believed.
+        if score is not None and score < self.min_score:
+            return Drop(rule="language.min_score", score=score, threshold=self.min_score, detail=document.language)
+        return None

@@ -1,0 +1,42 @@
+"""Drop documents that are too short or too long, in words and in characters."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from tasks.contracts.base import Drop, FrozenModel
+from tasks.contracts.document import Document
+
+
+class Length(FrozenModel):
+    """The bounds of a document. Words are what stands between spaces.
+
+    The defaults are those of Gopher (Rae et al. 2021, arXiv:2112.11446, table A1): 50 to 100,000 words.
+
+    >>> rule = Length(min_words=3)
+    >>> rule(Document(doc_id="1", url="", host="", record_id="1", source="x", text="three words here"))
+    >>> rule(Document(doc_id="1", url="", host="", record_id="1", source="x", text="two words")).rule
+    'length.min_words'
+    """
+
+    min_words: int = Field(50, ge=0)
+    """Fewest words."""
+    max_words: int = Field(100_000, ge=1)
+    """Most words."""
+    min_characters: int = Field(0, ge=0)
+    """Fewest characters."""
+    max_characters: int = Field(10_000_000, ge=1)
+    """Most characters."""
+
+    def __call__(self, document: Document) -> Drop | None:
+        words, characters = len(document.text.split()), len(document.text)
+        bounds = (
+            ("min_words", words, self.min_words, words < self.min_words),
+            ("max_words", words, self.max_words, words > self.max_words),
+            ("min_characters", characters, self.min_characters, characters < self.min_characters),
+            ("max_characters", characters, self.max_characters, characters > self.max_characters),
+        )
+        for name, score, threshold, crossed in bounds:
+            if crossed:
+                return Drop(rule=f"length.{name}", score=float(score), threshold=float(threshold))
+        return None

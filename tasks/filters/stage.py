@@ -1,0 +1,116 @@
+"""Filter: each document through the list of rules in params.yaml; what a rule drops or edits goes into the ledger."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, JsonValue, model_validator
+
+from tasks.contracts.base import Drop, Edit, StageParams
+from tasks.contracts.document import Document
+from tasks.contracts.errors import HeadwaterError
+from tasks.contracts.ledger import LedgerRow, ledger_row
+from tasks.contracts.manifest import Counts, Manifest, commit_manifest
+from tasks.engine.shards import ShardWork, keep_or_drop, map_shards, work_for
+from tasks.filters.loading import LoadedFilter, check, load
+
+logger = logging.getLogger(__name__)
+
+STAGE = "filter"
+LIBRARIES = ("datatrove", "spacy")
+ERROR = ".error"
+
+
+class Params(StageParams):
+    """Which documents are worth keeping: the rules, their order and their thresholds."""
+
+    rules: tuple[dict[str, Any], ...] = ()
+    """The filters in the order they are asked: NAME: {settings}, or use: package.module:Class with with: {arguments}."""
+    max_error_rate: float = Field(0.01, ge=0, le=1)
+    """Largest share of documents that a rule may fail on (each becomes a ledger row) before the stage fails."""
+
+    @model_validator(mode="after")
+    def _known_rules(self) -> Params:
+        check(self.rules)
+        return self
+
+
+def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
+    """Filter every shard of the extracted documents into `output`.
+
+    Raises:
+        ParamsError: a rule that cannot be loaded.
+        HeadwaterError: rules failed on more documents than `params.max_error_rate` allows.
+    """
+    filters = load(params.rules)
+    identity: dict[str, JsonValue] = {
+        "rules": [loaded.identity() for loaded in filters],
+        "max_error_rate": params.max_error_rate,
+    }
+    result = map_shards(
+        partial(filter_shard, rules=params.rules),
+        work_for(inputs["extract"]),
+        stage=STAGE,
+        output=output,
+        params=identity,
+        code=["tasks.filters"],
+        libraries=LIBRARIES,
+    )
+    _check(result.counts, params, where=str(inputs["extract"]))
+    return commit_manifest(
+        output,
+        stage=STAGE,
+        unit="documents",
+        params=identity,
+        inputs=inputs,
+        counts=result.counts,
+        known=result.files,
+    )
+
+
+def _check(counts: Counts, params: Params, *, where: str) -> None:
+    failed = {rule: n for rule, n in counts.dropped.items() if rule.endswith(ERROR)}
+    if sum(failed.values()) > params.max_error_rate * counts.in_:
+        raise HeadwaterError(
+            "filters failed on too many documents",
+            where=where,
+            expected=f"at most {params.max_error_rate:.1%} of {counts.in_} documents (filter.max_error_rate)",
+            found=", ".join(f"{rule} {n}" for rule, n in failed.items()),
+            fix="the ledger's details name the exception; correct the filter or take it off the list",
+        )
+    if counts.in_ and not counts.out:
+        logger.warning("filter: no document is left; the rules of params.yaml drop all %d", counts.in_)
+
+
+def filter_shard(work: ShardWork, folder: Path, *, rules: Sequence[Mapping[str, Any]]) -> Counts:
+    """Make one shard: the documents of one part that every rule keeps."""
+    return keep_or_drop(work, folder, partial(apply, filters=load(rules)))
+
+
+def apply(documents: Iterator[Document], *, filters: Sequence[LoadedFilter]) -> Iterator[Document | LedgerRow]:
+    """Yield each document that all filters keep, and a ledger row for each drop and edit."""
+    for document in documents:
+        current: Document | None = document
+        for loaded in filters:
+            reason = answer(loaded, document)
+            if reason is None:
+                continue
+            yield ledger_row(STAGE, document, reason)
+            if isinstance(reason, Drop):
+                current = None
+                break
+            document = current = document.with_text(reason.text)
+        if current is not None:
+            yield current
+
+
+def answer(loaded: LoadedFilter, document: Document) -> Drop | Edit | None:
+    """Ask one filter about one document; a filter that fails on it drops it, saying so."""
+    try:
+        return loaded.call(document)
+    except Exception as error:  # noqa: BLE001 - a filter may be anybody's code; the stage fails above max_error_rate
+        return Drop(rule=f"{loaded.name}{ERROR}", detail=f"{type(error).__name__}: {error}"[:200])
