@@ -1,0 +1,218 @@
+"""decontaminate: keep every item that the model is scored on out of the training documents.
+
+Protected are the tasks that `evaluate` will score (one list in params.yaml, `evaluate.tasks`) and the benchmark
+files named here. The index of their n-grams is part of each shard's key, so a changed benchmark is never served
+from an old shard. Two passes: count in how many documents each found n-gram stands, then remove.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+from pydantic import Field, JsonValue
+
+from tasks.contracts.base import Drop, Edit, StageParams, borrowed_from, not_identity
+from tasks.contracts.document import Document, read_documents, read_rows, write_rows
+from tasks.contracts.errors import ParamsError
+from tasks.contracts.files import sha256_file, write_json
+from tasks.contracts.ledger import LedgerRow, ledger_row
+from tasks.contracts.manifest import Counts, Manifest, commit_manifest
+from tasks.contracts.workspace import state_folder
+from tasks.decontaminate.index import Index, IndexSettings, read_index, split_words, write_index
+from tasks.decontaminate.items import ItemText, benchmark_texts, task_texts
+from tasks.decontaminate.removal import RemovalSettings, inspect
+from tasks.engine.shards import ShardWork, keep_or_drop, map_shards, work_for
+
+logger = logging.getLogger(__name__)
+
+STAGE = "decontaminate"
+RULE = "benchmark_overlap"
+CODE = ("tasks.decontaminate",)
+LIBRARIES = ("xxhash", "numpy")
+
+_SEEN_SCHEMA = pa.schema(
+    [pa.field("gram", pa.uint64(), nullable=False), pa.field("documents", pa.int64(), nullable=False)]
+)
+
+
+class Params(StageParams):
+    """The `decontaminate` section of params.yaml."""
+
+    benchmarks: tuple[str, ...] = not_identity(())
+    """Benchmark files (JSONL) to protect besides the tasks that are scored; their content counts, not their path."""
+    ngram: int = Field(13, ge=5)
+    """Words of an n-gram; 13 as in GPT-3 (Brown et al. 2020, appendix C)."""
+    min_words: int = Field(8, ge=3)
+    """Fewest words of an item's text that is shorter than an n-gram, and is then looked for as a whole."""
+    min_characters: int = Field(35, ge=1)
+    """Fewest characters, white space left out, of such a short text."""
+    common_in_documents: int = Field(10, ge=1)
+    """An n-gram in more documents than this is a common phrase, which is no leak by itself."""
+    common_coverage: float = Field(0.5, gt=0, le=1)
+    """Share of an item's n-grams that a document must hold for its common phrases to count as a leak."""
+    remove: Literal["span", "paragraph", "document"] = "paragraph"
+    """What is taken out: the matching words, the lines they stand on, or the whole document."""
+    max_removed: float = Field(0.3, gt=0, le=1)
+    """A document of whose words a larger share matches is dropped as a whole."""
+    min_words_left: int = Field(20, ge=0)
+    """A document with fewer words left is dropped as a whole."""
+    tasks: tuple[str, ...] = borrowed_from("evaluate.tasks", ())
+    """The tasks that evaluate will score."""
+
+
+def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
+    """Remove from the documents of `inputs["holdout"]` what they share with protected items.
+
+    Raises:
+        InputError: a benchmark file cannot be read.
+        NetworkError: the items of a hub task cannot be fetched.
+    """
+    source = inputs["holdout"]
+    work = work_for(source)
+    state_folder().mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix="decontaminate-", dir=state_folder()))
+    try:
+        index, files = scratch / "index.parquet", _benchmark_hashes(params.benchmarks)
+        number = write_index(index, _protected(params, source), _index_settings(params))
+        logger.info("decontaminate: %d protected texts", number)
+        common = scratch / "common.parquet"
+        _write_common(common, work, index, params.common_in_documents, scratch / "seen")
+        settings = RemovalSettings(
+            remove=params.remove,
+            common_coverage=params.common_coverage,
+            max_removed=params.max_removed,
+            min_words_left=params.min_words_left,
+        )
+        cleaned = map_shards(
+            partial(_clean_shard, index=index, common=common, settings=settings),
+            work,
+            stage=STAGE,
+            output=output,
+            params=settings.model_dump(mode="json"),
+            code=CODE,
+            libraries=LIBRARIES,
+            shared={"index": index, "common": common},
+        )
+        index_hash = sha256_file(index)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    protected: dict[str, JsonValue] = {"benchmarks": files, "index_sha256": index_hash, "protected_texts": number}
+    write_json(output / "protected.json", {**protected, "tasks": list(params.tasks)})
+    return commit_manifest(
+        output,
+        stage=STAGE,
+        unit="documents",
+        params={**params.identity(), "benchmarks": files},
+        inputs=inputs,
+        counts=cleaned.counts,
+        known=cleaned.files,
+    )
+
+
+def _index_settings(params: Params) -> IndexSettings:
+    return IndexSettings(ngram=params.ngram, min_words=params.min_words, min_characters=params.min_characters)
+
+
+def _benchmark_hashes(paths: Sequence[str]) -> dict[str, JsonValue]:
+    """Return file name → SHA-256; names stand in the ledger, so two files may not share one."""
+    names = [Path(path).name for path in paths]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ParamsError(
+            "two benchmark files have the same name, and the ledger could not tell them apart",
+            where="params.yaml, decontaminate.benchmarks",
+            expected="one file of each name",
+            found=", ".join(twice),
+        )
+    return {Path(path).name: sha256_file(Path(path)) for path in sorted(paths) if Path(path).is_file()}
+
+
+def _protected(params: Params, holdout: Path) -> Iterator[ItemText]:
+    yield from task_texts(params.tasks, holdout / "tasks")
+    for path in sorted(params.benchmarks, key=lambda path: Path(path).name):
+        yield from benchmark_texts(Path(path))
+
+
+def _write_common(target: Path, work: Sequence[ShardWork], index: Path, limit: int, scratch: Path) -> None:
+    """Write the n-grams that stand in more than `limit` documents of the corpus."""
+    map_shards(
+        partial(_count_shard, index=index),
+        work,
+        stage=f"{STAGE}: counts",
+        output=scratch,
+        params={},
+        code=CODE,
+        libraries=LIBRARIES,
+        shared={"index": index},
+    )
+    seen: Counter[int] = Counter()
+    for item in work:
+        seen.update(
+            {row["gram"]: row["documents"] for row in read_rows(scratch / f"{item.name}.parquet", _SEEN_SCHEMA)}
+        )
+    rows = [{"gram": gram, "documents": count} for gram, count in sorted(seen.items()) if count > limit]
+    logger.info("decontaminate: %d of %d n-grams found are common phrases", len(rows), len(seen))
+    write_rows(target, rows, _SEEN_SCHEMA)
+
+
+def _count_shard(work: ShardWork, folder: Path, *, index: Path) -> Counts:
+    known = _index(index, sha256_file(index))
+    seen: Counter[int] = Counter()
+    count = 0
+    for document in read_documents(work.inputs[0]):
+        seen.update({hit.gram for hit in known.search(split_words(document.text))})
+        count += 1
+    rows = [{"gram": gram, "documents": documents} for gram, documents in sorted(seen.items())]
+    write_rows(folder / f"{work.name}.parquet", rows, _SEEN_SCHEMA)
+    return Counts(in_=count, out=count)
+
+
+def _clean_shard(work: ShardWork, folder: Path, *, index: Path, common: Path, settings: RemovalSettings) -> Counts:
+    known = _index(index, sha256_file(index))
+    phrases = frozenset(row["gram"] for row in read_rows(common, _SEEN_SCHEMA))
+
+    def decide(documents: Iterable[Document]) -> Iterator[Document | LedgerRow]:
+        for document in documents:
+            finding = inspect(document, known, phrases, settings)
+            if finding is None:
+                yield document
+                continue
+            for number, leak in enumerate(finding.leaks):
+                yield _row(document, number, leak.grams, leak.describe(), finding.removed, finding.text, settings)
+            if finding.text is not None:
+                yield document.with_text(finding.text)
+
+    return keep_or_drop(work, folder, decide)
+
+
+def _row(
+    document: Document,
+    number: int,
+    grams: int,
+    detail: str,
+    removed: float,
+    text: str | None,
+    settings: RemovalSettings,
+) -> LedgerRow:
+    """Return one ledger row for one leak: of a dropped document the first drops it, the others are notes."""
+    if text is not None:
+        return ledger_row(STAGE, document, Edit(rule=RULE, text=text, score=grams, detail=detail))
+    row = ledger_row(STAGE, document, Drop(rule=RULE, score=grams, detail=detail))
+    return row if number == 0 else LedgerRow(
+        stage=STAGE, action="note", rule=RULE, doc_id=document.doc_id, url=document.url,
+        record_id=document.record_id, score=grams, detail=detail,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=1)
+def _index(path: Path, _content: str) -> Index:
+    """Read the index once a process, whatever its path."""
+    return read_index(path)
