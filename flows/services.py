@@ -151,7 +151,7 @@ def embedded_services(
         if worker:
             create = [*prefect, "work-pool", "create", POOL, "--type", "process", "--overwrite"]
             _once("work pool", create, environment, workspace)
-            # `{{ $HEADWATER_ROOT }}` in prefect.yaml is filled in where a run starts, not here.
+            # `{{ HEADWATER_ROOT }}` in prefect.yaml is filled in where a run starts, not here.
             for name in _deployments(workspace):
                 deploy = [*prefect, "--no-prompt", "deploy", "--name", name]
                 _once("deployment", deploy, environment, workspace, forgive=_ADVICE_CALL)

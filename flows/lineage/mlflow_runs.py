@@ -227,11 +227,11 @@ def find_run(client: MlflowClient, experiment: str, run: str, stage: str) -> Run
 def _facts() -> dict[str, str]:
     """Return what the run record says of code, libraries and machine, as tags."""
     code, machine = records.code_state(), records.machine()
-    prefect = {name: os.environ.get(name, "") for name in ("PREFECT__FLOW_RUN_ID", "PREFECT__TASK_RUN_ID")}
+    prefect = {name: os.environ.get(name, "") for name in ("HEADWATER_FLOW_RUN_ID", "HEADWATER_TASK_RUN_ID")}
     tags = {f"version.{name}": version for name, version in records.versions().items()}
     tags |= {"machine.cpus": str(machine.cpus), "machine.memory": str(machine.memory)}
     tags |= {"machine.platform": machine.platform, "git.dirty": str(code.dirty).lower()}
-    tags |= {name.lower().replace("__", "."): value for name, value in prefect.items() if value}
+    tags |= {name.lower().replace("headwater_", "prefect."): value for name, value in prefect.items() if value}
     # MLflow's own tag makes the commit a column of its run table.
     return {**tags, "mlflow.source.git.commit": code.commit} if code.commit else tags
 
