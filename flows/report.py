@@ -1,0 +1,296 @@
+"""The report: one page, without outside resources, that shows what became of the raw pages and why.
+
+Made from the manifests and the small result files beside them; a stage that has not run is shown as such.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pyarrow.parquet as pq
+
+from flows.report_charts import Funnel, LineChart, funnel, loss_chart
+from tasks.contracts.errors import ManifestError
+from tasks.contracts.files import write_bytes
+from tasks.contracts.manifest import Manifest, manifest_hash, read_manifest
+from tasks.contracts.workspace import state_folder
+
+STAGES = (
+    *("crawl", "extract", "filter", "dedup", "perplexity", "holdout", "decontaminate", "mix"),
+    *("tokenizer", "tokenize", "train", "evaluate", "gate", "release"),
+)
+_TEXT_STAGES = STAGES[:8]
+_TEMPLATE = Path(__file__).with_name("report.html.j2")
+_HOSTS_SHOWN = 14
+_REASONS_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SummaryRow:
+    """One stage in the table that ends a run; the numbers are None for a stage that has not run."""
+
+    stage: str
+    unit: str | None = None
+    in_: int | None = None
+    kept: int | None = None
+    dropped: int | None = None
+    reasons: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageView:
+    """One stage as the page shows it.
+
+    Attributes:
+        sha256: the manifest's hash, None when the stage has not run.
+        reasons: (rule, number, share of what went in), the largest first.
+    """
+
+    name: str
+    sha256: str | None = None
+    unit: str = ""
+    in_: int = 0
+    out: int = 0
+    reasons: Sequence[tuple[str, int, float]] = ()
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    files: int = 0
+    bytes: int = 0
+
+    @property
+    def ran(self) -> bool:
+        """Whether the stage's folder is complete."""
+        return self.sha256 is not None
+
+    @property
+    def dropped(self) -> int:
+        """How many were dropped, for all reasons."""
+        return self.in_ - self.out
+
+    @property
+    def kept_share(self) -> float:
+        """The share that was kept, 0 to 1."""
+        return self.out / self.in_ if self.in_ else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleView:
+    """One rule of the gate; `low` and `high` are the bounds of its confidence interval."""
+
+    name: str
+    passed: bool | None
+    value: float | None
+    threshold: float | None
+    low: float | None
+    high: float | None
+    detail: str
+
+
+def summary_rows(workspace: Path) -> list[SummaryRow]:
+    """Return what each stage took in, kept and dropped, in the order of the stages."""
+    rows = []
+    for view in _stages(workspace):
+        if not view.ran:
+            rows.append(SummaryRow(stage=view.name))
+            continue
+        shown = [f"{rule} {number:,}" for rule, number, _ in view.reasons[:_REASONS_SHOWN]]
+        more = len(view.reasons) - len(shown)
+        reasons = ", ".join([*shown, *([f"{more} more"] if more > 0 else [])])
+        row = SummaryRow(
+            stage=view.name, unit=view.unit, in_=view.in_, kept=view.out, dropped=view.dropped, reasons=reasons
+        )
+        rows.append(row)
+    return rows
+
+
+def build_report(workspace: Path) -> Path:
+    """Write the report of a workspace and return its path, `.headwater/report.html`."""
+    path = state_folder() / "report.html"
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATE.parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {
+        "number": _number,
+        "size": _size,
+        "percent": _percent,
+        "figure": _figure,
+        "compact": _compact,
+    }
+    page = environment.get_template(_TEMPLATE.name).render(**_context(workspace))
+    write_bytes(path, page.encode())
+    return path
+
+
+def _context(workspace: Path) -> dict[str, Any]:
+    data = workspace / "data"
+    stages = _stages(workspace)
+    by_name = {stage.name: stage for stage in stages}
+    text = [by_name[name] for name in _TEXT_STAGES if by_name[name].ran]
+    flow: Funnel | None = funnel([(s.name, s.in_, s.out) for s in text]) if text else None
+    chart: LineChart | None = loss_chart(_loss_rows(data / "train" / "loss.csv"))
+    gate = _json(data / "gate" / "report.json")
+    hosts = _hosts(data)
+    return {
+        "stages": stages,
+        "text": text,
+        "funnel": flow,
+        "tokens": _json(data / "tokenize" / "tokens.json"),
+        "tokenizer": _json(data / "tokenizer" / "metrics.json"),
+        "training": _json(data / "train" / "metrics.json"),
+        "scores": _scalars(_json(data / "evaluate" / "metrics.json")),
+        "loss": chart,
+        "verdict": _verdict(gate),
+        "rules": list(_rules(gate)),
+        "release": by_name["release"],
+        "weights": _weights(data / "release"),
+        "hosts": hosts.most_common(_HOSTS_SHOWN),
+        "hosts_total": len(hosts),
+        "hosts_rest": sum(hosts.values()) - sum(n for _, n in hosts.most_common(_HOSTS_SHOWN)),
+        "hosts_documents": sum(hosts.values()),
+        "done": sum(stage.ran for stage in stages),
+    }
+
+
+def _stages(workspace: Path) -> list[StageView]:
+    return [_stage(name, workspace / "data" / name) for name in STAGES]
+
+
+def _stage(name: str, folder: Path) -> StageView:
+    try:
+        manifest: Manifest = read_manifest(folder)
+    except ManifestError:
+        return StageView(name=name)
+    counts = manifest.counts
+    ordered = sorted(counts.dropped.items(), key=lambda item: (-item[1], item[0]))
+    return StageView(
+        name=name,
+        sha256=manifest_hash(folder),
+        unit=manifest.unit,
+        in_=counts.in_,
+        out=counts.out,
+        reasons=[(rule, number, number / max(counts.in_, 1)) for rule, number in ordered if number],
+        inputs=manifest.inputs,
+        files=len(manifest.shards),
+        bytes=sum(shard.bytes for shard in manifest.shards),
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """Return a JSON object that a stage wrote, empty when there is none yet."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _scalars(content: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    flat: dict[str, float] = {}
+    for name, value in content.items():
+        if isinstance(value, Mapping):
+            flat |= _scalars(value, f"{prefix}{name}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            flat[f"{prefix}{name}"] = float(value)
+    return flat
+
+
+def _loss_rows(path: Path) -> list[dict[str, float]]:
+    """Return the measured cells of loss.csv, row by row."""
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    return [{name: float(cell) for name, cell in row.items() if name and cell} for row in rows]
+
+
+def _hosts(data: Path) -> Counter[str]:
+    """Count the documents by host in the last text stage that has run."""
+    counter: Counter[str] = Counter()
+    for name in reversed(_TEXT_STAGES[1:]):
+        parts = sorted((data / name).glob("part-*.parquet"))
+        if parts:
+            for part in parts:
+                for entry in pq.read_table(part, columns=["host"])["host"].value_counts().to_pylist():
+                    counter[str(entry["values"])] += int(entry["counts"])
+            break
+    return counter
+
+
+def _verdict(gate: Mapping[str, Any]) -> bool | None:
+    found = gate.get("verdict", gate.get("passed"))
+    if isinstance(found, str):
+        return found.lower() in {"pass", "passed", "released", "yes"}
+    return found if isinstance(found, bool) else None
+
+
+def _rules(gate: Mapping[str, Any]) -> Iterator[RuleView]:
+    for rule in gate.get("rules", []):
+        if not isinstance(rule, Mapping):
+            continue
+        low, high = (_pair(rule.get("interval") or rule.get("confidence_interval"))) or (
+            _float(rule.get("low")),
+            _float(rule.get("high")),
+        )
+        passed = rule.get("passed")
+        yield RuleView(
+            name=str(rule.get("rule") or rule.get("name") or "?"),
+            passed=passed if isinstance(passed, bool) else None,
+            value=_float(rule.get("value")),
+            threshold=_float(rule.get("threshold")),
+            low=low,
+            high=high,
+            detail=str(rule.get("detail") or rule.get("reason") or ""),
+        )
+
+
+def _pair(value: Any) -> tuple[float | None, float | None] | None:
+    return (_float(value[0]), _float(value[1])) if isinstance(value, list) and len(value) == 2 else None
+
+
+def _float(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _weights(release: Path) -> list[tuple[str, str]]:
+    try:
+        manifest = read_manifest(release)
+    except ManifestError:
+        return []
+    return [(shard.name, shard.sha256) for shard in manifest.shards if shard.name.endswith(".safetensors")]
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def _compact(value: float) -> str:
+    """Return a large number as people say it: 1234567 → "1.23 M"."""
+    for factor, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
+        if abs(value) >= factor:
+            return f"{value / factor:.3g} {unit}"
+    return _number(value)
+
+
+def _size(value: float) -> str:
+    for factor, unit in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if value >= factor:
+            return f"{value / factor:.1f} {unit}"
+    return f"{value:.0f} B"
+
+
+def _percent(value: float) -> str:
+    return f"{value:.1%}" if 0 < value < 0.1 or 0.9 < value < 1 else f"{value:.0%}"
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
