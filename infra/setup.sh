@@ -47,7 +47,7 @@ if [ ! -x "$venv/bin/python" ]; then
     "$python" -m venv "$venv"
 fi
 say "setup: installing the packages of constraints.txt (a few minutes the first time)"
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+"$venv/bin/python" -m pip install -qq --disable-pip-version-check --requirement constraints.txt --editable '.[dev]'
 bash infra/build_lmplz.sh "$venv"
 touch "$venv/.setup-done"
 say "setup: done; \`$venv/bin/headwater doctor\` says what this machine has"
