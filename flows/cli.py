@@ -39,9 +39,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; turn an error that a person can act on into its message and exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "alembic", "prefect", "ray", "datasets", "filelock", "fsspec"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.addFilter(_ours)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         app(args=arguments, prog_name="headwater")
@@ -232,29 +232,32 @@ def _prefect_environment() -> None:
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "90")
-    os.environ.setdefault("PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT", "%(asctime)s  %(message)s")
-    os.environ.setdefault("PREFECT_LOGGING_FORMATTERS_STANDARD_TASK_RUN_FMT", "%(asctime)s  %(message)s")
-    os.environ.setdefault("PREFECT_LOGGING_COLORS", "false")
+    # The terminal shows the stages' own lines; Prefect's account of them goes to its server only.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     if services:
         os.environ.setdefault("PREFECT_API_URL", f"{services.prefect}/api")
     else:
         os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "true")
 
 
+def _ours(record: logging.LogRecord) -> bool:
+    """Let through what Headwater says, and what libraries warn of; Prefect's own account goes to its server."""
+    if record.name.startswith("prefect"):
+        return False
+    return record.levelno >= logging.WARNING or record.name.partition(".")[0] in ("flows", "tasks", "training")
+
+
 def _print_summary() -> None:
     from flows.report import summary_rows
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column, justify in (
-        ("stage", "left"),
-        ("in", "right"),
-        ("kept", "right"),
-        ("dropped", "right"),
-        ("why", "left"),
-    ):
-        table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    table.add_column("stage", no_wrap=True)
+    for column in ("in", "kept", "dropped"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("why", overflow="fold")
     for row in summary_rows(Path()):
-        table.add_row(*(_escaped(str(cell)) for cell in row))
+        numbers = ["" if number is None else f"{number:,}" for number in (row.in_, row.kept, row.dropped)]
+        table.add_row(row.stage, *numbers, _escaped(row.reasons))
     console.print()
     console.print(table)
 

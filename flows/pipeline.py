@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal, cast
 from uuid import UUID
 
@@ -29,6 +30,8 @@ from flows.stage_run import FLOW_RUN_VARIABLE, RUN_VARIABLE, TASK_RUN_VARIABLE, 
 from tasks.contracts.errors import HeadwaterError
 from tasks.contracts.manifest import Manifest, manifest_hash, read_manifest
 from tasks.engine.session import ray_session
+
+logger = logging.getLogger(__name__)
 
 StageName = Literal[
     "crawl",
@@ -48,6 +51,17 @@ StageName = Literal[
 ]
 RETRIES = 3
 RETRY_SECONDS = (10.0, 60.0, 300.0)
+
+
+DVC_CHATTER = (
+    "> python",
+    "Updating lock file",
+    "Generating lock file",
+    "To track the changes",
+    "Use `dvc push`",
+    "\tgit add",
+)
+"""Lines of DVC that tell a person nothing here."""
 
 
 class StageFailedError(HeadwaterError):
@@ -71,19 +85,18 @@ def pipeline(
     Returns:
         Stage name → SHA-256 of its manifest.
     """
-    log = get_run_logger()
     graph = load_graph()
     with workspace_lock("run"):
         change = merge_values(settings) if settings else ""
         if change:
-            log.info("params.yaml changed:\n%s", change)
+            _say(f"params.yaml changed:\n{change}")
         check_params(read_params(), graph)
         stages = list(graph.values())
         if until:
             stages = stages[: list(graph).index(select(graph, until).name) + 1]
         forced = {select(graph, name).name for name in force or ()}
         run = os.environ.setdefault(RUN_VARIABLE, new_run_name())
-        log.info("run %s: %d stages", run, len(stages))
+        _say(f"run {run}: {len(stages)} stages")
         progress = cast(UUID, create_progress_artifact(0.0, key="headwater-progress", description=f"Run {run}"))
         with _shared_ray(stages, forced):
             for number, stage in enumerate(stages, start=1):
@@ -95,22 +108,28 @@ def pipeline(
 @task(cache_policy=NO_CACHE, persist_result=False)
 def run_through_dvc(name: str, run: str, force: bool) -> None:
     """Bring one stage up to date by `dvc repro -s`, its output logged line by line."""
-    log = get_run_logger()
     environment = {
         **os.environ,
+        # The stages' command is `python`, which must be this one whether or not the environment is activated.
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
         "PYTHONUNBUFFERED": "1",
         RUN_VARIABLE: run,
         FLOW_RUN_VARIABLE: str(flow_run.id or ""),
         TASK_RUN_VARIABLE: str(task_run.id or ""),
     }
     command = [*dvc_command(), "--wait-for-lock", "repro", "--single-item", *(["--force"] if force else []), name]
-    last: list[str] = []
     for line in stream(command, environment):
-        log.info("%s", line)
-        last = [*last[-19:], line]
+        if not line.startswith(DVC_CHATTER):
+            _say(line)
     stage = load_graph()[name]
     manifest = read_manifest(stage.output)
     _publish(stage, manifest)
+
+
+def _say(text: str) -> None:
+    """Log for the Prefect UI, and for the terminal of whoever started the run."""
+    get_run_logger().info("%s", text)
+    logger.info("%s", text)
 
 
 def dvc_command() -> list[str]:
@@ -152,7 +171,7 @@ def stale_stages() -> set[str]:
     try:
         return set(json.loads(output.stdout))
     except json.JSONDecodeError:
-        logging.getLogger(__name__).debug("dvc status: %s", output.stderr)
+        logger.debug("dvc status: %s", output.stderr)
         return set(MODULES)
 
 

@@ -97,7 +97,9 @@ class Extractor:
             for _ in batch:
                 if not connection.poll(self._limits.seconds):
                     self._stop()
-                    yield Drop(rule="timeout", threshold=self._limits.seconds, detail="the parser did not answer in time")
+                    yield Drop(
+                        rule="timeout", threshold=self._limits.seconds, detail="the parser did not answer in time"
+                    )
                     return
                 answer: Extracted | Drop = connection.recv()
                 if isinstance(answer, Drop) and answer.rule == "out_of_memory":

@@ -27,7 +27,9 @@ def is_block(thing: object) -> bool:
     return isinstance(thing, BaseFilter)
 
 
-def judge(name: str, block: Any, document: Document, thresholds: Mapping[str, float] | None = None) -> Drop | Edit | None:
+def judge(
+    name: str, block: Any, document: Document, thresholds: Mapping[str, float] | None = None
+) -> Drop | Edit | None:
     """Return a block's answer about a document.
 
     Args:

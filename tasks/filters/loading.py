@@ -97,9 +97,7 @@ def _load(entry: Mapping[str, JsonValue], where: str) -> LoadedFilter:
         return _load_use(entry, where)
     name, rule = _rule(entry, where)
     files = tuple(Path(str(path)) for path in getattr(rule, "files", ()))
-    return LoadedFilter(
-        name=name, settings=rule.model_dump(mode="json"), call=cast(Filter, rule).__call__, files=files
-    )
+    return LoadedFilter(name=name, settings=rule.model_dump(mode="json"), call=cast(Filter, rule).__call__, files=files)
 
 
 def _rule(entry: Mapping[str, JsonValue], where: str) -> tuple[str, FrozenModel]:

@@ -19,7 +19,9 @@ _IPV4 = re.compile(r"(?<![\w.:/=<>~^-])(?:\d{1,3}\.){3}\d{1,3}(?![\w-]|\.\w)")
 _IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])")
 _VERSION_BEFORE = re.compile(r"(?:\bversions?|\brelease[sd]?|\bver\.?|\bv\.?|[=<>~!]=?)\s*$", re.IGNORECASE)
 _GLOBAL_IPV6 = ipaddress.IPv6Network("2000::/3")  # RFC 4291, section 2.4: what is given out so far
-_INTERNATIONAL = re.compile(r"(?<![\w+*/=^.-])\+[1-9]\d{0,2}(?:[ .-]?\(\d{1,4}\))?(?:[ .-]?\d{1,4}){2,6}(?![\w]|[.-]\d)")
+_INTERNATIONAL = re.compile(
+    r"(?<![\w+*/=^.-])\+[1-9]\d{0,2}(?:[ .-]?\(\d{1,4}\))?(?:[ .-]?\d{1,4}){2,6}(?![\w]|[.-]\d)"
+)
 _NORTH_AMERICAN = re.compile(r"(?<![\w)])\(\d{3}\) ?\d{3}[-. ]\d{4}(?![\w-])")
 _CARD = re.compile(r"(?<![\w.+-])[2-6]\d{3}(?:[ -]?\d){9,15}(?![\w-]|\.\d)")
 
