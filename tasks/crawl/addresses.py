@@ -4,6 +4,7 @@ The check is made on what a name resolves to at the moment of connecting, and on
 rebinding name nor a redirect gets around it. The same resolver sends the sample's host names to its own server.
 """
 
+# ruff: noqa: N802, N803 (names that Twisted asks for)
 from __future__ import annotations
 
 import ipaddress
@@ -81,13 +82,13 @@ class GuardedResolver:
         """Make every later connection of this process go through it."""
         self.reactor.installNameResolver(self)
 
-    def resolveHostName(  # noqa: N802 - Twisted's interface
+    def resolveHostName(
         self,
-        resolutionReceiver: Any,  # noqa: N803
-        hostName: str,  # noqa: N803
-        portNumber: int = 0,  # noqa: N803
-        addressTypes: Any = None,  # noqa: N803
-        transportSemantics: str = "TCP",  # noqa: N803
+        resolutionReceiver: Any,
+        hostName: str,
+        portNumber: int = 0,
+        addressTypes: Any = None,
+        transportSemantics: str = "TCP",
     ) -> Any:
         """Resolve a name, leaving out what is refused."""
         for pattern, (address, port) in self.places.items():
@@ -111,11 +112,11 @@ class GuardedResolver:
             held = 0
 
             @classmethod
-            def resolutionBegan(cls, resolution: Any) -> None:  # noqa: N802
+            def resolutionBegan(cls, resolution: Any) -> None:
                 receiver.resolutionBegan(resolution)
 
             @classmethod
-            def addressResolved(cls, address: Any) -> None:  # noqa: N802
+            def addressResolved(cls, address: Any) -> None:
                 if isinstance(address, IPv4Address | IPv6Address) and is_public(address.host):
                     cls.passed += 1
                     receiver.addressResolved(address)
@@ -123,7 +124,7 @@ class GuardedResolver:
                     cls.held += 1
 
             @classmethod
-            def resolutionComplete(cls) -> None:  # noqa: N802
+            def resolutionComplete(cls) -> None:
                 if cls.held and not cls.passed:
                     refused.add(host.lower())
                 receiver.resolutionComplete()

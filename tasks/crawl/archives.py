@@ -6,6 +6,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import JsonValue
+
 from tasks.contracts.errors import InputError
 from tasks.contracts.ledger import LedgerRow, write_ledger
 from tasks.contracts.manifest import Counts
@@ -18,7 +20,7 @@ logger = logging.getLogger(__name__)
 COUNTED = {"response", "resource"}
 
 
-def take_archives(paths: Sequence[str], *, megabytes: float, output: Path) -> tuple[Counts, list[dict[str, str]]]:
+def take_archives(paths: Sequence[str], *, megabytes: float, output: Path) -> tuple[Counts, list[JsonValue]]:
     """Copy the records of some WARC or ARC files into parts; return the counts and what the files were.
 
     Counted are response and resource records, and damaged places; request, metadata and other records are copied
@@ -30,7 +32,7 @@ def take_archives(paths: Sequence[str], *, megabytes: float, output: Path) -> tu
     """
     files = find_files(paths, "WARC files")
     rows: list[LedgerRow] = []
-    sources = []
+    sources: list[JsonValue] = []
     kept = 0
     kinds: dict[str, int] = {}
     with PartWriter(output, megabytes) as parts:
@@ -39,15 +41,11 @@ def take_archives(paths: Sequence[str], *, megabytes: float, output: Path) -> tu
             with open_hashed(file) as (stream, hashed):
                 for found in read_records(stream):
                     if isinstance(found, Damage):
-                        rows.append(
-                            LedgerRow(
-                                stage="crawl",
-                                action="drop",
-                                rule="damaged_record",
-                                url=found.url,
-                                detail=f"{file.name}, byte {found.offset}: {found.detail}",
-                            )  # fmt: skip
+                        detail = f"{file.name}, byte {found.offset}: {found.detail}"
+                        row = LedgerRow(
+                            stage="crawl", action="drop", rule="damaged_record", url=found.url, detail=detail
                         )
+                        rows.append(row)
                         continue
                     records += 1
                     kinds[found.kind] = kinds.get(found.kind, 0) + 1

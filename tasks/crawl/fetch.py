@@ -35,8 +35,10 @@ from tasks.crawl.warc_writer import Writer, warc_date
 REDIRECTS = {301, 302, 303, 307, 308}
 MOST_REDIRECTS = 10
 MOST_SITEMAPS = 1000
-SKIPPED_ENDINGS = (".png", ".jpg", ".jpeg", ".gif", ".svg", ".ico", ".webp", ".css", ".js", ".zip", ".gz", ".bz2", ".xz",
-                   ".tar", ".whl", ".exe", ".dmg", ".iso", ".mp3", ".mp4", ".avi", ".mov", ".webm", ".woff", ".woff2", ".ttf")  # fmt: skip
+SKIPPED_ENDINGS = (
+    ".png", ".jpg", ".jpeg", ".gif", ".svg", ".ico", ".webp", ".css", ".js", ".zip", ".gz", ".bz2", ".xz",
+    ".tar", ".whl", ".exe", ".dmg", ".iso", ".mp3", ".mp4", ".avi", ".mov", ".webm", ".woff", ".woff2", ".ttf",
+)  # fmt: skip
 RULES = {
     "CannotResolveHostError": "dns",
     "DNSLookupError": "dns",
@@ -370,7 +372,7 @@ class Pages(scrapy.Spider):
             self.failure = failure.value
             self.crawler.engine.close_spider(self, "failed")
 
-    def closed(self, reason: str) -> None:
+    def closed(self, _reason: str) -> None:
         """Bring everything to the disk."""
         if self.pulse.running:
             self.pulse.stop()
@@ -448,10 +450,11 @@ def crawl_part(job: Job) -> None:
         },
         "LOG_LEVEL": "WARNING",
         "LOGSTATS_INTERVAL": 0,
+        "LOG_INSTALL_ROOT_HANDLER": False,
     }
     for name in ("scrapy", "twisted", "protego"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    process = CrawlerProcess(settings, install_root_handler=False)
+    process = CrawlerProcess(settings)
     crawler = process.create_crawler(Pages)
     process.crawl(crawler, job=job)
     process.start(install_signal_handlers=False)

@@ -19,9 +19,7 @@ class PartWriter:
         header: called with each new part's stream, to write its warcinfo record.
     """
 
-    def __init__(
-        self, output: Path, megabytes: float, header: Callable[[BinaryIO], None] = lambda stream: None
-    ) -> None:
+    def __init__(self, output: Path, megabytes: float, header: Callable[[BinaryIO], None] = lambda _: None) -> None:
         self.output = output
         self.limit = int(megabytes * MEBIBYTE)
         self.header = header

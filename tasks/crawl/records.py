@@ -106,7 +106,7 @@ class Member:
         self.finished = False
         self.damage: str | None = None
 
-    def read(self, size: int = -1) -> bytes:
+    def read(self, _size: int = -1) -> bytes:
         """Return some content, or nothing at the end of the member or where it is damaged."""
         while not self.finished:
             chunk = self.source.take(1 << 16)
@@ -239,7 +239,7 @@ def _one(content: Buffered) -> Iterator[tuple[str, bytes] | Damage]:
         skipped = content.skip_to(WARC_START)
         yield Damage(after, f"{skipped} bytes behind a record's Content-Length of {length}", url)
         return
-    while content.fill(2)[:1] in (b"\r", b"\n"):
+    while content.fill(2).startswith((b"\r", b"\n")):
         content.take(1)
     yield fields["warc-type"].lower(), raw + b"\r\n\r\n"
 
@@ -267,7 +267,7 @@ def _arc(content: Buffered) -> Iterator[tuple[str, bytes] | Damage]:
     """Yield an ARC file's records as WARC records, made by warcio."""
     offset = content.offset
     try:
-        for record in ArchiveIterator(_Reader(content), arc2warc=True, verify_http=False):  # type: ignore[arg-type]
+        for record in ArchiveIterator(_Reader(content), arc2warc=True, verify_http=False):
             stream = BytesIO()
             WARCWriter(stream, gzip=False, warc_version="1.1").write_record(record)
             yield record.rec_type, stream.getvalue()

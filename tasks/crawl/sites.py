@@ -91,7 +91,7 @@ def crawl_sites(crawl: Crawl, *, state: Path, output: Path) -> Counts:
             "not one page could be fetched",
             where=", ".join(hosts[:5]),
             found="; ".join(reasons[:3]) or "no answer",
-            fix="check the network, the seeds and robots.txt, and crawl.allow_hosts for private addresses; then run again",
+            fix="check the network, the seeds, robots.txt and (private addresses) crawl.allow_hosts; then run again",
         )
     counts = _snapshot(crawl, state, progress, output)
     shutil.rmtree(state)

@@ -10,15 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from tasks.contracts.base import StageParams, not_identity
 from tasks.contracts.errors import ParamsError
 from tasks.contracts.files import sha256_json, write_json
 from tasks.contracts.manifest import Counts, Manifest, Unit, commit_manifest
 from tasks.contracts.workspace import state_folder
-from tasks.crawl.processes import available
 from tasks.crawl.archives import take_archives
+from tasks.crawl.processes import available
 from tasks.crawl.sites import Crawl, crawl_sites
 from tasks.crawl.texts import Columns, take_texts
 
@@ -44,7 +44,7 @@ class Params(StageParams):
     user_agent: str = Field("Headwater/0.1", min_length=1)
     """sites: how the crawler names itself; robots.txt rules for this name are obeyed."""
     contact: str = ""
-    """sites: an e-mail address or URL by which a site's owner reaches you; sent with every request. Needed for sites."""
+    """sites: an e-mail address or URL by which a site's owner reaches you; sent with every request. Required."""
     delay_seconds: float = Field(1.0, ge=0)
     """sites: pause between two requests to one host, in seconds; a longer Crawl-delay in robots.txt wins."""
     concurrency_per_host: int = Field(1, ge=1, le=64)
@@ -89,7 +89,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     return commit_manifest(output, stage="crawl", unit=unit, params=params.identity(), inputs=inputs, counts=counts)
 
 
-Made = tuple[Unit, Counts, list[dict[str, str]]]
+Made = tuple[Unit, Counts, list[JsonValue]]
 
 
 def _sample(params: Params, output: Path) -> Made:

@@ -1,4 +1,4 @@
-"""Takes text documents in as a snapshot: JSONL (plain, gzip, zstd) or Parquet, in Dolma's or FineWeb's layout or alike."""
+"""Takes text documents in: JSONL (plain, gzip, zstd) or Parquet, in the layout of Dolma, FineWeb or alike."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
+from pydantic import JsonValue
 
 from tasks.contracts.document import Document, make_doc_id, write_documents
 from tasks.contracts.errors import InputError
@@ -41,7 +42,7 @@ class Columns:
 
 def take_texts(
     paths: Sequence[str], *, columns: Columns, megabytes: float, output: Path
-) -> tuple[Counts, list[dict[str, str]]]:
+) -> tuple[Counts, list[JsonValue]]:
     """Copy text documents into Document parts of about `megabytes` MiB of text; return the counts and the files.
 
     Raises:
@@ -83,7 +84,7 @@ class _Reader:
         self.columns = columns
         self.files = files
         self.rows: list[LedgerRow] = []
-        self.sources: list[dict[str, str]] = []
+        self.sources: list[JsonValue] = []
         self.seen = 0
         self.kept = 0
         self.ids: set[str] = set()

@@ -84,8 +84,8 @@ class Writer:
         """
         identity = record_id(url, when, sha1(body))
         peer = {"WARC-IP-Address": address} if address else {}
-        self._write("request", url, when, request, "application/http; msgtype=request",
-                    {"WARC-Record-ID": record_id("request", url, when), "WARC-Concurrent-To": identity, **peer})  # fmt: skip
+        asked = {"WARC-Record-ID": record_id("request", url, when), "WARC-Concurrent-To": identity, **peer}
+        self._write("request", url, when, request, "application/http; msgtype=request", asked)
         http = StatusAndHeaders(status, list(headers), protocol=protocol)
         self._write("response", url, when, body, "application/http; msgtype=response",
                     {"WARC-Record-ID": identity, **peer}, http)  # fmt: skip

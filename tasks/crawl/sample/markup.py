@@ -25,15 +25,21 @@ GOOGLE_ITEM = re.compile(
     r"^(\*{0,2}[\w.`]+(?:\s*,\s*\*{0,2}[\w.`]+)*)\s*(?:\(([^)]*(?:\([^)]*\)[^)]*)*)\))?\s*:\s*(.*)$"
 )
 DIRECTIVE = re.compile(r"^\.\.\s+([\w:-]+)::\s*(.*)$")
-CODE_DIRECTIVES = {"code", "code-block", "sourcecode", "ipython", "plot", "math", "doctest", "testcode", "testsetup",
-                   "parsed-literal", "table", "csv-table", "list-table", "productionlist", "graphviz", "jupyter-execute"}  # fmt: skip
-SILENT_DIRECTIVES = {"image", "figure", "index", "currentmodule", "module", "autosummary", "toctree", "highlight",
-                     "contents", "only", "automodule", "autoclass", "autofunction", "py:currentmodule", "rubric",
-                     "automethod", "inheritance-diagram", "sectionauthor", "moduleauthor", "minigallery", "raw"}  # fmt: skip
+CODE_DIRECTIVES = {
+    "code", "code-block", "sourcecode", "ipython", "plot", "math", "doctest", "testcode", "testsetup",
+    "parsed-literal", "table", "csv-table", "list-table", "productionlist", "graphviz", "jupyter-execute",
+}  # fmt: skip
+SILENT_DIRECTIVES = {
+    "image", "figure", "index", "currentmodule", "module", "autosummary", "toctree", "highlight", "contents",
+    "only", "automodule", "autoclass", "autofunction", "py:currentmodule", "rubric", "automethod",
+    "inheritance-diagram", "sectionauthor", "moduleauthor", "minigallery", "raw",
+}  # fmt: skip
 VERSION_DIRECTIVES = {"versionadded": "New in version", "versionchanged": "Changed in version",
                       "deprecated": "Deprecated since version"}  # fmt: skip
-PARAMETER_TITLES = {"parameters", "other parameters", "returns", "return", "yields", "yield", "raises", "attributes", "receives",
-                    "warns", "methods", "args", "arguments", "params", "keyword args", "keyword arguments"}  # fmt: skip
+PARAMETER_TITLES = {
+    "parameters", "other parameters", "returns", "return", "yields", "yield", "raises", "attributes",
+    "receives", "warns", "methods", "args", "arguments", "params", "keyword args", "keyword arguments",
+}  # fmt: skip
 
 _INLINE: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     (re.compile(r"``(.+?)``"), r"<code>\1</code>"),
@@ -171,17 +177,17 @@ def _blocks(lines: list[str], heading: int, depth: int = 0) -> list[str]:
         elif ITEM.match(text):
             at = _list(lines, at, made)
         else:
-            at = _paragraph(lines, at, heading, depth, made)
+            at = _paragraph(lines, at, depth, made)
     return [block for block in made if block]
 
 
-def _paragraph(lines: list[str], at: int, heading: int, depth: int, made: list[str]) -> int:
+def _paragraph(lines: list[str], at: int, depth: int, made: list[str]) -> int:
     """Add the paragraph that starts at `at`, and the literal block after it; return where they end."""
     indent = _indent(lines[at])
     end = at
-    while end < len(lines) and lines[end].strip() and (end == at or not ITEM.match(lines[end].strip())
+    while end < len(lines) and lines[end].strip() and (end == at or (not ITEM.match(lines[end].strip())
             and not lines[end].strip().startswith((">>>", ".. ", ":param", "@param"))
-            and not (end > at + 1 and NUMPY_RULE.match(lines[end]))):  # fmt: skip
+            and not (end > at + 1 and NUMPY_RULE.match(lines[end])))):  # fmt: skip
         end += 1
     block = lines[at:end]
     if indent >= 4 and _looks_like_code(block):
@@ -275,7 +281,7 @@ def _section(title: str, lines: list[str], heading: int, depth: int, *, numpy: b
         inner = textwrap.dedent("\n".join(body[at + 1 : end])).split("\n") if end > at + 1 else []
         head = body[at].strip()
         google = GOOGLE_ITEM.match(head)
-        if numpy and inner or (numpy and name == "see also"):
+        if (numpy and inner) or (numpy and name == "see also"):
             term, _, kind = head.partition(" : ")
             described = " ".join(_blocks([line.rstrip() for line in inner], heading + 1, depth + 1))
             named = inline(term) if "`" in term else f"<code>{html.escape(term.strip(' :'), quote=False)}</code>"

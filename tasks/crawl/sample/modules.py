@@ -9,23 +9,35 @@ import re
 import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
+from email.message import Message
 from pathlib import Path
+from typing import cast
 
 from tasks.crawl.sample.markup import docstring_html, inline, markdown_html, words
 
 # Packages whose docstrings are mostly prose, and how many kilobytes of docstrings to take from each: measured so
 # that about 2,200 pages come out, a third of them from the scientific packages. Absent ones are skipped.
 PACKAGES = {
-    "stdlib": 1500, "scipy": 700, "numpy": 650, "sklearn": 700, "pandas": 500, "networkx": 600, "matplotlib": 500,
-    "sympy": 450, "sqlalchemy": 700, "twisted": 700, "nltk": 300, "hypothesis": 250, "_pytest": 200, "pydantic": 250,
-    "huggingface_hub": 200, "prefect": 250, "click": 130, "flask": 130, "werkzeug": 220, "asyncssh": 350, "dulwich": 150,
-    "oauthlib": 200, "datasets": 200, "celery": 150, "PIL": 180, "rich": 100, "websockets": 160, "scrapy": 140,
-    "fsspec": 130, "babel": 150, "pyparsing": 150, "docker": 150, "alembic": 150, "kombu": 100, "more_itertools": 120,
-    "prompt_toolkit": 160, "peft": 150, "accelerate": 150, "pyarrow": 140, "jinja2": 100, "requests": 60, "urllib3": 120,
-    "attr": 80, "anyio": 100, "graphql": 100,
+    "stdlib": 1500, "scipy": 700, "numpy": 650, "sklearn": 700, "pandas": 500, "networkx": 600,
+    "matplotlib": 500, "sympy": 450, "sqlalchemy": 700, "twisted": 700, "nltk": 300, "hypothesis": 250,
+    "_pytest": 200, "pydantic": 250, "huggingface_hub": 200, "prefect": 250, "click": 130, "flask": 130,
+    "werkzeug": 220, "asyncssh": 350, "dulwich": 150, "oauthlib": 200, "datasets": 200, "celery": 150,
+    "PIL": 180, "rich": 100, "websockets": 160, "scrapy": 140, "fsspec": 130, "babel": 150, "pyparsing": 150,
+    "docker": 150, "alembic": 150, "kombu": 100, "more_itertools": 120, "prompt_toolkit": 160, "peft": 150,
+    "accelerate": 150, "pyarrow": 140, "jinja2": 100, "requests": 60, "urllib3": 120, "attr": 80, "anyio": 100,
+    "graphql": 100,
 }  # fmt: skip
-SKIPPED_FOLDERS = {"tests", "test", "testing", "site-packages", "_vendor", "vendored", "externals", "lib2to3", "idlelib",
-                   "turtledemo", "msilib", "pydoc_data", "_pyrepl", "ensurepip", "encodings", "__pycache__"}  # fmt: skip
+DISTRIBUTIONS = {
+    "sklearn": "scikit-learn",
+    "_pytest": "pytest",
+    "PIL": "pillow",
+    "attr": "attrs",
+    "graphql": "graphql-core",
+}
+SKIPPED_FOLDERS = {
+    "tests", "test", "testing", "site-packages", "_vendor", "vendored", "externals", "lib2to3", "idlelib",
+    "turtledemo", "msilib", "pydoc_data", "_pyrepl", "ensurepip", "encodings", "__pycache__",
+}  # fmt: skip
 SKIPPED_FILE = re.compile(r"^(test_.*|.*_test|conftest|setup|_version)\.py$")
 DOCSTRING = re.compile(r'"""(.*?)"""|\'\'\'(.*?)\'\'\'', re.S)
 SHORTEST = 12  # words: shorter docstrings ("Return self.") only break up a page
@@ -137,7 +149,7 @@ def read_readmes() -> list[Readme]:
     made: dict[str, Readme] = {}
     folder = Path(sysconfig.get_path("purelib"))
     for distribution in importlib.metadata.distributions(path=[str(folder)]):
-        metadata = distribution.metadata
+        metadata = cast(Message, distribution.metadata)
         name = str(metadata["Name"] or "").lower().replace("_", "-")
         text = str(metadata.get_payload() or metadata.get("Description") or "")[:40_000]
         kind = str(metadata.get("Description-Content-Type") or "")
@@ -176,7 +188,7 @@ LICENCES = {
 
 def licence_url(distribution: importlib.metadata.Distribution) -> str | None:
     """Return the address of a distribution's licence text, where its metadata names one that is known."""
-    metadata = distribution.metadata
+    metadata = cast(Message, distribution.metadata)
     classifiers = [text for text in metadata.get_all("Classifier") or [] if text.startswith("License")]
     named = " ".join([str(metadata.get("License-Expression") or ""), *classifiers,
                       str(metadata.get("License") or "")[:60]]).lower()  # fmt: skip
@@ -190,9 +202,7 @@ def package_licence(package: str) -> str | None:
     """Return the licence address of an import package ("sklearn" is of the distribution scikit-learn)."""
     if package == "stdlib":
         return LICENCES["psf"]
-    names = {"sklearn": "scikit-learn", "_pytest": "pytest", "PIL": "pillow", "attr": "attrs", "graphql": "graphql-core",
-             "opentelemetry": "opentelemetry-api"}  # fmt: skip
     try:
-        return licence_url(importlib.metadata.distribution(names.get(package, package)))
+        return licence_url(importlib.metadata.distribution(DISTRIBUTIONS.get(package, package)))
     except importlib.metadata.PackageNotFoundError:
         return None

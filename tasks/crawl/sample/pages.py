@@ -114,7 +114,6 @@ def _site(host: str, title: str, drafts: list[_Draft], licences: list[str | None
     for at, (draft, licence) in enumerate(zip(drafts, licences, strict=True)):
         near = drafts[max(0, at - 5) : at] + drafts[at + 1 : at + 6]
         body = render(
-            host=host,
             site=title,
             title=draft.title,
             main=draft.main,
@@ -125,12 +124,11 @@ def _site(host: str, title: str, drafts: list[_Draft], licences: list[str | None
         yield Page(host, draft.path, draft.title, body)
     listing = "".join(f'<li><a href="{html.escape(d.path)}">{html.escape(d.title)}</a></li>' for d in drafts)
     main = f"<h1>{html.escape(title)}</h1>\n<ul>{listing}</ul>\n<p><a href='/private/drafts.html'>Drafts</a></p>"
-    yield Page(host, "/", title, render(host=host, site=title, title=title, main=main), listed=False)
+    yield Page(host, "/", title, render(site=title, title=title, main=main), listed=False)
 
 
 def render(
     *,
-    host: str,
     site: str,
     title: str,
     main: str,
@@ -152,14 +150,17 @@ def render(
 {meta}{head}
 </head>
 <body>
-<header><nav class="menu"><ul><li><a href="http://{HOME}/">Home</a></li><li><a href="/">{html.escape(site)}</a></li>
+<header><nav class="menu"><ul><li><a href="http://{HOME}/">Home</a></li>
+<li><a href="/">{html.escape(site)}</a></li>
 <li><a href="http://packages.{DOMAIN}/">Packages</a></li><li><a href="/search">Search</a></li></ul></nav></header>
-<nav class="breadcrumbs"><a href="http://{HOME}/">Home</a> &raquo; <a href="/">{html.escape(site)}</a> &raquo; {html.escape(title)}</nav>
+<nav class="breadcrumbs"><a href="http://{HOME}/">Home</a> &raquo;
+<a href="/">{html.escape(site)}</a> &raquo; {html.escape(title)}</nav>
 <main><article>
 {main}
 </article></main>
 <aside class="sidebar"><h4>More on this site</h4><ul>{links}</ul></aside>
-<footer class="footer">{legal}<p>Sample site for tests, made from the packages installed on this machine. <a href="/">Contents</a></p></footer>
+<footer class="footer">{legal}
+<p>Sample site for tests, made from the packages installed on this machine. <a href="/">Contents</a></p></footer>
 </body>
 </html>
 """.encode("utf-8", "replace")

@@ -1,5 +1,6 @@
 """Pages planted so that each later stage has something to catch; every person, number and question here is made up."""
 
+# ruff: noqa: E501 (long lines are prose)
 from __future__ import annotations
 
 import hashlib
@@ -41,14 +42,19 @@ def mirror_pages(pages: Sequence[Page]) -> list[Page]:
     made = []
     for number, page in enumerate(chosen):
         path = f"/{page.host.split('.')[0]}{page.path.rstrip('/') or '/index'}"
-        body = page.body if number >= NEAR_DUPLICATES else _edited(page, number)
+        body = _absolute(page) if number >= NEAR_DUPLICATES else _edited(page, number)
         made.append(Page(f"mirror.{DOMAIN}", path, page.title, body))
     return made
 
 
+def _absolute(page: Page) -> bytes:
+    """Return a page whose links lead back to the host it is from."""
+    return page.body.replace(b'href="/', f'href="http://{page.host}/'.encode())
+
+
 def _edited(page: Page, number: int) -> bytes:
     """Return a page with the small changes that a mirror makes: a banner, a word here and there."""
-    text = page.body.decode()
+    text = _absolute(page).decode()
     banner = f"<p>This copy was mirrored from {page.host} and may be older than the original. It is copy number {number}.</p>"
     swaps = (
         ("returns", "gives back"),
@@ -74,9 +80,7 @@ def _junk() -> Iterator[Page]:
         else:
             main = f"<h1>About our {subject}</h1>" + f"<p>{FILLER}</p>" * 12
         title = f"Best {subject} deals"
-        yield Page(
-            host, f"/{subject.replace(' ', '-')}.html", title, render(host=host, site="Deals", title=title, main=main)
-        )
+        yield Page(host, f"/{subject.replace(' ', '-')}.html", title, render(site="Deals", title=title, main=main))
 
 
 def _story(subject: str, number: int) -> str:
@@ -102,9 +106,7 @@ def _marked() -> Iterator[Page]:
         title = f"Notes on the {subject}"
         by_header = number == 4
         head = "" if by_header else f'<meta name="robots" content="{marks[number % len(marks)]}">'
-        body = render(
-            host=host, site="Reserved", title=title, main=f"<h1>{title}</h1>{_story(subject, number)}", head=head
-        )
+        body = render(site="Reserved", title=title, main=f"<h1>{title}</h1>{_story(subject, number)}", head=head)
         headers = {"X-Robots-Tag": "noai"} if by_header else {}
         yield Page(host, f"/{subject.replace(' ', '-')}.html", title, body, headers=headers)
 
@@ -134,7 +136,7 @@ def _people() -> Iterator[Page]:
             f"treasurer wrote in the minutes of the meeting.</p>"
         )
         path = f"/{first}-{last}.html".lower()
-        yield Page(host, path, f"{first} {last}", render(host=host, site="People", title=f"{first} {last}", main=main))
+        yield Page(host, path, f"{first} {last}", render(site="People", title=f"{first} {last}", main=main))
 
 
 def _languages() -> Iterator[Page]:
@@ -145,7 +147,7 @@ def _languages() -> Iterator[Page]:
             chosen = [paragraphs[(number + at * 2 + 1) % count] for at in range(3)]
             chosen = [paragraphs[number], *[text for text in dict.fromkeys(chosen) if text != paragraphs[number]]]
             main = f"<h1>{title} {number + 1}</h1>" + "".join(f"<p>{html.escape(text)}</p>" for text in chosen)
-            body = render(host=host, site=title, title=f"{title} {number + 1}", main=main, language=language)
+            body = render(site=title, title=f"{title} {number + 1}", main=main, language=language)
             yield Page(host, f"/{language}/{number + 1}.html", f"{title} {number + 1}", body)
 
 
@@ -165,9 +167,7 @@ def _quiz() -> Iterator[Page]:
                 f"to write down what had misled them at first.</p>"
             )
         title = f"Study notes, part {number + 1}"
-        yield Page(
-            host, f"/notes-{number + 1}.html", title, render(host=host, site="Study", title=title, main="".join(parts))
-        )
+        yield Page(host, f"/notes-{number + 1}.html", title, render(site="Study", title=title, main="".join(parts)))
 
 
 def _odd() -> Iterator[Page]:
@@ -176,7 +176,7 @@ def _odd() -> Iterator[Page]:
     main += (
         "<a href='/legacy.html'>a page in a legacy charset</a>, <a href='/private/plans.html'>private plans</a>.</p>"
     )
-    yield Page(HOME, "/odd.html", "Odd corners", render(host=HOME, site="Sample", title="Odd corners", main=main))
+    yield Page(HOME, "/odd.html", "Odd corners", render(site="Sample", title="Odd corners", main=main))
     yield Page(
         HOME, "/old.html", "Moved", b"", status=301, listed=False, headers={"Location": f"http://{HOME}/odd.html"}
     )
@@ -186,5 +186,5 @@ def _odd() -> Iterator[Page]:
         "latin-1", "replace"
     )
     yield Page(HOME, "/legacy.html", title, legacy, content_type="text/html; charset=iso-8859-1", listed=False)
-    secret = render(host=HOME, site="Sample", title="Plans", main="<h1>Plans</h1><p>Nobody may fetch this page.</p>")
+    secret = render(site="Sample", title="Plans", main="<h1>Plans</h1><p>Nobody may fetch this page.</p>")
     yield Page(HOME, "/private/plans.html", "Plans", secret, listed=False)

@@ -3,6 +3,7 @@
 The same items stand in infra/benchmarks/sample_quiz.jsonl, which params.yaml can name as a benchmark file.
 """
 
+# ruff: noqa: E501 (long lines are prose)
 from __future__ import annotations
 
 from typing import TypedDict

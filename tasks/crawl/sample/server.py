@@ -26,7 +26,7 @@ class Site:
         self.hosts = sorted({page.host for page in pages} | {HOME})
         listing = "".join(f'<li><a href="http://{host}/">{host}</a></li>' for host in self.hosts if host != HOME)
         main = f"<h1>Documentation of the installed packages</h1><ul>{listing}</ul>"
-        body = render(host=HOME, site="Sample", title="Home", main=main)
+        body = render(site="Sample", title="Home", main=main)
         self.pages.setdefault((HOME, "/"), Page(HOME, "/", "Home", body, listed=False))
         for host in self.hosts:
             listed = sorted(page.url for page in pages if page.host == host and page.listed)

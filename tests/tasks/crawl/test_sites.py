@@ -1,0 +1,225 @@
+"""The crawler against a real HTTP server on the loopback: politeness, limits, what is stored, going on after a kill."""
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fastwarc.warc import ArchiveIterator, WarcRecordType
+
+from tasks.contracts.errors import NetworkError
+from tasks.contracts.ledger import read_ledger
+from tasks.crawl.journal import read_progress
+from tasks.crawl.sample.pages import Page, render
+from tasks.crawl.sample.server import Site, serve
+from tasks.crawl.sites import Crawl, crawl_sites
+
+
+class Counting(Site):
+    """A site that counts what is asked of it."""
+
+    def __init__(self, pages: list[Page]) -> None:
+        super().__init__(pages)
+        self.asked: Counter[str] = Counter()
+        inner = self.pages
+
+        class Pages(dict):  # type: ignore[type-arg]
+            def get(pages, place, default=None):  # noqa: N805
+                self.asked["http://" + "".join(place)] += 1
+                return inner.get(place, default)
+
+        self.pages = Pages(inner)
+
+
+def page(host: str, path: str, *links: str, text: str = "Some words.", **more: object) -> Page:
+    anchors = " ".join(f'<a href="{link}">x</a>' for link in links)
+    body = render(site="Test", title=path, main=f"<h1>{path}</h1><p>{text * 40}</p>{anchors}")
+    body = body.replace(b'<a href="/search">Search</a>', b"")
+    return replace(Page(host, path, path, body, listed=False), **more)
+
+
+def crawl_of(port: int, **more: object) -> Crawl:
+    plain = Crawl(
+        seeds=["http://a.test.example/"],
+        sitemaps=[],
+        allowed_domains=[],
+        allow_hosts=[],
+        places={"*.test.example": ("127.0.0.1", port)},
+        user_agent="Headwater-test (+nobody@test.example)",
+        delay_seconds=0.0,
+        concurrency_per_host=4,
+        max_pages=1000,
+        max_pages_per_host=1000,
+        max_depth=10,
+        max_bytes=200_000,
+        timeout_seconds=10.0,
+        processes=1,
+        shard_megabytes=1.0,
+    )
+    return replace(plain, **more)
+
+
+A = "a.test.example"
+
+
+@pytest.fixture(scope="module")
+def crawled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Counting, Path, object]:
+    folder = tmp_path_factory.mktemp("crawl")
+    pages = [
+        page(A, "/", "/one.html", "/old", "/gone", "/private/x.html", "/big", "http://b.test.example/", "/nofollow.html",
+             "http://elsewhere.example/", "mailto:a@b.example", "/picture.png"),
+        page(A, "/one.html", "/deep.html#part", "/one.html"),
+        page(A, "/deep.html"),
+        page(A, "/old", status=302, headers={"Location": "/new.html"}),
+        page(A, "/new.html"),
+        page(A, "/private/x.html"),
+        page(A, "/big", text="x" * 10_000),
+        page(A, "/listed.html", listed=True, headers={"X-Robots-Tag": "noai"}),
+        page("b.test.example", "/"),
+        replace(page(A, "/legacy"), body="<p>café</p>".encode("latin-1"), content_type="text/html; charset=latin-1"),
+        replace(page(A, "/nofollow.html"), body=b"<meta name='robots' content='nofollow'><a href='/hidden.html'>x</a>"),
+        page(A, "/hidden.html"),
+    ]  # fmt: skip
+    site = Counting(pages)
+    with serve(site) as port:
+        crawl = crawl_of(port, seeds=[f"http://{A}/", f"http://{A}/legacy", "http://b.test.example/"], processes=2)
+        counts = crawl_sites(crawl, state=folder / "state", output=folder / "out")
+    return site, folder / "out", counts
+
+
+def test_every_url_taken_up_is_stored_or_in_the_ledger(crawled: tuple[Counting, Path, object]) -> None:
+    _, output, counts = crawled
+    counts.check("crawl")  # type: ignore[attr-defined]
+    rules = {row.url: row.rule for row in read_ledger(output / "dropped" / "part-00000.parquet")}
+    assert rules == {
+        f"http://{A}/old": "redirect",
+        f"http://{A}/gone": "http_404",
+        f"http://{A}/private/x.html": "robots",
+        f"http://{A}/big": "too_large",
+    }
+    stored = {str(record.headers["WARC-Target-URI"]) for record in responses(output)}
+    paths = ("/", "/one.html", "/deep.html", "/new.html", "/listed.html", "/legacy", "/nofollow.html")
+    assert stored == {f"http://{A}{path}" for path in paths} | {"http://b.test.example/"}
+
+
+def test_what_robots_txt_forbids_is_never_asked_for(crawled: tuple[Counting, Path, object]) -> None:
+    asked = crawled[0].asked
+    assert asked[f"http://{A}/private/x.html"] == 0
+    assert asked[f"http://{A}/hidden.html"] == 0
+    assert asked[f"http://{A}/picture.png"] == 0
+    assert asked[f"http://{A}/robots.txt"] >= 1
+
+
+def test_records_are_as_received_with_right_digests(crawled: tuple[Counting, Path, object]) -> None:
+    for record in responses(crawled[1], decode=False):
+        assert record.verify_block_digest()
+        assert record.verify_payload_digest()
+        assert record.headers["WARC-IP-Address"] == "127.0.0.1"
+    by_url = {
+        str(record.headers["WARC-Target-URI"]): dict(record.http_headers)
+        for record in responses(crawled[1], decode=False)
+    }
+    assert by_url[f"http://{A}/one.html"]["Content-Encoding"] == "gzip"
+    assert by_url[f"http://{A}/listed.html"]["X-Robots-Tag"] == "noai"
+    bodies = {str(record.headers["WARC-Target-URI"]): record.reader.read() for record in responses(crawled[1])}
+    assert "café" in bodies[f"http://{A}/legacy"].decode("latin-1")
+    assert b"<h1>/one.html</h1>" in bodies[f"http://{A}/one.html"]
+
+
+def test_the_snapshot_holds_requests_and_robots_txt_too(crawled: tuple[Counting, Path, object]) -> None:
+    kinds: Counter[str] = Counter()
+    for part in sorted(crawled[1].glob("part-*.warc.gz")):
+        with part.open("rb") as stream:
+            for record in ArchiveIterator(stream, record_types=WarcRecordType.any_type, parse_http=False):
+                kinds[str(record.headers["WARC-Type"])] += 1
+    assert kinds["request"] == kinds["response"] == 8
+    assert kinds["warcinfo"] == 1
+    assert kinds["metadata"] >= 2
+
+
+def responses(output: Path, decode: bool = True) -> Iterator[object]:
+    for part in sorted(output.glob("part-*.warc.gz")):
+        with part.open("rb") as stream:
+            kind = WarcRecordType.response
+            yield from ArchiveIterator(stream, record_types=kind, auto_decode="all" if decode else "none")
+
+
+def test_limits_are_kept_and_said(tmp_path: Path) -> None:
+    links = [f"/{n}.html" for n in range(12)]
+    site = Counting([page(A, "/", *links), *[page(A, link, f"/deep{link}") for link in links]])
+    with serve(site) as port:
+        crawl = crawl_of(port, max_pages=5, max_depth=1)
+        counts = crawl_sites(crawl, state=tmp_path / "state", output=tmp_path / "out")
+    assert counts.out == 5
+    assert counts.dropped == {"max_pages": 8, "max_depth": 4}
+    assert not (tmp_path / "state").exists()
+
+
+def test_private_addresses_are_refused_unless_allowed(tmp_path: Path) -> None:
+    site = Counting([page("127.0.0.1", "/"), page("localhost", "/")])
+    with serve(site) as port:
+        seeds = [f"http://127.0.0.1:{port}/", f"http://localhost:{port}/"]
+        crawl = crawl_of(port, seeds=seeds, places={})
+        with pytest.raises(NetworkError, match="refused_address"):
+            crawl_sites(crawl, state=tmp_path / "state", output=tmp_path / "out")
+        assert not site.asked
+        allowed = replace(crawl, allow_hosts=["localhost"])
+        counts = crawl_sites(allowed, state=tmp_path / "state2", output=tmp_path / "out2")
+    assert counts.out == 1
+    assert counts.dropped == {"refused_address": 1}
+
+
+def _crawl_in_process(crawl: Crawl, state: Path, output: Path) -> None:
+    os.setsid()
+    crawl_sites(crawl, state=state, output=output)
+
+
+def test_a_killed_crawl_goes_on_without_asking_again(tmp_path: Path) -> None:
+    links = [f"/{n}.html" for n in range(60)]
+    site = Counting([page(A, "/", *links), *[page(A, link) for link in links]])
+    with serve(site) as port:
+        crawl = crawl_of(port, delay_seconds=0.05, concurrency_per_host=1)
+        process = multiprocessing.get_context("spawn").Process(
+            target=_crawl_in_process, args=(crawl, tmp_path / "state", tmp_path / "out")
+        )
+        process.start()
+        deadline = time.monotonic() + 60
+        while sum(site.asked.values()) < 15 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.killpg(process.pid or 0, signal.SIGKILL)
+        process.join()
+        # What a crash in the middle of a write leaves behind.
+        for journal in (tmp_path / "state").glob("*-000.jsonl"):
+            with journal.open("a") as stream:
+                stream.write('{"event": "pa')
+            with journal.with_suffix(".warc.gz").open("ab") as stream:
+                stream.write(b"\x1f\x8b\x08half a member")
+        stored = set(read_progress(tmp_path / "state").pages)
+        before = Counter(site.asked)
+        counts = crawl_sites(replace(crawl, delay_seconds=0.0), state=tmp_path / "state", output=tmp_path / "out")
+    assert 5 < len(stored) < 61
+    assert all(site.asked[url] == before[url] for url in stored)
+    assert (counts.in_, counts.out) == (61, 61)
+    assert len(list(responses(tmp_path / "out"))) == 61
+
+
+def test_a_host_whose_robots_txt_fails_is_left_alone(tmp_path: Path) -> None:
+    site = Site([page(A, "/"), page("b.test.example", "/")])
+    site.pages[A, "/robots.txt"] = Page(A, "/robots.txt", "", b"broken", status=503)
+    with serve(site) as port:
+        crawl = crawl_of(port, seeds=[f"http://{A}/", "http://b.test.example/"])
+        counts = crawl_sites(crawl, state=tmp_path / "state", output=tmp_path / "out")
+    assert (counts.out, counts.dropped) == (1, {"robots": 1})
+
+
+def test_a_journal_is_plain_json_lines(tmp_path: Path) -> None:
+    (tmp_path / "00001-000.jsonl").write_text(
+        json.dumps({"event": "taken", "url": "http://a/", "depth": 0}) + "\n" + "{"
+    )
+    assert read_progress(tmp_path).open_urls() == {"http://a/": 0}
