@@ -86,6 +86,7 @@ def crawl_sites(crawl: Crawl, *, state: Path, output: Path) -> Counts:
         session += 1
         first = False
     if not progress.pages:
+        shutil.rmtree(state)  # so that the next try asks again, instead of reading these failures
         reasons = sorted({f"{rule}: {detail}".strip(": ") for rule, detail in progress.outcome.values()})
         raise NetworkError(
             "not one page could be fetched",
