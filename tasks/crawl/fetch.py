@@ -174,6 +174,7 @@ class Pages(scrapy.Spider):
         self.stored = 0
         self.taken = 0
         self.failure: BaseException | None = None
+        self.parent = os.getppid()
 
     @classmethod
     def from_crawler(cls, crawler: Any, *args: Any, **kwargs: Any) -> Any:
@@ -194,6 +195,8 @@ class Pages(scrapy.Spider):
 
     def tell(self) -> None:
         """Write how far this process is, and bring what it wrote to the disk."""
+        if os.getppid() != self.parent:
+            os._exit(1)  # whoever started this process was killed; another run may already go on with this crawl
         progress = {"pages": self.stored, "taken": self.taken}
         path = Path(self.job.folder) / f"{self.job.name}.progress"
         path.with_suffix(".new").write_text(json.dumps(progress))

@@ -28,7 +28,7 @@ from tasks.crawl.warc_writer import SOFTWARE, Writer, warc_date
 
 logger = logging.getLogger(__name__)
 
-UNREACHABLE = {"dns", "timeout", "connection", "refused_address", "not_fetched"}
+PASSING = {"dns", "timeout", "connection", "not_fetched"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +72,9 @@ def crawl_sites(crawl: Crawl, *, state: Path, output: Path) -> Counts:
     state.mkdir(parents=True, exist_ok=True)
     progress = read_progress(state)
     if progress.pages:
+        again = [url for url, (rule, _) in progress.outcome.items() if rule in PASSING or rule.startswith("http_5")]
+        for url in again:
+            del progress.outcome[url]  # what failed when the crawl was killed may have failed because of that
         logger.info("crawl: going on after %d pages that are stored already", len(progress.pages))
     hosts = sorted({urlsplit(url).hostname or "" for url in [*seeds, *sitemaps]})
     allowed = [*hosts, *(domain if domain.startswith("*.") else f"*.{domain}" for domain in crawl.allowed_domains)]

@@ -202,7 +202,8 @@ def test_a_killed_crawl_goes_on_without_asking_again(tmp_path: Path) -> None:
         # What a crash in the middle of a write leaves behind.
         for journal in (tmp_path / "state").glob("*-000.jsonl"):
             with journal.open("a") as stream:
-                stream.write('{"event": "pa')
+                lost = {"event": "done", "url": f"http://{A}/59.html", "rule": "connection", "detail": ""}
+                stream.write(json.dumps(lost) + '\n{"event": "pa')
             with journal.with_suffix(".warc.gz").open("ab") as stream:
                 stream.write(b"\x1f\x8b\x08half a member")
         stored = set(read_progress(tmp_path / "state").pages)
