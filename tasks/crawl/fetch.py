@@ -455,9 +455,10 @@ def crawl_part(job: Job) -> None:
         "LOGSTATS_INTERVAL": 0,
         "LOG_INSTALL_ROOT_HANDLER": False,
     }
+    process = CrawlerProcess(settings)
+    # After CrawlerProcess, which sets the level to DEBUG.
     for name in ("scrapy", "twisted", "protego"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    process = CrawlerProcess(settings)
     crawler = process.create_crawler(Pages)
     process.crawl(crawler, job=job)
     process.start(install_signal_handlers=False)
