@@ -21,7 +21,7 @@ def decode(body: bytes, content_type: str) -> tuple[str, str]:
     guess. NUL bytes and lone surrogates, which neither XML nor Parquet can hold, are left out.
 
     >>> decode("naïve".encode("latin-1"), "text/html; charset=iso-8859-1")
-    ('naïve', 'windows-1252')
+    ('naïve', 'cp1252')
     """
     for mark, name in MARKS:
         if body.startswith(mark):

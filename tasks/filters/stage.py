@@ -29,7 +29,7 @@ class Params(StageParams):
     """Which documents are worth keeping: the rules, their order and their thresholds."""
 
     rules: tuple[dict[str, Any], ...] = ()
-    """The filters in the order they are asked: NAME: {settings}, or use: package.module:Class with with: {arguments}."""
+    """The filters in the order they are asked: NAME: {settings}, or use: package.module:Class and with: {arguments}."""
     max_error_rate: float = Field(0.01, ge=0, le=1)
     """Largest share of documents that a rule may fail on (each becomes a ledger row) before the stage fails."""
 

@@ -1,4 +1,4 @@
-"""C4's rules: lines without a full stop, with "javascript" or about cookies go; pages with too little left go (datatrove's block)."""
+"""C4's rules: lines that end no sentence or speak of cookies go, then pages with too little left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gopher's repetition rules: documents that say the same lines or word sequences again and again (datatrove's block)."""
+"""Gopher's repetition rules: documents that say the same lines or word sequences again and again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ class GopherRepetition(FrozenModel):
     Defaults: Rae et al. 2021 (arXiv:2112.11446), table A1. 0 turns a line or paragraph rule off.
 
     >>> page = dict(doc_id="1", url="", host="", record_id="1", source="x")
-    >>> GopherRepetition()(Document(**page, text="Each of these few words stands here just once, as in any prose."))
+    >>> prose = (
+    ...     "The river rises in the hills and runs to the sea. Along its banks are mills, which ground corn for a "
+    ...     "hundred villages until steam came. Today most stand empty, but two were made into museums."
+    ... )
+    >>> GopherRepetition()(Document(**page, text=prose))
     >>> GopherRepetition()(Document(**page, text="Buy now\\n" * 20)).rule
     'gopher_repetition.dup_line_frac'
     """
