@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 # Enough to be sure, and it bounds the time that a very long text costs.
-CLASSIFIED_CHARACTERS = 20_000
+CLASSIFIED_CHARACTERS = 4_000
 
 
 @cache
