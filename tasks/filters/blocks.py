@@ -74,16 +74,21 @@ class SharedWords(WordTokenizer):  # type: ignore[misc]
 
     def word_tokenize(self, text: str) -> list[str]:
         """Return the words of a text, as spaCy splits them."""
-        words: list[str] = []
-        pieces = self._pieces
-        for piece in text.split():
-            split = pieces.get(piece)
-            if split is None:
-                if len(pieces) >= REMEMBERED:
-                    pieces.clear()
-                split = pieces[piece] = self._theirs.word_tokenize(piece)
-            words.extend(split)
-        return words
+        pieces = text.split()
+        new = {piece for piece in pieces if piece not in self._pieces}
+        if new:
+            if len(self._pieces) + len(new) > REMEMBERED:
+                self._pieces.clear()
+                new = set(pieces)
+            self._learn(new)
+        return [word for piece in pieces for word in self._pieces[piece]]
+
+    def _learn(self, pieces: set[str]) -> None:
+        pipeline = self._theirs.tokenizer
+        # Inside the zone spaCy forgets, at its end, the words it met: its vocabulary would grow without end.
+        with pipeline.memory_zone():
+            for piece in pieces:
+                self._pieces[piece] = [token.text for token in pipeline.tokenizer(piece)]
 
     def sent_tokenize(self, text: str) -> list[str]:
         """Return the sentences of a text."""

@@ -54,7 +54,7 @@ def available() -> tuple[str, ...]:
     return tuple(sorted(module.name for module in pkgutil.iter_modules(rules_package.__path__)))
 
 
-def rule_class(name: str) -> type[FrozenModel]:
+def rule_class(name: str, where: str = SECTION) -> type[FrozenModel]:
     """Return the class of a rule: `gopher_quality.py` holds `GopherQuality`.
 
     Raises:
@@ -63,7 +63,7 @@ def rule_class(name: str) -> type[FrozenModel]:
     if name not in available():
         raise ParamsError(
             f"there is no filter {name!r}",
-            where=SECTION,
+            where=where,
             expected=_nearest(name, available()),
             found=name,
             fix=f"correct the name, or add {rules_package.__name__.replace('.', '/')}/{name}.py",
@@ -109,7 +109,7 @@ def _rule(entry: Mapping[str, JsonValue], where: str) -> tuple[str, FrozenModel]
             found=", ".join(entry) or "nothing",
         )
     ((name, settings),) = entry.items()
-    kind = rule_class(name)
+    kind = rule_class(name, where)
     if not isinstance(settings, dict | None):
         raise ParamsError(
             f"the settings of {name} are no mapping", where=f"{where}.{name}", expected="{}", found=repr(settings)

@@ -1,0 +1,112 @@
+"""Records become documents or ledger rows: odd pages and wrong input."""
+
+import gzip
+from collections.abc import Mapping
+from pathlib import Path
+
+import brotli
+import pytest
+
+from tasks.contracts.document import Document, read_documents, write_documents
+from tasks.contracts.errors import InputError
+from tasks.contracts.ledger import read_ledger
+from tasks.contracts.manifest import Counts, commit_manifest
+from tasks.extract.charset import decode
+from tasks.extract.stage import Params, run
+
+PROSE = "<p>The river rises in the hills and runs to the sea, where it is met with the tide twice every day.</p>" * 4
+PAGE = f"<html><head><title>Rivers</title></head><body><article><h1>Rivers</h1>{PROSE}</article></body></html>".encode()
+
+
+def record(number: int, body: bytes, headers: Mapping[str, str] | None = None, status: str = "200 OK") -> bytes:
+    fields = {"Content-Type": "text/html; charset=utf-8", **(headers or {})}
+    http = f"HTTP/1.1 {status}\r\n" + "".join(f"{k}: {v}\r\n" for k, v in fields.items())
+    block = http.encode() + b"\r\n" + body
+    head = (
+        f"WARC/1.1\r\nWARC-Type: response\r\nWARC-Record-ID: <urn:uuid:{number}>\r\nWARC-Date: 2026-01-02T03:04:05Z\r\n"
+        f"WARC-Target-URI: https://a.example/{number}\r\nContent-Type: application/http; msgtype=response\r\n"
+        f"Content-Length: {len(block)}\r\n\r\n"
+    )
+    return gzip.compress(head.encode() + block + b"\r\n\r\n", mtime=0)
+
+
+@pytest.fixture(autouse=True)
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HEADWATER_STATE", str(tmp_path / "state"))
+    return tmp_path
+
+
+def extracted(workspace: Path, records: list[bytes], **params: float):
+    crawl, output = workspace / "crawl", workspace / "extract"
+    crawl.mkdir()
+    (crawl / "part-00000.warc.gz").write_bytes(b"".join(records))
+    counts = Counts(in_=len(records), out=len(records))
+    commit_manifest(crawl, stage="crawl", unit="records", params={"source": "warc"}, inputs={}, counts=counts)
+    manifest = run(params=Params(**params), inputs={"crawl": crawl}, output=output)
+    documents = list(read_documents(output / "part-00000.parquet"))
+    return manifest, documents, list(read_ledger(output / "dropped" / "part-00000.parquet"))
+
+
+def test_pages_and_reasons(workspace: Path) -> None:
+    noai = PAGE.replace(b"<head>", b'<head><meta name="robots" content="noai">')
+    nested = b"<html><body>" + b"<div>" * 100_000 + PROSE.encode() + b"</body></html>"
+    records = [
+        record(1, PAGE),
+        record(2, brotli.compress(PAGE), {"Content-Encoding": "br"}),
+        record(3, b"%x\r\n%s\r\n0\r\n\r\n" % (len(PAGE), PAGE), {"Transfer-Encoding": "chunked"}),
+        record(4, PAGE.replace(b"river", b"ri\x00ver")),
+        record(5, b"{}", {"Content-Type": "application/json"}),
+        record(6, PAGE, status="404 Not Found"),
+        record(7, b""),
+        record(8, noai),
+        record(9, PAGE, {"X-Robots-Tag": "googlebot: noindex, noai"}),
+        record(10, gzip.compress(b"<p>" + b"x" * 30_000_000), {"Content-Encoding": "gzip"}),
+        record(11, nested),
+        record(12, b"not brotli", {"Content-Encoding": "br"}),
+    ]
+    manifest, documents, rows = extracted(workspace, records)
+    kept = {d.record_id[10:-1]: d for d in documents}
+    assert {"1", "2", "3", "4"} <= set(kept) <= {"1", "2", "3", "4", "11"}
+    assert kept["1"].text == kept["2"].text == kept["3"].text == kept["4"].text
+    assert (kept["1"].title, kept["1"].language, kept["1"].captured_at) == ("Rivers", "en", "2026-01-02T03:04:05Z")
+    assert (kept["1"].warc_path, kept["1"].warc_offset) == ("part-00000.warc.gz", 0)
+    assert kept["2"].warc_offset == len(records[0])
+    rules = {r.record_id[10:-1]: r.rule for r in rows if r.action == "drop"}
+    expected = {"5": "not_html", "6": "http_status", "7": "empty", "8": "opt_out", "9": "opt_out", "10": "too_large"}
+    assert {**expected, "12": "parse_error"}.items() <= rules.items()
+    assert "11" in {r.record_id[10:-1] for r in rows}, "the cut page is marked or dropped, never silent"
+    manifest.counts.check("here")
+
+
+def test_a_crawl_without_a_page_says_what_it_holds(workspace: Path) -> None:
+    with pytest.raises(InputError, match="no HTML page") as caught:
+        extracted(workspace, [record(1, b"{}", {"Content-Type": "application/json"})])
+    assert "not_html: 1" in str(caught.value)
+
+
+def test_text_passes_through_with_its_language(workspace: Path) -> None:
+    text = "The river rises in the hills and runs to the sea."
+    crawl = workspace / "crawl"
+    document = Document(doc_id="1", url="", host="", record_id="1", source="books", text=text)
+    write_documents(crawl / "part-00000.parquet", [document])
+    counts = Counts(in_=1, out=1)
+    commit_manifest(crawl, stage="crawl", unit="documents", params={"source": "text"}, inputs={}, counts=counts)
+    run(params=Params(), inputs={"crawl": crawl}, output=workspace / "extract")
+    (kept,) = read_documents(workspace / "extract" / "part-00000.parquet")
+    assert (kept.doc_id, kept.source, kept.text, kept.language) == ("1", "books", text, "en")
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "expected"),
+    [
+        ("naïve".encode("latin-1"), "text/html; charset=iso-8859-1", "naïve"),
+        ("naïve".encode(), "text/html; charset=ascii-nonsense", "naïve"),
+        (b'<meta charset="koi8-r">' + "река".encode("koi8-r"), "text/html", '<meta charset="koi8-r">река'),
+        (b"\xef\xbb\xbfok", "text/html; charset=latin-1", "ok"),
+        (b"a\x00b", "", "ab"),
+        (b"", "", ""),
+    ],
+)
+def test_bytes_become_text(body: bytes, content_type: str, expected: str) -> None:
+    assert decode(body, content_type)[0] == expected
