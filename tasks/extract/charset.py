@@ -29,7 +29,7 @@ def decode(body: bytes, content_type: str) -> tuple[str, str]:
     declared = [match[1] for match in [_HEADER.search(content_type)] if match]
     declared += [match[1].decode("ascii") for match in [_META.search(body[:META_BYTES])] if match]
     for label in dict.fromkeys([*declared, "utf-8"]):
-        name = map_encoding_to_html5(label, fallback_utf8=False)
+        name = map_encoding_to_html5(label, fallback_utf8=False) or ""
         # A meta element that could be read as ASCII is not UTF-16, whatever it says (same section).
         if not name or name.startswith("utf-16"):
             continue

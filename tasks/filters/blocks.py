@@ -63,7 +63,7 @@ def shared_words(language: str) -> Any:
     return language
 
 
-class SharedWords(WordTokenizer):  # type: ignore[misc]
+class SharedWords(WordTokenizer):
     """datatrove's spaCy splitter for a language that splits at spaces first: the same words, each piece split once."""
 
     def __init__(self, theirs: Any) -> None:
