@@ -17,6 +17,12 @@ def test_units_are_separated_by_single_spaces_and_hold_no_digit_but_0(line: str)
     assert not {"<s>", "</s>", "<unk>"} & set(found.split()), "lmplz refuses its own symbols in a text"
 
 
+@given(line=st.text(alphabet=st.characters(max_codepoint=127), max_size=80))
+@settings(max_examples=50)
+def test_a_line_is_normalised_alike_beside_non_ascii_text(line: str) -> None:
+    assert normalise(f"{line} é").split() == [*normalise(line).split(), "e"]
+
+
 def test_case_accents_digits_and_typography_do_not_matter() -> None:
     assert normalise("Déjà “vu” – 1999") == normalise('deja "vu" - 2024')
     assert normalise("<s> and <unk>") == "< s > and < unk >"
