@@ -51,7 +51,7 @@ def benchmark_texts(path: Path) -> Iterator[ItemText]:
         InputError: the file is missing, a line is not a JSON object, or it holds no text at all.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             "a benchmark file cannot be read, so its items would not be protected",
@@ -87,8 +87,9 @@ def task_texts(names: Sequence[str], local: Path) -> Iterator[ItemText]:
     for name in names:
         path = local / f"{name}.jsonl"
         if path.is_file():
-            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-                yield from _item_texts(name, f"line {number}", _parse(path, number, line))
+            for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+                if line.strip():
+                    yield from _item_texts(name, f"line {number}", _parse(path, number, line))
         else:
             remote.append(name)
     if remote:

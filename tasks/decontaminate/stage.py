@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Literal
@@ -28,7 +29,7 @@ from tasks.contracts.manifest import Counts, Manifest, commit_manifest
 from tasks.contracts.workspace import state_folder
 from tasks.decontaminate.index import Index, IndexSettings, read_index, split_words, write_index
 from tasks.decontaminate.items import ItemText, benchmark_texts, task_texts
-from tasks.decontaminate.removal import RemovalSettings, inspect
+from tasks.decontaminate.removal import Finding, RemovalSettings, inspect
 from tasks.engine.shards import ShardWork, keep_or_drop, map_shards, work_for
 
 logger = logging.getLogger(__name__)
@@ -185,31 +186,22 @@ def _clean_shard(work: ShardWork, folder: Path, *, index: Path, common: Path, se
             if finding is None:
                 yield document
                 continue
-            for number, leak in enumerate(finding.leaks):
-                yield _row(document, number, leak.grams, leak.describe(), finding.removed, finding.text, settings)
+            yield from _rows(document, finding)
             if finding.text is not None:
                 yield document.with_text(finding.text)
 
     return keep_or_drop(work, folder, decide)
 
 
-def _row(
-    document: Document,
-    number: int,
-    grams: int,
-    detail: str,
-    removed: float,
-    text: str | None,
-    settings: RemovalSettings,
-) -> LedgerRow:
-    """Return one ledger row for one leak: of a dropped document the first drops it, the others are notes."""
-    if text is not None:
-        return ledger_row(STAGE, document, Edit(rule=RULE, text=text, score=grams, detail=detail))
-    row = ledger_row(STAGE, document, Drop(rule=RULE, score=grams, detail=detail))
-    return row if number == 0 else LedgerRow(
-        stage=STAGE, action="note", rule=RULE, doc_id=document.doc_id, url=document.url,
-        record_id=document.record_id, score=grams, detail=detail,
-    )  # fmt: skip
+def _rows(document: Document, finding: Finding) -> Iterator[LedgerRow]:
+    """Yield one ledger row for each leak: of a dropped document the first drops it, the others are notes."""
+    for number, leak in enumerate(finding.leaks):
+        detail = leak.describe()
+        if finding.text is not None:
+            yield ledger_row(STAGE, document, Edit(rule=RULE, text=finding.text, score=leak.grams, detail=detail))
+        else:
+            row = ledger_row(STAGE, document, Drop(rule=RULE, score=leak.grams, detail=detail))
+            yield row if number == 0 else replace(row, action="note")
 
 
 @lru_cache(maxsize=1)

@@ -156,7 +156,7 @@ def _document_cuts(document: Document, settings: ContinuationSettings, seed: int
         for i in range(settings.min_context_words, len(spans) - length + 1)
         if _in_one_line(gaps[i - 1 : i + length - 1])
         and text[spans[i - 1][1] - 1] not in _SENTENCE_END
-        and len(_HAS_LETTER.findall(text, spans[i][0], spans[i + length - 1][1])) >= 2 * length
+        and len(_HAS_LETTER.findall(text, spans[i][0], spans[i + length - 1][1])) >= length
     ]
     chosen: list[_Cut] = []
     for i in sorted(possible, key=lambda i: _rank(seed, document.doc_id, str(i))):

@@ -64,6 +64,7 @@ metadata:
 
 def write_task(folder: Path, name: str, items: Sequence[Mapping[str, Any]]) -> None:
     """Write one task's YAML and its items, one JSON object a line."""
-    lines = [json.dumps(item, ensure_ascii=False, sort_keys=True) for item in items]
-    write_bytes(folder / f"{name}.jsonl", ("\n".join(lines) + "\n").encode(errors="surrogatepass"))
+    # ASCII only: a U+2028 inside a text would end the line for readers that split as str.splitlines does.
+    lines = [json.dumps(item, sort_keys=True) + "\n" for item in items]
+    write_bytes(folder / f"{name}.jsonl", "".join(lines).encode())
     write_bytes(folder / f"{name}.yaml", _TASKS[name].encode())

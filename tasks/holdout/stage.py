@@ -11,6 +11,7 @@ import hashlib
 import logging
 import shutil
 import tempfile
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
@@ -24,7 +25,6 @@ from tasks.contracts.document import Document, read_documents, read_rows, write_
 from tasks.contracts.errors import CorpusTooSmallError
 from tasks.contracts.ledger import LedgerRow, ledger_row
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest
-from tasks.contracts.words import words
 from tasks.contracts.workspace import state_folder
 from tasks.engine.shards import ShardWork, keep_or_drop, map_shards, work_for
 from tasks.holdout.items import ContinuationSettings, continuation_items, text_items
@@ -111,11 +111,10 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
 
 
 def rank(text: str, seed: int) -> int:
-    """Return a 64-bit hash of the normalised text: uniform over texts, equal for texts of equal words."""
-    digest = hashlib.blake2b(
-        "\n".join([str(seed), *words(text)]).encode(errors="surrogatepass"), digest_size=8, person=b"holdout"
-    )
-    return int.from_bytes(digest.digest(), "big")
+    """Return a 64-bit hash of a text's content: equal whatever its case, Unicode form or white space."""
+    normal = " ".join(unicodedata.normalize("NFKC", text).lower().split())
+    digest = hashlib.blake2b(f"{seed}\n{normal}".encode(), digest_size=8, person=b"holdout").digest()
+    return int.from_bytes(digest, "big")
 
 
 def _last_rank(work: list[ShardWork], params: Params) -> int:

@@ -95,5 +95,5 @@ def test_an_empty_mixture_is_an_error():
     "groups", [[{"name": "a"}, {"name": "a"}], [{"name": "rest", "hosts": ["x"]}], [{"name": "a", "wieght": 1}]]
 )
 def test_groups_that_cannot_be_meant_are_refused(groups):
-    with pytest.raises(ValueError, match="same name|no conditions|wieght"):
+    with pytest.raises(ValueError, match=r"same name|no conditions|wieght"):
         Params(groups=groups)

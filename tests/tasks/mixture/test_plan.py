@@ -67,7 +67,7 @@ def test_no_group_gets_more_than_its_limit_nor_the_whole_more_than_asked(rows, t
     plan = plan_mixture(groups, available, total)
     wanted = sum(available) if total is None else total
     assert sum(plan.bytes) <= wanted * (1 + 1e-9) + 1e-6
-    for group, size, epochs in zip(groups, available, plan.epochs, strict=True):
+    for group, epochs in zip(groups, plan.epochs, strict=True):
         assert 0 <= epochs <= group.max_epochs * (1 + 1e-9)
         assert group.weight > 0 or epochs == 0
     full = sum(size * g.max_epochs for g, size in zip(groups, available, strict=True) if g.weight > 0)
