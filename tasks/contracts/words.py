@@ -32,11 +32,16 @@ def words(text: str) -> list[str]:
     >>> words("東京は cat")
     ['東', '京', 'は', 'cat']
     """
-    return [word for chunk in _CHUNK.findall(text) for word in normalise_chunk(chunk)]
+    return [word for chunk in chunks(text) for word in normalise_chunk(chunk)]
+
+
+def chunks(text: str) -> list[str]:
+    """Return what stands between white space, and each character of a script without spaces by itself."""
+    return _CHUNK.findall(text)
 
 
 def chunk_spans(text: str) -> Iterator[tuple[str, int, int]]:
-    """Yield the chunks (between white space, or single characters) that words are made from, with start and end.
+    """Yield the chunks of `text`, each with its start and end.
 
     `words(text)` is `normalise_chunk` of each chunk, one after the other.
 

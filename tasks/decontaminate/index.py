@@ -20,21 +20,30 @@ import xxhash
 from numpy.typing import NDArray
 
 from tasks.contracts.base import FrozenModel
-from tasks.contracts.document import write_rows
-from tasks.contracts.words import chunk_spans, normalise_chunk
+from tasks.contracts.document import read_rows, write_rows
+from tasks.contracts.files import atomic_path
+from tasks.contracts.words import chunk_spans, chunks, normalise_chunk
 from tasks.decontaminate.items import ItemText
 
 Hashes = NDArray[np.uint64]
 
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd: 2**64 over the golden ratio, as in Fibonacci hashing
 
+TEXTS_NAME, GRAMS_NAME = "texts.parquet", "grams.parquet"
+
 _TEXTS_SCHEMA = pa.schema(
     [
         pa.field("task", pa.string(), nullable=False),
         pa.field("item", pa.string(), nullable=False),
         pa.field("field", pa.string(), nullable=False),
-        pa.field("grams", pa.list_(pa.uint64()), nullable=False),
+        pa.field("grams", pa.int32(), nullable=False),
+    ]
+)
+_GRAMS_SCHEMA = pa.schema(
+    [
         pa.field("words", pa.int32(), nullable=False),
+        pa.field("gram", pa.uint64(), nullable=False),
+        pa.field("text", pa.int32(), nullable=False),
     ]
 )
 
@@ -78,28 +87,34 @@ class Protected:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """N-gram hashes by length in words, each sorted, and which texts hold each."""
+    """N-gram hashes by length in words, each sorted, beside the number of the text that holds it."""
 
-    by_length: dict[int, Hashes]
-    texts_of: dict[int, tuple[int, ...]]
+    by_length: dict[int, tuple[Hashes, NDArray[np.int32]]]
     texts: tuple[Protected, ...]
 
-    def search(self, words: Words) -> list[Hit]:
+    def search(self, words: Hashes) -> list[Hit]:
         """Return every place where a protected n-gram stands, in order of length and place."""
         hits: list[Hit] = []
-        for length, known in sorted(self.by_length.items()):
-            grams = ngram_hashes(words.hashes, length)
-            if not len(grams) or not len(known):
-                continue
-            places = np.minimum(np.searchsorted(known, grams), len(known) - 1)
-            for first in np.flatnonzero(known[places] == grams).tolist():
-                gram = int(grams[first])
-                hits.append(Hit(gram=gram, first=first, length=length, texts=self.texts_of[gram]))
+        for length, (known, numbers) in self.by_length.items():
+            grams = ngram_hashes(words, length)
+            left = np.minimum(np.searchsorted(known, grams), len(known) - 1)
+            for first in np.flatnonzero(known[left] == grams).tolist():
+                end = int(np.searchsorted(known, grams[first], side="right"))
+                texts = tuple(numbers[int(left[first]) : end].tolist())
+                hits.append(Hit(gram=int(grams[first]), first=first, length=length, texts=texts))
         return hits
 
 
+def hash_words(text: str) -> Hashes:
+    """Return the hash of each word of a text."""
+    hashes: list[int] = []
+    for chunk in chunks(text):
+        hashes += _chunk_hashes(chunk)
+    return np.array(hashes, np.uint64)
+
+
 def split_words(text: str) -> Words:
-    """Hash a document's words."""
+    """Hash a document's words, and say where they stand."""
     hashes: list[int] = []
     starts: list[int] = []
     ends: list[int] = []
@@ -130,35 +145,43 @@ def _chunk_hashes(chunk: str) -> tuple[int, ...]:
     return tuple(xxhash.xxh3_64_intdigest(word.encode(errors="surrogatepass")) for word in normalise_chunk(chunk))
 
 
-def write_index(path: Path, texts: Iterable[ItemText], settings: IndexSettings) -> int:
-    """Write the n-grams of `texts` to one Parquet file, equal texts of one item once; return how many texts."""
-    rows: dict[tuple[str, str, tuple[int, ...]], dict[str, object]] = {}
+def write_index(folder: Path, texts: Iterable[ItemText], settings: IndexSettings) -> int:
+    """Write the n-grams of `texts` into two files, equal texts of one item once; return how many texts."""
+    rows: dict[tuple[str, str, bytes], dict[str, object]] = {}
+    parts: list[tuple[int, Hashes]] = []
     for one in texts:
-        words = split_words(one.text).hashes
+        words = hash_words(one.text)
         length = min(len(words), settings.ngram)
         if length < settings.ngram and (
             length < settings.min_words or len("".join(one.text.split())) < settings.min_characters
         ):
             continue
-        grams = tuple(np.unique(ngram_hashes(words, length)).tolist())
-        row = {"task": one.task, "item": one.item, "field": one.field, "grams": list(grams), "words": length}
-        rows.setdefault((one.task, one.item, grams), row)
-    return write_rows(path, rows.values(), _TEXTS_SCHEMA)
+        grams = np.unique(ngram_hashes(words, length))
+        key = (one.task, one.item, grams.tobytes())
+        if key not in rows:
+            rows[key] = {"task": one.task, "item": one.item, "field": one.field, "grams": len(grams)}
+            parts.append((length, grams))
+    write_rows(folder / TEXTS_NAME, rows.values(), _TEXTS_SCHEMA)
+    lengths = np.array([length for length, grams in parts for _ in range(len(grams))], np.int32)
+    numbers = np.array([number for number, (_, grams) in enumerate(parts) for _ in range(len(grams))], np.int32)
+    hashes = np.concatenate([grams for _, grams in parts]) if parts else np.empty(0, np.uint64)
+    order = np.lexsort((numbers, hashes, lengths))
+    table = pa.table([lengths[order], hashes[order], numbers[order]], schema=_GRAMS_SCHEMA)
+    with atomic_path(folder / GRAMS_NAME) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+    return len(rows)
 
 
-def read_index(path: Path) -> Index:
+def read_index(folder: Path) -> Index:
     """Read what `write_index` wrote."""
-    table = pq.read_table(path, schema=_TEXTS_SCHEMA).to_pylist()
-    texts_of: dict[int, list[int]] = {}
-    lengths: dict[int, set[int]] = {}
-    for number, row in enumerate(table):
-        for gram in row["grams"]:
-            texts_of.setdefault(gram, []).append(number)
-        lengths.setdefault(row["words"], set()).update(row["grams"])
+    table = pq.read_table(folder / GRAMS_NAME, schema=_GRAMS_SCHEMA)
+    lengths, hashes, numbers = (table[name].to_numpy() for name in ("words", "gram", "text"))
+    rows = read_rows(folder / TEXTS_NAME, _TEXTS_SCHEMA)
     return Index(
-        by_length={length: np.array(sorted(grams), np.uint64) for length, grams in lengths.items()},
-        texts_of={gram: tuple(numbers) for gram, numbers in texts_of.items()},
-        texts=tuple(Protected(row["task"], row["item"], row["field"], len(row["grams"])) for row in table),
+        by_length={
+            int(length): (hashes[lengths == length], numbers[lengths == length]) for length in np.unique(lengths)
+        },
+        texts=tuple(Protected(row["task"], row["item"], row["field"], row["grams"]) for row in rows),
     )
 
 

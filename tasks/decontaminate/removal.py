@@ -65,7 +65,7 @@ def inspect(document: Document, index: Index, common: frozenset[int], settings: 
         common: hashes of the n-grams that stand in many documents.
     """
     words = split_words(document.text)
-    hits = index.search(words)
+    hits = index.search(words.hashes)
     if not hits:
         return None
     found: dict[int, list[Hit]] = {}

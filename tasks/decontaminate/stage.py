@@ -23,11 +23,11 @@ from pydantic import Field, JsonValue
 from tasks.contracts.base import Drop, Edit, StageParams, borrowed_from, not_identity
 from tasks.contracts.document import Document, read_documents, read_rows, write_rows
 from tasks.contracts.errors import ParamsError
-from tasks.contracts.files import sha256_file, write_json
+from tasks.contracts.files import sha256_file, sha256_json, write_json
 from tasks.contracts.ledger import LedgerRow, ledger_row
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest
 from tasks.contracts.workspace import state_folder
-from tasks.decontaminate.index import Index, IndexSettings, read_index, split_words, write_index
+from tasks.decontaminate.index import GRAMS_NAME, TEXTS_NAME, Index, IndexSettings, hash_words, read_index, write_index
 from tasks.decontaminate.items import ItemText, benchmark_texts, task_texts
 from tasks.decontaminate.removal import Finding, RemovalSettings, inspect
 from tasks.engine.shards import ShardWork, keep_or_drop, map_shards, work_for
@@ -39,7 +39,8 @@ RULE = "benchmark_overlap"
 CODE = ("tasks.decontaminate",)
 LIBRARIES = ("xxhash", "numpy")
 
-_SEEN_SCHEMA = pa.schema(
+_HITS_SCHEMA = pa.schema([pa.field("row", pa.int64(), nullable=False), pa.field("gram", pa.uint64(), nullable=False)])
+_COMMON_SCHEMA = pa.schema(
     [pa.field("gram", pa.uint64(), nullable=False), pa.field("documents", pa.int64(), nullable=False)]
 )
 
@@ -81,11 +82,14 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     state_folder().mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix="decontaminate-", dir=state_folder()))
     try:
-        index, files = scratch / "index.parquet", _benchmark_hashes(params.benchmarks)
+        files = _benchmark_hashes(params.benchmarks)
+        index = scratch / "index"
         number = write_index(index, _protected(params, source), _index_settings(params))
+        shared = {"texts": index / TEXTS_NAME, "grams": index / GRAMS_NAME}
         logger.info("decontaminate: %d protected texts", number)
+        found = _find(work, index, shared, scratch / "hits")
         common = scratch / "common.parquet"
-        _write_common(common, work, index, params.common_in_documents, scratch / "seen")
+        _write_common(common, found, params.common_in_documents)
         settings = RemovalSettings(
             remove=params.remove,
             common_coverage=params.common_coverage,
@@ -94,15 +98,15 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
         )
         cleaned = map_shards(
             partial(_clean_shard, index=index, common=common, settings=settings),
-            work,
+            found,
             stage=STAGE,
             output=output,
             params=settings.model_dump(mode="json"),
             code=CODE,
             libraries=LIBRARIES,
-            shared={"index": index, "common": common},
+            shared={**shared, "common": common},
         )
-        index_hash = sha256_file(index)
+        index_hash = _index_hash(index)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     protected: dict[str, JsonValue] = {"benchmarks": files, "index_sha256": index_hash, "protected_texts": number}
@@ -142,47 +146,57 @@ def _protected(params: Params, holdout: Path) -> Iterator[ItemText]:
         yield from benchmark_texts(Path(path))
 
 
-def _write_common(target: Path, work: Sequence[ShardWork], index: Path, limit: int, scratch: Path) -> None:
-    """Write the n-grams that stand in more than `limit` documents of the corpus."""
-    map_shards(
-        partial(_count_shard, index=index),
+def _find(work: Sequence[ShardWork], index: Path, shared: Mapping[str, Path], scratch: Path) -> list[ShardWork]:
+    """Search every document, and return the work of the second pass: each shard with what was found in it."""
+    hits = map_shards(
+        partial(_find_in_shard, index=index),
         work,
-        stage=f"{STAGE}: counts",
+        stage=f"{STAGE}: search",
         output=scratch,
         params={},
         code=CODE,
         libraries=LIBRARIES,
-        shared={"index": index},
+        shared=shared,
     )
-    seen: Counter[int] = Counter()
-    for item in work:
-        seen.update(
-            {row["gram"]: row["documents"] for row in read_rows(scratch / f"{item.name}.parquet", _SEEN_SCHEMA)}
+    hashes = {shard.name: shard.sha256 for shard in hits.files}
+    return [
+        ShardWork(
+            name=item.name,
+            inputs=(*item.inputs, scratch / f"{item.name}.parquet"),
+            input_hashes=(*item.input_hashes, hashes[f"{item.name}.parquet"]),
         )
-    rows = [{"gram": gram, "documents": count} for gram, count in sorted(seen.items()) if count > limit]
-    logger.info("decontaminate: %d of %d n-grams found are common phrases", len(rows), len(seen))
-    write_rows(target, rows, _SEEN_SCHEMA)
+        for item in work
+    ]
 
 
-def _count_shard(work: ShardWork, folder: Path, *, index: Path) -> Counts:
-    known = _index(index, sha256_file(index))
-    seen: Counter[int] = Counter()
+def _find_in_shard(work: ShardWork, folder: Path, *, index: Path) -> Counts:
+    known = _index(index, _index_hash(index))
+    rows: list[dict[str, int]] = []
     count = 0
     for document in read_documents(work.inputs[0]):
-        seen.update({hit.gram for hit in known.search(split_words(document.text))})
+        grams = {hit.gram for hit in known.search(hash_words(document.text))}
+        rows += [{"row": count, "gram": gram} for gram in sorted(grams)]
         count += 1
-    rows = [{"gram": gram, "documents": documents} for gram, documents in sorted(seen.items())]
-    write_rows(folder / f"{work.name}.parquet", rows, _SEEN_SCHEMA)
+    write_rows(folder / f"{work.name}.parquet", rows, _HITS_SCHEMA)
     return Counts(in_=count, out=count)
 
 
+def _write_common(target: Path, found: Sequence[ShardWork], limit: int) -> None:
+    """Write the n-grams that stand in more than `limit` documents of the corpus."""
+    documents = Counter(row["gram"] for item in found for row in read_rows(item.inputs[1], _HITS_SCHEMA))
+    rows = [{"gram": gram, "documents": count} for gram, count in sorted(documents.items()) if count > limit]
+    logger.info("decontaminate: %d of %d n-grams found are common phrases", len(rows), len(documents))
+    write_rows(target, rows, _COMMON_SCHEMA)
+
+
 def _clean_shard(work: ShardWork, folder: Path, *, index: Path, common: Path, settings: RemovalSettings) -> Counts:
-    known = _index(index, sha256_file(index))
-    phrases = frozenset(row["gram"] for row in read_rows(common, _SEEN_SCHEMA))
+    known = _index(index, _index_hash(index))
+    phrases = frozenset(row["gram"] for row in read_rows(common, _COMMON_SCHEMA))
+    suspects = {row["row"] for row in read_rows(work.inputs[1], _HITS_SCHEMA)}
 
     def decide(documents: Iterable[Document]) -> Iterator[Document | LedgerRow]:
-        for document in documents:
-            finding = inspect(document, known, phrases, settings)
+        for number, document in enumerate(documents):
+            finding = inspect(document, known, phrases, settings) if number in suspects else None
             if finding is None:
                 yield document
                 continue
@@ -206,5 +220,9 @@ def _rows(document: Document, finding: Finding) -> Iterator[LedgerRow]:
 
 @lru_cache(maxsize=1)
 def _index(path: Path, _content: str) -> Index:
-    """Read the index once a process, whatever its path."""
+    """Read the index once a process; a cached one is used for the same content only."""
     return read_index(path)
+
+
+def _index_hash(folder: Path) -> str:
+    return sha256_json([sha256_file(folder / TEXTS_NAME), sha256_file(folder / GRAMS_NAME)])
