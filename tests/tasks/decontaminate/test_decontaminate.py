@@ -1,0 +1,203 @@
+"""decontaminate: planted leaks are found whatever their form, clean text stays, the ledger names the item."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tasks.contracts.document import read_documents
+from tasks.contracts.errors import InputError, NetworkError, ParamsError
+from tasks.contracts.ledger import LedgerRow, read_ledger
+from tasks.contracts.manifest import Manifest, text_shards
+from tasks.decontaminate.stage import Params, run
+from tests.corpus import document, prose, write_stage
+
+QUESTION = (
+    "A farmer keeps fourteen brown hens and sells every egg that isn't eaten at the Saturday market, "
+    "so how many baskets does she need for a month of eggs?"
+)
+SHORT = "Which planet in our system has the tallest mountain?"
+CHINESE = "下列哪一项最能说明为什么光合作用是大多数食物网的基础请选择"
+
+
+@pytest.fixture(autouse=True)
+def _workspace(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HEADWATER_STATE", str(tmp_path / "state"))
+    items = [
+        {"id": "q1", "question": QUESTION, "choices": ["four", "five"], "answer": "five"},
+        {"question": SHORT, "choices": {"text": ["Mars", "Venus"], "label": ["A", "B"]}},
+        {"question": "Is it yes?", "answer": "yes"},
+        {"question": CHINESE},
+    ]
+    Path("bench.jsonl").write_text("".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items))
+
+
+def decontaminate(*texts: str, output: str = "out", **params: object) -> tuple[Manifest, list[str], list[LedgerRow]]:
+    write_stage(Path("in"), [[document(text, name=f"page-{i}") for i, text in enumerate(texts)]])
+    manifest = run(
+        params=Params(**{"benchmarks": ("bench.jsonl",), **params}), inputs={"holdout": Path("in")}, output=Path(output)
+    )
+    kept = [d.text for shard in text_shards(Path(output)) for d in read_documents(Path(output) / shard.name)]
+    return manifest, kept, list(read_ledger(Path(output) / "dropped/part-00000.parquet"))
+
+
+@pytest.mark.parametrize(
+    "leak",
+    [
+        QUESTION,
+        QUESTION.upper(),
+        QUESTION.replace("isn't", "isn’t").replace(",", " -").rstrip("?"),
+        "\n   ".join(QUESTION.split()),
+        f"<b>“{QUESTION}”</b>",
+        " ".join(QUESTION.split()[3:20]),
+    ],
+    ids=["verbatim", "case", "punctuation", "broken over lines", "quoted", "a part"],
+)
+def test_a_planted_leak_is_removed_and_named(leak):
+    text = f"{prose(1)}\n{leak}\n{prose(2)}"
+    manifest, kept, rows = decontaminate(text, prose(3))
+    assert kept[1] == prose(3)
+    assert "fourteen" not in kept[0].lower()
+    assert prose(1).splitlines()[0] in kept[0]
+    (row,) = rows
+    assert (row.action, row.rule) == ("edit", "benchmark_overlap")
+    assert row.detail.startswith("bench.jsonl, q1, question: ")
+    assert "hens" in row.detail.lower()
+    assert row.score >= 5
+    assert manifest.counts.out == 2
+
+
+def test_a_short_item_is_found_as_a_whole_only():
+    _, kept, rows = decontaminate(
+        f"{prose(1)}\nQuiz: which planet in our system has the TALLEST mountain\nend",
+        f"{prose(2)}\nwhich planet in our system",
+    )
+    assert [row.detail.split(",")[1] for row in rows] == [" line 2"]
+    assert "TALLEST" not in kept[0]
+    assert kept[1].endswith("which planet in our system")
+
+
+def test_a_word_such_as_yes_matches_nothing():
+    texts = [f"{prose(i)} Is it yes? yes four five Mars" for i in range(3)]
+    _, kept, rows = decontaminate(*texts)
+    assert (kept, rows) == (texts, [])
+
+
+def test_a_language_without_spaces_is_protected():
+    _, kept, rows = decontaminate(f"{prose(1)}\n前文。{CHINESE[:20]}。后文\nend of it")
+    assert len(rows) == 1
+    assert CHINESE[:13] not in kept[0]
+
+
+def test_clean_documents_stay_as_they_are():
+    texts = [prose(i) for i in range(20)]
+    manifest, kept, rows = decontaminate(*texts)
+    assert (kept, rows, manifest.counts.dropped) == (texts, [], {})
+
+
+def test_a_page_that_is_mostly_leak_is_dropped_with_one_drop_row():
+    manifest, kept, rows = decontaminate(f"{QUESTION}\n{SHORT}\n{prose(1, sentences=2)}", prose(2))
+    assert kept == [prose(2)]
+    assert [row.action for row in rows] == ["drop", "note"]
+    assert manifest.counts.dropped == {"benchmark_overlap": 1}
+
+
+def test_what_is_removed_is_a_param():
+    text = f"{prose(1)}\nbefore it {QUESTION} after it\n{prose(2)}"
+    _, paragraph, _ = decontaminate(text, output="p")
+    _, span, _ = decontaminate(text, output="s", remove="span")
+    manifest, whole, _ = decontaminate(text, output="d", remove="document")
+    assert paragraph == [f"{prose(1)}\n{prose(2)}"]
+    assert "before it" in span[0]
+    assert "after it" in span[0]
+    assert "hens" not in span[0]
+    assert (whole, manifest.counts.dropped) == ([], {"benchmark_overlap": 1})
+
+
+def test_a_common_phrase_alone_is_no_leak_but_a_mirrored_leak_is():
+    part = " ".join(QUESTION.split()[:14])
+    phrase = [f"{prose(i)}\n{part}" for i in range(12)]
+    _, kept, rows = decontaminate(*phrase, common_in_documents=5)
+    assert (kept, rows) == (phrase, [])
+    mirrored = [f"{prose(i)}\n{QUESTION}" for i in range(12)]
+    _, kept, rows = decontaminate(*phrase, *mirrored, output="out2", common_in_documents=5)
+    assert kept[:12] == phrase
+    assert len(rows) == 12
+    assert not any("baskets" in text for text in kept)
+
+
+def test_the_tasks_that_are_scored_are_protected():
+    Path("in/tasks").mkdir(parents=True)
+    item = {"item_id": "abc-text", "doc_id": "abc", "url": "u", "text": prose(77)}
+    Path("in/tasks/heldout.jsonl").write_text(json.dumps(item) + "\n")
+    _, kept, rows = decontaminate(f"{prose(1)}\n{prose(77).splitlines()[1]}", benchmarks=(), tasks=("heldout",))
+    assert kept == [prose(1)]
+    assert rows[0].detail.startswith("heldout, abc-text, text: ")
+
+
+def test_a_changed_benchmark_is_never_served_from_the_shard_cache():
+    text = f"{prose(1)}\n{QUESTION}"
+    Path("old.jsonl").write_text('{"question": "nothing of interest stands in this file, not a word of it, none"}\n')
+    first, kept, _ = decontaminate(text, benchmarks=("old.jsonl",))
+    assert kept == [text]
+    Path("old.jsonl").write_text(Path("bench.jsonl").read_text())
+    second, kept, _ = decontaminate(text, benchmarks=("old.jsonl",), output="out2")
+    assert kept == [prose(1)]
+    assert first.params["benchmarks"] != second.params["benchmarks"]
+
+
+def test_where_a_benchmark_lies_does_not_matter(tmp_path):
+    text = f"{prose(1)}\n{QUESTION}"
+    first, _, _ = decontaminate(text)
+    (tmp_path / "elsewhere").mkdir()
+    Path("bench.jsonl").rename("elsewhere/bench.jsonl")
+    second, _, _ = decontaminate(text, output="out2", benchmarks=("elsewhere/bench.jsonl",))
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(None, "cannot be read"), ("", "holds no text"), ("{", "is not JSON"), ("[1]\n", "not an object")],
+)
+def test_a_benchmark_that_cannot_be_protected_is_an_error(content, says):
+    if content is not None:
+        Path("bad.jsonl").write_text(content)
+    with pytest.raises(InputError, match=says):
+        decontaminate(prose(1), benchmarks=("bad.jsonl",))
+
+
+def test_a_line_separator_inside_an_item_does_not_end_it():
+    Path("odd.jsonl").write_text(json.dumps({"question": f"{QUESTION}\u2028more"}, ensure_ascii=False) + "\n")
+    _, kept, _ = decontaminate(f"{prose(1)}\n{QUESTION}", benchmarks=("odd.jsonl",))
+    assert kept == [prose(1)]
+
+
+def test_unnamed_fields_are_read_where_no_field_has_a_known_name():
+    Path("odd.jsonl").write_text(json.dumps({"body": QUESTION, "n": 3}) + "\n")
+    _, kept, _ = decontaminate(f"{prose(1)}\n{QUESTION}", benchmarks=("odd.jsonl",))
+    assert kept == [prose(1)]
+
+
+class _OfflineManager:
+    """lm-eval's task manager without a hub (the real one takes many seconds to read its thousands of YAML files)."""
+
+    all_tasks = ("hellaswag",)
+
+    def load(self, names):
+        raise ConnectionError("no route to the hub")
+
+
+def test_a_hub_task_that_cannot_be_read_or_does_not_exist_is_an_error(monkeypatch):
+    monkeypatch.setattr("lm_eval.tasks.TaskManager", _OfflineManager)
+    with pytest.raises(NetworkError, match="cannot be protected"):
+        decontaminate(prose(1), tasks=("hellaswag",))
+    with pytest.raises(ParamsError, match="no such evaluation task"):
+        decontaminate(prose(1), tasks=("hellaswig",))
+
+
+def test_two_benchmarks_of_one_name_are_refused():
+    with pytest.raises(ParamsError, match="same name"):
+        decontaminate(prose(1), benchmarks=("a/bench.jsonl", "b/bench.jsonl"))
