@@ -41,7 +41,7 @@ class Params(StageParams):
     """Ids, special tokens included. A power of two, or a multiple of 128, suits matrix hardware."""
     max_bytes: int = Field(100_000_000, ge=1)
     """UTF-8 bytes of text to learn from, about; a larger mixture is sampled."""
-    metric_bytes: int = Field(4_000_000, ge=1)
+    metric_bytes: int = Field(1_000_000, ge=1)
     """UTF-8 bytes of that sample on which bytes per token and fertility are measured, about."""
     seed: int = 0
     """Seed of the samples."""
