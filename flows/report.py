@@ -123,6 +123,7 @@ def build_report(workspace: Path) -> Path:
         "number": _number,
         "size": _size,
         "percent": _percent,
+        "unit": _unit,
         "figure": _figure,
         "compact": _compact,
     }
@@ -281,6 +282,10 @@ def _compact(value: float) -> str:
     return _number(value)
 
 
+def _unit(name: str) -> str:
+    return "URLs" if name == "urls" else name.capitalize()
+
+
 def _size(value: float) -> str:
     for factor, unit in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
         if value >= factor:
@@ -289,6 +294,8 @@ def _size(value: float) -> str:
 
 
 def _percent(value: float) -> str:
+    if 0 < value < 0.001:
+        return "< 0.1%"
     return f"{value:.1%}" if 0 < value < 0.1 or 0.9 < value < 1 else f"{value:.0%}"
 
 

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
@@ -60,7 +61,7 @@ class StageRun:
     Args:
         run: the pipeline run's name; its parent run is found by it, or made.
         inputs: input name → finished stage folder.
-        started_at: RFC 3339, where the run began earlier than now.
+        record: what happened, where the run is over and MLflow is made again from its record.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class StageRun:
         params: Mapping[str, Any],
         inputs: Mapping[str, Path],
         experiment: str = EXPERIMENT,
-        started_at: str | None = None,
+        record: records.RunRecord | None = None,
     ) -> None:
         self.client = client
         self.stage = stage
@@ -80,10 +81,15 @@ class StageRun:
         self.experiment_id = experiment_id(client, experiment)
         self.parent_id = self._parent(run)
         tags = {MLFLOW_PARENT_RUN_ID: self.parent_id, "headwater.run": run, "headwater.stage": stage}
-        created = client.create_run(self.experiment_id, start_time=_milliseconds(started_at), tags=tags, run_name=stage)
+        created = client.create_run(
+            self.experiment_id,
+            start_time=_milliseconds(record.started_at if record else None),
+            tags=tags,
+            run_name=stage,
+        )
         self.run_id = str(created.info.run_id)
         self.digests: dict[str, str] = {}
-        self._log(params=_flat(params), tags=_facts())
+        self._log(params=_flat(params), tags=_facts(record))
         self._log_inputs(inputs)
 
     def finish(self, output: Path, *, ended_at: str | None = None, shard_hits: int | None = None) -> None:
@@ -91,24 +97,26 @@ class StageRun:
         manifest = read_manifest(output)
         dataset = self._dataset(self.stage, output, manifest, self.run_id)
         self.client.log_inputs(self.run_id, [_with_context(dataset, "output")])
-        tags = {"headwater.manifest": manifest_hash(output), "headwater.unit": manifest.unit}
-        metrics = _counts(manifest)
+        tags = {"headwater.manifest": manifest_hash(output)}
+        metrics: dict[str, float] = {}
         if shard_hits is not None:
             metrics["shards.reused"] = float(shard_hits)
         self._log(metrics={**metrics, **_figures(output)}, tags=tags)
+        self._log_counts(manifest)
         for name in (MANIFEST_NAME, *FILES):
             if (output / name).is_file():
                 self.client.log_artifact(self.run_id, str(output / name))
-        if manifest.counts.dropped:
-            self.client.log_text(self.run_id, _drop_table(manifest), "dropped.csv")
-        self.client.set_terminated(self.run_id, "FINISHED", _milliseconds(ended_at))
-        self._close_parent("FINISHED", ended_at)
+        self._close("FINISHED", ended_at)
+
+    def finish_without_data(self, manifest: Manifest, *, ended_at: str) -> None:
+        """Log the counts of a stage whose output has been replaced since, and close the run."""
+        self._log_counts(manifest)
+        self._close("FINISHED", ended_at)
 
     def fail(self, message: str, *, status: str = "FAILED", ended_at: str | None = None) -> None:
         """Close the run as failed (or "KILLED"), with the error's text."""
         self._log(tags={"headwater.error": message, "mlflow.note.content": f"```\n{message}\n```"})
-        self.client.set_terminated(self.run_id, status, _milliseconds(ended_at))
-        self._close_parent(status, ended_at)
+        self._close(status, ended_at)
 
     def log_metrics(self, metrics: Iterable[Metric]) -> None:
         """Log measured values with their step and time."""
@@ -129,8 +137,14 @@ class StageRun:
         tags = {"headwater.run": run, "headwater.kind": "pipeline"}
         return str(self.client.create_run(self.experiment_id, tags=tags, run_name=run).info.run_id)
 
-    def _close_parent(self, status: str, ended_at: str | None) -> None:
-        """The parent's status is that of its latest stage: nobody can say which stage will be the last."""
+    def _log_counts(self, manifest: Manifest) -> None:
+        self._log(metrics=_counts(manifest), tags={"headwater.unit": manifest.unit})
+        if manifest.counts.dropped:
+            self.client.log_text(self.run_id, _drop_table(manifest), "dropped.csv")
+
+    def _close(self, status: str, ended_at: str | None) -> None:
+        """Close the run, and the parent like it: nobody can say which stage will be the last."""
+        self.client.set_terminated(self.run_id, status, _milliseconds(ended_at))
         self.client.set_terminated(self.parent_id, status, _milliseconds(ended_at))
 
     def _log_inputs(self, inputs: Mapping[str, Path]) -> None:
@@ -141,8 +155,7 @@ class StageRun:
         logged = []
         for name, folder in listed.items():
             manifest = read_manifest(folder)
-            record = records.latest_record(manifest.stage, manifest_hash(folder))
-            producer = record.mlflow.run_id if record and record.mlflow else None
+            producer = producer_of(self.client, self.experiment_id, manifest.stage, manifest_hash(folder))
             dataset = self._dataset(name, folder, manifest, producer)
             logged.append(_with_context(dataset, name if self.stage == "train" else "input"))
         if logged:
@@ -214,24 +227,47 @@ def upstream(inputs: Mapping[str, Path]) -> dict[str, Path]:
     return found
 
 
-def find_run(client: MlflowClient, experiment: str, run: str, stage: str) -> Run | None:
-    """Return the newest child run of a stage in a pipeline run, None when MLflow has none."""
-    found = client.get_experiment_by_name(experiment)
-    if found is None:
-        return None
-    query = f"tags.`headwater.run` = '{run}' and tags.`headwater.stage` = '{stage}'"
-    runs = client.search_runs([found.experiment_id], query, max_results=1)
-    return runs[0] if runs else None
+def producer_of(client: MlflowClient, experiment: str, stage: str, manifest_sha256: str) -> str | None:
+    """Return the id of the newest run that made this output of a stage, None when MLflow has none.
+
+    Args:
+        experiment: the experiment's id.
+    """
+    query = f"tags.`headwater.stage` = '{stage}' and tags.`headwater.manifest` = '{manifest_sha256}'"
+    runs = client.search_runs([experiment], query, max_results=1)
+    return str(runs[0].info.run_id) if runs else None
 
 
-def _facts() -> dict[str, str]:
-    """Return what the run record says of code, libraries and machine, as tags."""
-    code, machine = records.code_state(), records.machine()
-    prefect = {name: os.environ.get(name, "") for name in ("HEADWATER_FLOW_RUN_ID", "HEADWATER_TASK_RUN_ID")}
-    tags = {f"version.{name}": version for name, version in records.versions().items()}
+def is_mirrored(client: MlflowClient, experiment: str, record: records.RunRecord) -> bool:
+    """Whether MLflow has a run for this record: the one it names, or one made from it later.
+
+    Args:
+        experiment: the experiment's id.
+    """
+    if record.mlflow:
+        try:
+            client.get_run(record.mlflow.run_id)
+        except MlflowException:
+            pass
+        else:
+            return True
+    query = f"tags.`headwater.run` = '{record.run}' and tags.`headwater.started_at` = '{record.started_at}'"
+    return bool(client.search_runs([experiment], query, max_results=1))
+
+
+def _facts(record: records.RunRecord | None) -> dict[str, str]:
+    """Return what the run record says, or will say, of code, libraries and machine, as tags."""
+    code = record.code if record else records.code_state()
+    machine = record.machine if record else records.machine()
+    found = record.versions if record else records.versions()
+    flow_run = record.prefect.flow_run_id if record else os.environ.get("HEADWATER_FLOW_RUN_ID")
+    tags = {f"version.{name}": version for name, version in found.items()}
     tags |= {"machine.cpus": str(machine.cpus), "machine.memory": str(machine.memory)}
     tags |= {"machine.platform": machine.platform, "git.dirty": str(code.dirty).lower()}
-    tags |= {name.lower().replace("headwater_", "prefect."): value for name, value in prefect.items() if value}
+    if record:
+        tags["headwater.started_at"] = record.started_at
+    if flow_run:
+        tags["prefect.flow_run_id"] = flow_run
     # MLflow's own tag makes the commit a column of its run table.
     return {**tags, "mlflow.source.git.commit": code.commit} if code.commit else tags
 

@@ -10,8 +10,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from flows.lineage import records
-from flows.lineage.mlflow_runs import EXPERIMENT
+from flows.lineage.mlflow_runs import EXPERIMENT, producer_of
 from tasks.contracts.manifest import manifest_hash, read_manifest
 
 logger = logging.getLogger(__name__)
@@ -62,18 +61,18 @@ def _registered(client: MlflowClient, model: str, sha256: str) -> str | None:
 def _register(client: MlflowClient, release: Path, release_run_id: str, model: str) -> str:
     manifest = read_manifest(release)
     train_manifest = manifest.inputs.get("train", "")
-    record = records.latest_record("train", train_manifest)
-    training = record.mlflow.run_id if record and record.mlflow else release_run_id
-    if training == release_run_id:
-        logger.warning("no run record of this release's training run names an MLflow run: the version links to release")
-    place = f"release/{manifest_hash(release)[:12]}"
-    client.log_artifacts(training, str(release), place)
-    source = f"{client.get_run(training).info.artifact_uri}/{place}"
+    place = client.get_run(release_run_id).info.experiment_id
+    training = producer_of(client, place, "train", train_manifest)
+    if training is None:
+        training = release_run_id
+        logger.warning("MLflow has no run of this release's training: `headwater lineage sync` adds what it lacks")
+    folder = f"release/{manifest_hash(release)[:12]}"
+    client.log_artifacts(training, str(release), folder)
+    source = f"{client.get_run(training).info.artifact_uri}/{folder}"
     tags = {
         "headwater.manifest": manifest_hash(release),
         "headwater.train_manifest": train_manifest,
         "headwater.release_run": release_run_id,
-        "headwater.run": record.run if record else "",
         "gate.verdict": _verdict(release),
         **{f"sha256.{s.name.replace('/', '.')}": s.sha256 for s in manifest.shards if s.name.endswith(".safetensors")},
     }
