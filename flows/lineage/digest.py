@@ -16,17 +16,21 @@ def dvc_digest(folder: Path) -> str:
         FileNotFoundError: there is no such folder.
     """
     from dvc.exceptions import NotDvcRepoError
+    from dvc.fs import LocalFileSystem
     from dvc.repo import Repo
     from dvc_data.hashfile.build import build
+    from dvc_data.hashfile.db import HashFileDB
 
     path = folder.resolve(strict=True)
     try:
         repo = Repo(str(path.parent))
     except NotDvcRepoError:
-        repo = Repo(uninitialized=True)
+        # Never written to: a dry run only hashes.
+        store = HashFileDB(LocalFileSystem(), str(path.parent))
+        return str(build(store, str(path), store.fs, "md5", dry_run=True)[2].hash_info.value)
     try:
         store = repo.cache.local
-        _, _, built = build(store, str(path), store.fs, "md5", ignore=repo.dvcignore, dry_run=True)
+        built = build(store, str(path), store.fs, "md5", ignore=repo.dvcignore, dry_run=True)[2]
         return str(built.hash_info.value)
     finally:
         repo.close()

@@ -27,7 +27,19 @@ logger = logging.getLogger(__name__)
 PATIENCE = 600.0
 """Seconds to wait for MLflow at the end of a stage: uploading a release may take a while."""
 
-EXPECTED_EXIT = 0
+
+def progress_path() -> Path:
+    """Return the file that training appends {"step", "loss", …} lines to."""
+    return state_folder() / "train" / "progress.jsonl"
+
+
+def _end_of(path: Path) -> tuple[int, int]:
+    """Return a file's inode and size, zeros when it is missing."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0
+    return status.st_ino, status.st_size
 
 
 class StageMirror:
@@ -42,7 +54,6 @@ class StageMirror:
         output: the stage's folder, complete when the block ends without an error.
         experiment: MLflow's experiment.
         model: the registered model's name, used by the stage `release`.
-        policy: for `release`, whether the alias `champion` moves to it at once.
     """
 
     def __init__(
@@ -68,13 +79,15 @@ class StageMirror:
             "output": str(output.resolve()),
             "experiment": experiment,
             "model": model,
+            "progress": str(progress_path()),
         }
         self._child: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> StageMirror:
         try:
             self._child = self._start()
-            self._say(self._opening)
+            # Noted here and not by the child, which is ready only after training has begun.
+            self._say({**self._opening, "progress_start": _end_of(progress_path())})
         except OSError as error:
             self._give_up(error)
         return self

@@ -17,7 +17,7 @@ from mlflow.tracking import MlflowClient
 
 from flows.lineage.mlflow_runs import StageRun, open_client
 from flows.lineage.registry import register_release
-from flows.lineage.training_tail import TrainingTail, progress_path
+from flows.lineage.training_tail import TrainingTail
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +40,10 @@ def main() -> int:
         inputs=inputs,
         experiment=opening["experiment"],
     )
-    tail = TrainingTail(stage_run.log_metrics, progress_path()) if opening["stage"] == "train" else None
-    if tail:
+    tail = None
+    if opening["stage"] == "train":
+        inode, offset = opening["progress_start"]
+        tail = TrainingTail(stage_run.log_metrics, Path(opening["progress"]), (inode, offset))
         tail.start()
     ending = json.loads(sys.stdin.readline() or '{"done": false, "status": "KILLED", "error": "the stage was killed"}')
     if tail:

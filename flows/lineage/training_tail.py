@@ -11,32 +11,29 @@ from pathlib import Path
 
 from mlflow.entities import Metric
 
-from tasks.contracts.workspace import state_folder
-
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
 
 
-def progress_path() -> Path:
-    """Return the file that training appends {"step", "loss", …} lines to."""
-    return state_folder() / "train" / "progress.jsonl"
+Place = tuple[int, int]
+"""A place in a file that may be replaced: its inode and an offset in bytes."""
 
 
 class TrainingTail(threading.Thread):
     """Reads a growing file of JSON lines and hands its numbers on, a batch a second.
 
     The file may be missing at first, start over (a new training run) or be replaced; a line that is not yet whole
-    waits for its rest. What `log` cannot take is kept and tried again with the next batch.
+    waits for its rest. What stood before `start` is an earlier training run's. What `log` cannot take is kept and tried again with the next batch.
     """
 
-    def __init__(self, log: Callable[[Iterable[Metric]], None], path: Path, *, from_start: bool = False) -> None:
+    def __init__(self, log: Callable[[Iterable[Metric]], None], path: Path, start: Place = (0, 0)) -> None:
         super().__init__(name="training-tail", daemon=True)
         self._log = log
         self._path = path
         self._waiting: list[Metric] = []
         self._ended = threading.Event()
-        self._inode, self._offset = (0, 0) if from_start else self._end_of_file()
+        self._inode, self._offset = start
 
     def run(self) -> None:
         """Follow until stopped."""
@@ -51,14 +48,6 @@ class TrainingTail(threading.Thread):
         self._collect()
         if self._waiting:
             logger.warning("%d training metrics did not reach MLflow", len(self._waiting))
-
-    def _end_of_file(self) -> tuple[int, int]:
-        """Lines of an earlier training run are not this one's."""
-        try:
-            status = self._path.stat()
-        except OSError:
-            return 0, 0
-        return status.st_ino, status.st_size
 
     def _collect(self) -> None:
         self._waiting += [metric for line in self._new_lines() for metric in _metrics(line)]

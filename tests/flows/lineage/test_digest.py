@@ -31,7 +31,8 @@ def test_it_equals_what_dvc_writes_into_dvc_lock(tmp_path: Path, monkeypatch: py
     assert dvc_digest(Path("data/a")) != expected
 
 
-def test_a_folder_outside_dvc_has_one_too(tmp_path: Path) -> None:
+def test_a_folder_outside_dvc_has_one_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "x").write_text("1")
     assert dvc_digest(tmp_path / "a").endswith(".dir")
