@@ -24,7 +24,8 @@ class TrainingTail(threading.Thread):
     """Reads a growing file of JSON lines and hands its numbers on, a batch a second.
 
     The file may be missing at first, start over (a new training run) or be replaced; a line that is not yet whole
-    waits for its rest. What stood before `start` is an earlier training run's. What `log` cannot take is kept and tried again with the next batch.
+    waits for its rest. What stood before `start` is an earlier training run's. What `log` cannot take is kept and
+    tried again with the next batch.
     """
 
     def __init__(self, log: Callable[[Iterable[Metric]], None], path: Path, start: Place = (0, 0)) -> None:
