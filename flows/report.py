@@ -228,34 +228,20 @@ def _hosts(data: Path) -> Counter[str]:
 
 
 def _verdict(gate: Mapping[str, Any]) -> bool | None:
-    found = gate.get("verdict", gate.get("passed"))
-    if isinstance(found, str):
-        return found.lower() in {"pass", "passed", "released", "yes"}
-    return found if isinstance(found, bool) else None
+    return {"pass": True, "fail": False}.get(str(gate.get("verdict")))
 
 
 def _rules(gate: Mapping[str, Any]) -> Iterator[RuleView]:
     for rule in gate.get("rules", []):
-        if not isinstance(rule, Mapping):
-            continue
-        low, high = (_pair(rule.get("interval") or rule.get("confidence_interval"))) or (
-            _float(rule.get("low")),
-            _float(rule.get("high")),
-        )
-        passed = rule.get("passed")
         yield RuleView(
-            name=str(rule.get("rule") or rule.get("name") or "?"),
-            passed=passed if isinstance(passed, bool) else None,
+            name=str(rule.get("rule", "?")),
+            passed=_verdict(rule),
             value=_float(rule.get("value")),
             threshold=_float(rule.get("threshold")),
-            low=low,
-            high=high,
-            detail=str(rule.get("detail") or rule.get("reason") or ""),
+            low=_float(rule.get("low")),
+            high=_float(rule.get("high")),
+            detail=str(rule.get("detail") or ""),
         )
-
-
-def _pair(value: Any) -> tuple[float | None, float | None] | None:
-    return (_float(value[0]), _float(value[1])) if isinstance(value, list) and len(value) == 2 else None
 
 
 def _float(value: Any) -> float | None:

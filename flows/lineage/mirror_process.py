@@ -55,10 +55,10 @@ def main() -> int:
 
 
 def _close(client: MlflowClient, stage_run: StageRun, opening: dict[str, str], ending: dict[str, str]) -> None:
-    if not ending["done"]:
-        stage_run.fail(ending["error"], status=ending["status"])
-        return
     output = Path(opening["output"])
+    if not ending["done"]:
+        stage_run.fail(ending["error"], output=output, status=ending["status"])
+        return
     stage_run.finish(output, shard_hits=ending["shard_hits"])  # type: ignore[arg-type]
     if opening["stage"] == "release":
         register_release(

@@ -103,9 +103,7 @@ class StageRun:
             metrics["shards.reused"] = float(shard_hits)
         self._log(metrics={**metrics, **_figures(output)}, tags=tags)
         self._log_counts(manifest)
-        for name in (MANIFEST_NAME, *FILES):
-            if (output / name).is_file():
-                self.client.log_artifact(self.run_id, str(output / name))
+        self._log_files(output)
         self._close("FINISHED", ended_at)
 
     def finish_without_data(self, manifest: Manifest, *, ended_at: str) -> None:
@@ -113,8 +111,12 @@ class StageRun:
         self._log_counts(manifest)
         self._close("FINISHED", ended_at)
 
-    def fail(self, message: str, *, status: str = "FAILED", ended_at: str | None = None) -> None:
-        """Close the run as failed (or "KILLED"), with the error's text."""
+    def fail(
+        self, message: str, *, output: Path | None = None, status: str = "FAILED", ended_at: str | None = None
+    ) -> None:
+        """Close the run as failed (or "KILLED"), with the error's text and what a failed gate reported."""
+        if output is not None:
+            self._log_files(output)
         self._log(tags={"headwater.error": message, "mlflow.note.content": f"```\n{message}\n```"})
         self._close(status, ended_at)
 
@@ -136,6 +138,11 @@ class StageRun:
             return str(found[0].info.run_id)
         tags = {"headwater.run": run, "headwater.kind": "pipeline"}
         return str(self.client.create_run(self.experiment_id, tags=tags, run_name=run).info.run_id)
+
+    def _log_files(self, output: Path) -> None:
+        for name in (MANIFEST_NAME, *FILES):
+            if (output / name).is_file():
+                self.client.log_artifact(self.run_id, str(output / name))
 
     def _log_counts(self, manifest: Manifest) -> None:
         self._log(metrics=_counts(manifest), tags={"headwater.unit": manifest.unit})

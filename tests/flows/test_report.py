@@ -70,13 +70,14 @@ def results() -> dict[str, dict[str, str]]:
         wobble = 0.12 * math.sin(step * 1.7)
         loss.append(f"{step},{9 * math.exp(-step / 120) + 3.2 + wobble:.4f},{validation},0.001")
     rules = [
-        {"rule": "bits_per_byte", "passed": True, "value": 1.91, "threshold": 2.34, "interval": [1.88, 1.94]},
+        {"rule": "bits_per_byte", "verdict": "pass", "value": 1.91, "threshold": 2.34, "low": 1.88, "high": 1.94},
         {
             "rule": "continuation_above_chance",
-            "passed": True,
+            "verdict": "pass",
             "value": 0.46,
             "threshold": 0.25,
-            "interval": [0.4, 0.52],
+            "low": 0.4,
+            "high": 0.52,
         },
     ]
     return {
@@ -130,7 +131,7 @@ def test_stages_that_have_not_run_are_shown_as_such(workspace: Path, stages: tup
 def test_the_verdict_is_the_gates(workspace: Path) -> None:
     plant(workspace, STAGES[:-1])
     assert "The gate said no" not in build_report(workspace).read_text()
-    (workspace / "data/gate/report.json").write_text('{"verdict": "fail", "rules": [{"rule": "x", "passed": false}]}')
+    (workspace / "data/gate/report.json").write_text('{"verdict": "fail", "rules": [{"rule": "x", "verdict": "fail"}]}')
     page = build_report(workspace).read_text()
     assert "The gate said no" in page
     assert "not met" in page
