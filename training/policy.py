@@ -1,0 +1,63 @@
+"""The gate's policy: what a release must reach, fixed before the first training step.
+
+`train` hashes it into its manifest and `gate` compares: a threshold that moves after the model was seen
+is no threshold. It stands apart from both, so that they read the same fields with the same defaults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from tasks.contracts.base import StageParams
+from tasks.contracts.errors import ParamsError
+from tasks.contracts.files import sha256_json
+
+
+class Policy(StageParams):
+    """The rules of the gate, with their margins and seeds."""
+
+    floor_task: str = "heldout_bits_per_byte"
+    """Task whose bits per byte must be below those of a byte-level 3-gram model of the same training text."""
+    floor_margin: float = Field(0.0, ge=0)
+    """By how many bits per byte the upper confidence bound must be below the 3-gram model."""
+    chance_task: str = "heldout_continuation"
+    """Multiple-choice task whose accuracy must be above guessing."""
+    chance: float = Field(0.25, ge=0, lt=1)
+    """Accuracy of guessing: one right answer among four."""
+    regression_margin_bits: float = Field(0.02, ge=0)
+    """Bits per byte by which a candidate may at most be worse than the champion."""
+    regression_margin_accuracy: float = Field(0.05, ge=0, le=1)
+    """Accuracy by which a candidate may at most be worse than the champion."""
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    """Confidence of the two-sided intervals."""
+    bootstrap_samples: int = Field(2000, ge=200)
+    """How many times the items are drawn again for an interval."""
+    seed: int = Field(1, ge=0)
+    """Seed of the bootstrap."""
+
+
+def policy_sha256(policy: Policy, tasks: Sequence[str]) -> str:
+    """Return the hash that stands for the gate's policy and the tasks that it scores."""
+    own = {name: value for name, value in policy.identity().items() if name in Policy.model_fields}
+    return sha256_json({"gate": own, "tasks": list(tasks)})
+
+
+def read_policy(section: Mapping[str, Any]) -> Policy:
+    """Read the gate's section as it stands in params.yaml, with the defaults of what it leaves out.
+
+    Raises:
+        ParamsError: an unknown key or an impossible value.
+    """
+    try:
+        return Policy.model_validate(dict(section))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ParamsError(
+            "the gate's policy cannot be read, and training does not start without one",
+            where="params.yaml, gate." + ".".join(str(part) for part in first["loc"]),
+            expected=first["msg"],
+            found=repr(first["input"]),
+        ) from error
