@@ -8,10 +8,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, model_validator
-from typing_extensions import Self
 
 from tasks.contracts.base import FrozenModel
 from tasks.contracts.files import write_json

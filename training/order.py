@@ -8,7 +8,8 @@ repeated in ten years (Black and Rogaway 2002, "Ciphers with arbitrary finite do
 of four, walked along its cycle until it falls inside the domain).
 
 Position p of the run is sequence `permutation(pass p // n)[p % n]`. Step s takes the next `batch_size` positions:
-gradient-accumulation part a of rank r takes `micro_batch` of them from `s * batch_size + (a * ranks + r) * micro_batch`.
+gradient-accumulation part a of rank r takes `micro_batch` of them, from position
+`s * batch_size + (a * ranks + r) * micro_batch` on.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ is no threshold. It stands apart from both, so that they read the same fields wi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -27,6 +27,8 @@ class Policy(StageParams):
     """Multiple-choice task whose accuracy must be above guessing."""
     chance: float = Field(0.25, ge=0, lt=1)
     """Accuracy of guessing: one right answer among four."""
+    chance_metric: Literal["acc", "acc_norm"] = "acc_norm"
+    """Accuracy by the likeliest choice (acc), or by the likeliest for its length (acc_norm)."""
     regression_margin_bits: float = Field(0.02, ge=0)
     """Bits per byte by which a candidate may at most be worse than the champion."""
     regression_margin_accuracy: float = Field(0.05, ge=0, le=1)

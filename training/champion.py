@@ -1,0 +1,89 @@
+"""The champions: which releases were made, in order, each with a kept copy. Its last row is the one to beat."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+
+from tasks.contracts.base import FrozenModel
+from tasks.contracts.files import atomic_folder
+from tasks.contracts.manifest import MANIFEST_NAME, manifest_hash
+from tasks.contracts.workspace import state_folder
+
+logger = logging.getLogger(__name__)
+
+
+class Champion(FrozenModel):
+    """One row of `champions.jsonl`."""
+
+    release: str
+    """SHA-256 of the release's manifest."""
+    weights_sha256: str
+    name: str
+    folder: str
+    """Its kept copy, relative to the state folder."""
+
+    @property
+    def path(self) -> Path:
+        """Where its kept copy is."""
+        return state_folder() / self.folder
+
+
+def champions() -> list[Champion]:
+    """Return every champion there was, the current one last."""
+    path = state_folder() / "champions.jsonl"
+    if not path.exists():
+        return []
+    # A last line without its end was cut off by a crash, before its release counted.
+    lines = path.read_text().split("\n")[:-1]
+    return [Champion.model_validate_json(line) for line in lines if line]
+
+
+def champion_to_beat(weights_sha256: str) -> Champion | None:
+    """Return the newest champion with other weights than the candidate's.
+
+    So building the champion itself again compares it with the one it beat, and gives the same report.
+    """
+    others = [champion for champion in champions() if champion.weights_sha256 != weights_sha256]
+    return others[-1] if others else None
+
+
+def promote(release: Path) -> Champion:
+    """Make a release folder the current champion: keep a copy (by hard links) and add a row.
+
+    A release that is the current champion already is left as it is.
+    """
+    own = manifest_hash(release)
+    listed = champions()
+    if listed and listed[-1].release == own:
+        return listed[-1]
+    described = json.loads((release / "lineage.json").read_bytes())
+    champion = Champion(
+        release=own,
+        weights_sha256=described["weights_sha256"],
+        name=described["name"],
+        folder=f"releases/{own}",
+    )
+    if not (champion.path / MANIFEST_NAME).is_file():
+        with atomic_folder(champion.path) as kept:
+            shutil.copytree(release, kept, dirs_exist_ok=True, copy_function=_link_or_copy)
+    path = state_folder() / "champions.jsonl"
+    whole = path.read_bytes() if path.exists() else b""
+    with path.open("ab") as stream:
+        if whole and not whole.endswith(b"\n"):
+            stream.truncate(whole.rfind(b"\n") + 1)
+        stream.write(champion.model_dump_json().encode() + b"\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    logger.info("release: %s is the champion now", champion.name)
+    return champion
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
