@@ -27,19 +27,10 @@ logger = logging.getLogger(__name__)
 
 DECIMALS = 6
 NETWORK_ERRORS = frozenset(
-    [
-        "ConnectionError",
-        "OfflineModeIsEnabled",
-        "LocalEntryNotFoundError",
-        "ConnectError",
-        "ReadTimeout",
-        "ConnectTimeout",
-        "HfHubHTTPError",
-        "MaxRetryError",
-        "ProxyError",
-        "Timeout",
-        "gaierror",
-    ]
+    (
+        *("ConnectionError", "OfflineModeIsEnabled", "LocalEntryNotFoundError", "ConnectError", "ReadTimeout"),
+        *("ConnectTimeout", "HfHubHTTPError", "MaxRetryError", "ProxyError", "Timeout", "gaierror"),
+    )
 )
 """Classes, of several libraries, that mean that a hub did not answer."""
 

@@ -33,23 +33,8 @@ from training.champion import promote
 
 logger = logging.getLogger(__name__)
 
-STAGES = tuple(
-    [
-        "crawl",
-        "extract",
-        "filter",
-        "dedup",
-        "perplexity",
-        "holdout",
-        "decontaminate",
-        "mix",
-        "tokenizer",
-        "tokenize",
-        "train",
-        "evaluate",
-        "gate",
-    ]
-)
+TEXT_STAGES = ("crawl", "extract", "filter", "dedup", "perplexity", "holdout", "decontaminate", "mix")
+STAGES = (*TEXT_STAGES, "tokenizer", "tokenize", "train", "evaluate", "gate")
 HOSTS_SHOWN = 40
 
 
