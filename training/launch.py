@@ -61,14 +61,14 @@ class Params(StageParams):
     """Size of the model."""
     seq_len: int = Field(256, ge=8)
     """Tokens in a training sequence; also the longest context of the model."""
-    batch_size: int = Field(16, ge=1)
+    batch_size: int = Field(8, ge=1)
     """Sequences in an optimizer step, over all ranks."""
     gradient_accumulation: int = Field(1, ge=1)
     """Into how many parts each rank splits its share of a step, to fit the memory."""
     epochs: int = Field(1, ge=1)
     """Passes over the token shards (documents that `mix` repeats stand in them more than once)."""
-    steps: int | None = Field(None, ge=1)
-    """Optimizer steps; null is as many as `epochs` passes have. More than that is an error."""
+    max_steps: int | None = Field(None, ge=1)
+    """Stop after so many optimizer steps; null goes to the end of `epochs` passes, past which no run goes."""
     learning_rate: float = Field(3e-3, gt=0)
     """Peak learning rate, reached after the warm-up."""
     final_learning_rate: float = Field(3e-4, ge=0)
@@ -82,7 +82,10 @@ class Params(StageParams):
     gradient_clipping: float = Field(1.0, gt=0)
     """Longest gradient (L2 norm over all weights)."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Number format of weights and activations; auto is bf16 on a GPU and fp32 on a CPU."""
+    """Number format of weights and activations; auto is bf16 on a GPU and fp32 on a CPU.
+
+    Measured on a Xeon with avx512_bf16, one thread, 2.4 M parameters: 3,300 tokens/s in fp32, 2,500 in bf16.
+    """
     zero_stage: Literal[0, 1, 2, 3] = 3
     """DeepSpeed ZeRO stage: what is shared out between ranks (3: weights, gradients and optimizer state)."""
     activation_checkpointing: bool = False
@@ -115,7 +118,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
 
     Raises:
         CorpusTooSmallError: the token shards do not fill one step.
-        ParamsError: the batch cannot be shared out, or more steps are asked for than there is data.
+        ParamsError: the batch cannot be shared out evenly between the ranks.
         TrainingError: a rank failed; running again goes on from the last checkpoint.
     """
     info = read_tokens_info(inputs["tokenize"])
@@ -165,7 +168,7 @@ def make_order(params: Params, info: TokensInfo, tokenize_manifest: str) -> Orde
 
     Raises:
         CorpusTooSmallError: the token shards do not fill one step.
-        ParamsError: the batch cannot be shared out, or more steps are asked for than there is data.
+        ParamsError: the batch cannot be shared out evenly between the ranks.
     """
     share = params.num_ranks * params.gradient_accumulation
     if params.batch_size % share:
@@ -185,14 +188,6 @@ def make_order(params: Params, info: TokensInfo, tokenize_manifest: str) -> Orde
             found=f"{info.tokens} tokens",
             fix="lower train.batch_size or train.seq_len, crawl more, or loosen the filters that dropped most",
         )
-    if params.steps is not None and params.steps > available:
-        raise ParamsError(
-            "more steps are asked for than there is data",
-            where="params.yaml, train.steps",
-            expected=f"at most {available} ({sequences} sequences × {params.epochs} epochs / {params.batch_size})",
-            found=str(params.steps),
-            fix="lower train.steps, leave it null, or raise train.epochs",
-        )
     return Order(
         seed=params.seed,
         dtype=info.dtype,
@@ -201,7 +196,7 @@ def make_order(params: Params, info: TokensInfo, tokenize_manifest: str) -> Orde
         seq_len=params.seq_len,
         sequences=sequences,
         epochs=params.epochs,
-        steps=params.steps or available,
+        steps=min(available, params.max_steps or available),
         batch_size=params.batch_size,
         micro_batch=params.batch_size // share,
         gradient_accumulation=params.gradient_accumulation,

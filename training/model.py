@@ -27,7 +27,7 @@ class ModelSize(FrozenModel):
 
     layers: int = Field(4, ge=1)
     """Number of decoder layers."""
-    hidden_size: int = Field(192, ge=8)
+    hidden_size: int = Field(128, ge=8)
     """Width of the residual stream."""
     intermediate_size: int | None = Field(None, ge=8)
     """Width inside the SwiGLU block; null is 8/3 of `hidden_size`, rounded up to 64 (Touvron et al. 2023)."""

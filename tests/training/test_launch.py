@@ -31,11 +31,15 @@ def test_a_corpus_that_fills_no_step_is_named_with_both_numbers() -> None:
     assert make_order(params, info(4097), "0" * 64).steps == 1
 
 
-def test_running_past_the_end_of_the_data_is_an_error_unless_epochs_allow_it() -> None:
+def test_no_run_goes_past_the_end_of_the_data_unless_epochs_allow_it() -> None:
     few = info(16 * 256 * 3 + 1)
-    with pytest.raises(ParamsError, match=r"at most 3"):
-        make_order(Params(batch_size=16, seq_len=256, steps=4), few, "0" * 64)
-    assert make_order(Params(batch_size=16, seq_len=256, steps=4, epochs=2), few, "0" * 64).steps == 4
+    steps = {
+        (limit, epochs): make_order(
+            Params(batch_size=16, seq_len=256, max_steps=limit, epochs=epochs), few, "0" * 64
+        ).steps
+        for limit, epochs in [(None, 1), (2, 1), (4, 1), (4, 2), (None, 2)]
+    }
+    assert steps == {(None, 1): 3, (2, 1): 2, (4, 1): 3, (4, 2): 4, (None, 2): 6}
 
 
 def test_a_batch_that_ranks_cannot_share_is_an_error() -> None:
