@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -131,6 +132,8 @@ def score(model: Path, tasks_folder: Path, params: Params) -> Scores:
 def _environment(*, offline: bool) -> Iterator[None]:
     """Keep Hugging Face's libraries off the network where no task needs it, and quiet."""
     wanted = {"TOKENIZERS_PARALLELISM": "false", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+    if not sys.stderr.isatty():
+        wanted["TQDM_DISABLE"] = "1"
     if offline:
         wanted |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     before = {name: os.environ.get(name) for name in wanted}

@@ -140,7 +140,7 @@ def floor_rule(params: Policy, inputs: Mapping[str, Path]) -> Rule:
     ours = sum(_number(row, "nats") for row in samples) / math.log(2) / sum(sizes)
     floor = sum(nats for _, nats in pairs) / math.log(2) / sum(sizes)
     detail = f"{ours:.3f} bits per byte against {floor:.3f} of a byte 3-gram model on {len(samples)} items"
-    return _judge("floor", params.floor_task, found, "high", -params.floor_margin, params.floor_margin, detail)
+    return _judge("floor", params.floor_task, found, "high", 0.0 - params.floor_margin, params.floor_margin, detail)
 
 
 def chance_rule(params: Policy, samples: Sequence[Sample]) -> Rule:
