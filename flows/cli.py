@@ -19,7 +19,6 @@ from rich.table import Table
 
 from flows.graph import load_graph, select
 from tasks.contracts.errors import HeadwaterError, UsageError
-from tasks.contracts.workspace import state_folder
 
 app = typer.Typer(
     name="headwater",
@@ -110,11 +109,14 @@ def up() -> None:
 
     Example: headwater up
     """
-    from flows.services import up as start
+    from flows.services import embedded_services
 
-    with start() as services:
-        console.print(f"Prefect  {services.prefect}\nMLflow   {services.mlflow}\nCtrl-C ends both.")
-        services.wait()
+    console.print("starting Prefect, MLflow and a worker …")
+    with embedded_services() as running:
+        console.print(
+            f"Prefect  {running.addresses.prefect}\nMLflow   {running.addresses.mlflow}\nCtrl-C ends them all."
+        )
+        running.wait()
 
 
 @app.command()
@@ -225,17 +227,16 @@ def params_diff() -> None:
 
 def _prefect_environment() -> None:
     """Point Prefect at the running server, or a temporary one whose history `headwater up` shows later."""
-    from flows.services import running_services
+    from flows.services import prefect_environment, running_services
 
     services = running_services()
-    os.environ.setdefault("PREFECT_HOME", str(state_folder() / "prefect"))
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    os.environ.setdefault("DO_NOT_TRACK", "1")
+    for name, value in prefect_environment().items():
+        os.environ.setdefault(name, value)
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "90")
     # The terminal shows the stages' own lines; Prefect's account of them goes to its server only.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     if services:
-        os.environ.setdefault("PREFECT_API_URL", f"{services.prefect}/api")
+        os.environ.setdefault("PREFECT_API_URL", services.prefect_api)
     else:
         os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "true")
 

@@ -23,6 +23,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run, task_run
 
 from flows.graph import MODULES, Stage, load_graph, select
+from flows.lineage.mirror import mirror_server
 from flows.lineage.records import new_run_name, read_records
 from flows.locks import workspace_lock
 from flows.params import check_params, merge_values, ray_params, read_params
@@ -98,7 +99,7 @@ def pipeline(
         run = os.environ.setdefault(RUN_VARIABLE, new_run_name())
         _say(f"run {run}: {len(stages)} stages")
         progress = cast(UUID, create_progress_artifact(0.0, key="headwater-progress", description=f"Run {run}"))
-        with _shared_ray(stages, forced):
+        with mirror_server(), _shared_ray(stages, forced):
             for number, stage in enumerate(stages, start=1):
                 _task_of(stage)(stage.name, run, stage.name in forced)
                 update_progress_artifact(artifact_id=progress, progress=100.0 * number / len(stages))

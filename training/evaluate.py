@@ -6,6 +6,7 @@ comes from a hub. The scores of single items are what the gate draws its interva
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -183,8 +184,12 @@ def _ask(model: Path, params: Params, remote: Sequence[str], temporary: Path) ->
             expected="a task that `holdout` wrote, or one of lm-eval's (`lm-eval ls tasks` lists them)",
             found=", ".join(unknown),
         )
+
     logger.info("evaluate: %s on %s", ", ".join(params.tasks), device)
     language_model = HFLM(pretrained=str(model), device=device, batch_size=params.batch_size, dtype="auto")
+    for name in ("loglikelihood", "loglikelihood_rolling"):
+        # lm-eval has no setting for its progress bars, which would fill a run's log.
+        setattr(language_model, name, functools.partial(getattr(language_model, name), disable_tqdm=True))
     try:
         return lm_eval.simple_evaluate(
             model=language_model,

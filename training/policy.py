@@ -21,14 +21,16 @@ class Policy(StageParams):
 
     floor_task: str = "heldout_bits_per_byte"
     """Task whose bits per byte must be below those of a byte-level 3-gram model of the same training text."""
-    floor_margin: float = Field(0.0, ge=0)
-    """By how many bits per byte the upper confidence bound must be below the 3-gram model."""
+    floor_margin: float = 0.0
+    """By how many bits per byte the upper confidence bound must be below the 3-gram model; negative lets it be above,
+    which is for trying the pipeline out, not for a release."""
     chance_task: str = "heldout_continuation"
     """Multiple-choice task whose accuracy must be above guessing."""
     chance: float = Field(0.25, ge=0, lt=1)
     """Accuracy of guessing: one right answer among four."""
-    chance_metric: Literal["acc", "acc_norm"] = "acc_norm"
-    """Accuracy by the likeliest choice (acc), or by the likeliest for its length (acc_norm)."""
+    chance_metric: Literal["acc", "acc_norm", "acc_mutual_info"] = "acc_mutual_info"
+    """Accuracy by the likeliest choice (acc), the likeliest for its length (acc_norm), or the one that the context
+    makes most likelier than it is by itself (acc_mutual_info; Brown et al. 2020, section 2.4; Holtzman et al. 2021)."""
     regression_margin_bits: float = Field(0.02, ge=0)
     """Bits per byte by which a candidate may at most be worse than the champion."""
     regression_margin_accuracy: float = Field(0.05, ge=0, le=1)

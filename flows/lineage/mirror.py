@@ -11,18 +11,24 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 from flows.lineage import records
 from flows.lineage.tracking import QUIET
 from tasks.contracts.workspace import ROOT, state_folder
 
 logger = logging.getLogger(__name__)
+
+SERVER_VARIABLE = "HEADWATER_MIRROR"
+"""Where a stage finds the mirror server of its run."""
 
 PATIENCE = 600.0
 """Seconds to wait for MLflow at the end of a stage: uploading a release may take a while."""
@@ -81,11 +87,11 @@ class StageMirror:
             "model": model,
             "progress": str(progress_path()),
         }
-        self._child: subprocess.Popen[bytes] | None = None
+        self._line: socket.socket | None = None
 
     def __enter__(self) -> StageMirror:
         try:
-            self._child = self._start()
+            self._line = self._connect()
             # Noted here and not by the child, which is ready only after training has begun.
             self._say({**self._opening, "progress_start": _end_of(progress_path())})
         except OSError as error:
@@ -95,7 +101,7 @@ class StageMirror:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._child is None:
+        if self._line is None:
             return
         if error is None:
             ending: dict[str, Any] = {"done": True, "shard_hits": self.shard_hits}
@@ -104,50 +110,89 @@ class StageMirror:
             ending = {"done": False, "status": status, "error": f"{type(error).__name__}: {error}"}
         try:
             self._say(ending)
-            answer, _ = self._child.communicate(timeout=PATIENCE)
-            told = json.loads(answer)
+            told = json.loads(self._answer())
             self.ids = records.MlflowIds.model_validate(told["ids"])
             self.digests = told["digests"]
-        except subprocess.TimeoutExpired as late:
-            self._child.kill()
-            self._child.wait()
-            self._give_up(late)
         except (OSError, ValueError, KeyError) as broken:
-            self._child.wait()
             self._give_up(broken)
+        finally:
+            self._line.close()
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-        with self._log_path().open("ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "flows.lineage.mirror_process"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env={**QUIET, **os.environ, "PYTHONPATH": path, "HEADWATER_STATE": str(state_folder())},
-                # A Ctrl-C reaches the stage; the child hears of it from there and still closes the run.
-                start_new_session=True,
-            )
+    def _connect(self) -> socket.socket:
+        """Return a line to a process that mirrors one stage: the run's own mirror server forks one, else a new one."""
+        address = os.environ.get(SERVER_VARIABLE)
+        if address:
+            line = socket.socket(socket.AF_UNIX)
+            line.connect(address)
+            return line
+        line, other_end = socket.socketpair()
+        with other_end:
+            start_mirror_process([], stdin=other_end, stdout=other_end)
+        return line
 
     def _say(self, message: Mapping[str, Any]) -> None:
-        assert self._child is not None, "the child is started first"
-        stream: IO[bytes] | None = self._child.stdin
-        assert stream is not None, "the child is started with a pipe"
-        stream.write(json.dumps(message, default=str).encode() + b"\n")
-        stream.flush()
+        assert self._line is not None, "the line is opened first"
+        self._line.sendall(json.dumps(message, default=str).encode() + b"\n")
+
+    def _answer(self) -> bytes:
+        assert self._line is not None, "the line is opened first"
+        self._line.settimeout(PATIENCE)
+        with self._line.makefile("rb") as stream:
+            return stream.readline()
 
     def _give_up(self, error: Exception) -> None:
-        self._child = None
         logger.warning(
             "MLflow does not show %s (%s; see %s): the run record and the manifest are complete, "
             "and `headwater lineage sync` rebuilds MLflow from them",
             self._stage,
             type(error).__name__,
-            self._log_path(),
+            log_path(),
         )
 
-    @staticmethod
-    def _log_path() -> Path:
-        path = state_folder() / "logs" / "mirror.log"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
+
+@contextmanager
+def mirror_server() -> Iterator[None]:
+    """Keep one process with MLflow loaded while the block runs; each stage's mirror is a fork of it.
+
+    Loading MLflow takes seconds of a processor, which fourteen stages would each pay again.
+    """
+    with tempfile.TemporaryDirectory(prefix="headwater-") as folder:
+        address = str(Path(folder) / "mirror")
+        with socket.socket(socket.AF_UNIX) as listener:
+            # Bound here, so that a stage can connect before MLflow is loaded, and waits.
+            listener.bind(address)
+            listener.listen()
+            server = start_mirror_process(
+                [str(listener.fileno())],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[listener.fileno()],
+            )
+        os.environ[SERVER_VARIABLE] = address
+        try:
+            yield
+        finally:
+            del os.environ[SERVER_VARIABLE]
+            assert server.stdin is not None, "the server is started with a pipe"
+            server.stdin.close()
+            server.wait()
+
+
+def start_mirror_process(arguments: Sequence[str], **pipes: Any) -> subprocess.Popen[bytes]:
+    """Start `flows.lineage.mirror_process`, out of reach of a Ctrl-C that is meant for the stage."""
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with log_path().open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "flows.lineage.mirror_process", *arguments],
+            stderr=log,
+            env={**QUIET, **os.environ, "PYTHONPATH": path, "HEADWATER_STATE": str(state_folder())},
+            start_new_session=True,
+            **pipes,
+        )
+
+
+def log_path() -> Path:
+    """Return where the mirror's own messages go."""
+    path = state_folder() / "logs" / "mirror.log"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path

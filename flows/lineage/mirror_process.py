@@ -1,7 +1,8 @@
 """The process that talks to MLflow for one stage (`python -m flows.lineage.mirror_process`, started by `mirror.py`).
 
-It reads two JSON lines: what begins, and how it ended. A parent that dies closes the pipe instead: the run is then
-closed as killed.
+It reads two JSON lines: what begins, and how it ended. A parent that dies closes the line instead: the run is then
+closed as killed. With a listening socket's number as argument it is the server of a pipeline run, which loads MLflow
+once and forks for each stage that connects.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import select
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -22,10 +25,32 @@ from flows.lineage.training_tail import TrainingTail
 logger = logging.getLogger(__name__)
 
 
-def main() -> int:
-    """Mirror one stage and answer with one JSON line; the exit status is 0 when MLflow has it all."""
+def serve(listener: socket.socket) -> None:
+    """Mirror the stage at the other end of each connection, in a fork, until the standard input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        ready, _, _ = select.select([listener, sys.stdin], [], [])
+        if sys.stdin in ready:
+            return
+        line, _ = listener.accept()
+        if os.fork() == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            os.dup2(line.fileno(), 0)
+            os.dup2(line.fileno(), 1)
+            line.close()
+            listener.close()
+            try:
+                mirror_one()
+            finally:
+                logging.shutdown()
+                os._exit(0)
+        line.close()
+
+
+def mirror_one() -> None:
+    """Mirror one stage, told by two lines of the standard input, and answer with one JSON line."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # What MLflow prints must not mix with the answer.
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -51,7 +76,6 @@ def main() -> int:
     _close(client, stage_run, opening, ending)
     answer.write(json.dumps({"ids": stage_run.ids().model_dump(), "digests": stage_run.digests}) + "\n")
     answer.close()
-    return 0
 
 
 def _close(client: MlflowClient, stage_run: StageRun, opening: dict[str, str], ending: dict[str, str]) -> None:
@@ -67,4 +91,8 @@ def _close(client: MlflowClient, stage_run: StageRun, opening: dict[str, str], e
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if len(sys.argv) > 1:
+        serve(socket.socket(fileno=int(sys.argv[1])))
+    else:
+        mirror_one()

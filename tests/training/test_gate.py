@@ -43,7 +43,12 @@ def make_inputs(root: Path, *, bits: float = 1.5, right: float = 0.6, weights: s
     spread = [generator.uniform(0.98, 1.02) for _ in rows]
     nats = [{"item_id": f"i{n}", "nats": bits * 0.6931 * 300 * spread[n], "bytes": 300} for n in range(items)]
     answers = [
-        {"item_id": f"c{n}", "acc": float(n < right * items), "acc_norm": float(n < right * items)}
+        {
+            "item_id": f"c{n}",
+            "acc": float(n < right * items),
+            "acc_norm": float(n < right * items),
+            "acc_mutual_info": float(n < right * items),
+        }
         for n in range(items)
     ]
     for task, samples in zip(TASKS, (nats, answers), strict=True):
