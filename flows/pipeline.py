@@ -56,11 +56,13 @@ RETRY_SECONDS = (10.0, 60.0, 300.0)
 
 DVC_CHATTER = (
     "> python",
+    "Data and pipelines",
     "Updating lock file",
     "Generating lock file",
+    "To enable auto staging",
     "To track the changes",
     "Use `dvc push`",
-    "\tgit add",
+    "\t",
 )
 """Lines of DVC that tell a person nothing here."""
 
@@ -103,6 +105,8 @@ def pipeline(
             for number, stage in enumerate(stages, start=1):
                 _task_of(stage)(stage.name, run, stage.name in forced)
                 update_progress_artifact(artifact_id=progress, progress=100.0 * number / len(stages))
+        if not any(record.run == run for record in read_records(run)):
+            _say("everything is up to date: no stage had to run")
     return {stage.name: manifest_hash(stage.output) for stage in stages}
 
 

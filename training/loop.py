@@ -124,6 +124,8 @@ class Trainer:
         self.torch = torch
         torch.set_num_threads(config.threads)
         torch.use_deterministic_algorithms(True, warn_only=True)
+        # DeepSpeed's shared-memory kernel for the CPU serves inference only, and would be compiled first (45 s, g++).
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         deepspeed.init_distributed(dist_backend="gloo" if config.device == "cpu" else "nccl", verbose=False)
         self.rank, self.ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
         order = config.order
