@@ -146,12 +146,27 @@ def test_a_task_that_was_not_scored_is_named(scored: Path) -> None:
         read_samples(scored, "hellaswag")
 
 
+@pytest.fixture
+def few_hub_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """lm-eval with one folder of its tasks: reading all of its thousands of files takes half a minute."""
+    import lm_eval.tasks
+
+    class FewTasks(lm_eval.tasks.TaskManager):
+        def __init__(self, *, include_path: str, include_defaults: bool) -> None:
+            hub = [str(Path(lm_eval.tasks.__file__).parent / "hellaswag")] if include_defaults else []
+            super().__init__(include_path=[*hub, include_path], include_defaults=False)
+
+    monkeypatch.setattr(lm_eval.tasks, "TaskManager", FewTasks)
+
+
+@pytest.mark.usefixtures("few_hub_tasks")
 def test_an_unknown_task_is_named(inputs: dict[str, Path], tmp_path: Path) -> None:
     params = Params(tasks=(CONTINUATION, "hellaswagg"), device="cpu")
     with pytest.raises(InputError, match=r"unknown(.|\n)*found: hellaswagg$"):
         run(params=params, inputs=inputs, output=tmp_path / "out")
 
 
+@pytest.mark.usefixtures("few_hub_tasks")
 def test_a_hub_task_without_a_network_is_a_clear_error_that_may_pass(
     inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
