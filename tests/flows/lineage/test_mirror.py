@@ -14,7 +14,7 @@ import pytest
 
 from flows.lineage import records
 from flows.lineage.digest import dvc_digest
-from flows.lineage.mirror import StageMirror
+from flows.lineage.mirror import SERVER_VARIABLE, StageMirror, mirror_server
 from tasks.contracts.manifest import Counts, commit_manifest, manifest_hash
 
 GRAPH: dict[str, list[str]] = {
@@ -29,15 +29,22 @@ GRAPH: dict[str, list[str]] = {
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """One pipeline run, mirrored: MLflow's database takes seconds to make."""
+    """One pipeline run, mirrored as the flow does it: loading MLflow and making its database takes many seconds."""
     folder = tmp_path_factory.mktemp("workspace")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("HEADWATER_STATE", str(folder / ".headwater"))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        for stage in GRAPH:
-            run_stage("r1", stage)
-        yield folder
+        with mirror_server():
+            for stage in GRAPH:
+                run_stage("r1", stage)
+            yield folder
+
+
+@pytest.fixture
+def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each stage starts a mirror of its own, as under a plain `dvc repro`."""
+    monkeypatch.delenv(SERVER_VARIABLE)
 
 
 def run_stage(run: str, stage: str) -> StageMirror:
@@ -126,7 +133,7 @@ def test_the_same_release_again_keeps_its_version(workspace: Path) -> None:
     assert len(client.search_model_versions("name = 'headwater'")) == 1
 
 
-def test_a_failed_stage_shows_its_error(workspace: Path) -> None:
+def test_a_failed_stage_shows_its_error(workspace: Path, no_server: None) -> None:
     with (
         pytest.raises(ValueError, match="bad news"),
         StageMirror(run="r3", stage="crawl", params={}, inputs={}, output=Path("data/none")),
@@ -138,7 +145,7 @@ def test_a_failed_stage_shows_its_error(workspace: Path) -> None:
 
 
 def test_mlflow_out_of_reach_is_one_warning_and_no_failure(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    workspace: Path, no_server: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")

@@ -120,7 +120,8 @@ def test_word_salad_scores_far_above_prose_and_is_what_goes(perplexity: Perplexi
 
 
 def test_a_reference_document_is_scored_by_a_model_that_has_not_seen_it(perplexity: Perplexity) -> None:
-    odd = document("odd", "0.reference.example", "\n".join(f"zebra{'abcdefghij'[n]} quokka" for n in range(10)))
+    # Words of its own, said so often that a model which has seen it finds it the likeliest text of all.
+    odd = document("odd", "0.reference.example", "\n".join(["Zebra quokka okapi numbat dingo wombat."] * 40))
     values = perplexity([*corpus(), odd]).values()
     assert values["odd"] > 3 * max(value for name, value in values.items() if name.startswith("good"))
 
