@@ -31,7 +31,9 @@ def commit(folder: Path, stage: str, params: dict | None = None) -> Path:
     return folder
 
 
-def make_inputs(root: Path, *, bits: float = 1.5, right: float = 0.6, weights: str = "w1", items: int = 80) -> dict:
+def make_inputs(
+    root: Path, *, bits: float = 1.5, right: float = 0.6, weights: str = "w1", items: int = 80, noise: float = 0.02
+) -> dict:
     generator = random.Random(7)
     mix, holdout, train, scored = (root / name for name in ("mix", "holdout", "train", "evaluate"))
     document = Document(doc_id="d", url="u", host="h", record_id="r", source="s", text=TEXT * 50)
@@ -40,7 +42,8 @@ def make_inputs(root: Path, *, bits: float = 1.5, right: float = 0.6, weights: s
     rows = [{"item_id": f"i{n}", "text": text} for n, text in enumerate(texts)]
     (holdout / "tasks").mkdir(parents=True)
     (holdout / "tasks" / f"{TASKS[0]}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    spread = [generator.uniform(0.98, 1.02) for _ in rows]
+    spread = [generator.uniform(1 - noise, 1 + noise) for _ in rows]
+    spread = [each * items / sum(spread) for each in spread]
     nats = [{"item_id": f"i{n}", "nats": bits * 0.6931 * 300 * spread[n], "bytes": 300} for n in range(items)]
     answers = [
         {
@@ -112,6 +115,35 @@ def test_a_model_worse_than_the_champion_fails_and_an_equal_one_passes(tmp_path:
         judge(make_inputs(tmp_path / "c", bits=1.6, weights="w3"), tmp_path / "o3")
     with pytest.raises(GateError, match="regression_accuracy"):
         judge(make_inputs(tmp_path / "d", right=0.4, weights="w4"), tmp_path / "o4")
+
+
+def rule(reports: Path, name: str, verdict: str) -> dict:
+    """Return one rule of the only report with this verdict under a folder."""
+    [report] = [
+        r for path in reports.glob("**/report.json") if (r := json.loads(path.read_text()))["verdict"] == verdict
+    ]
+    return next(entry for entry in report["rules"] if entry["rule"] == name)
+
+
+def test_a_model_that_is_better_than_the_floor_only_by_luck_fails(tmp_path: Path) -> None:
+    judge(make_inputs(tmp_path / "a", bits=1.5), tmp_path / "sure")
+    to_the_floor = -rule(tmp_path / "sure", "floor", "pass")["value"]
+    with pytest.raises(GateError, match="floor"):
+        judge(make_inputs(tmp_path / "b", bits=1.5 + to_the_floor - 0.01, noise=0.5), tmp_path / "lucky")
+    found = rule(tmp_path / "state" / "attempts", "floor", "fail")
+    assert found["value"] < 0 < found["high"]
+
+
+def test_no_worse_than_the_champion_must_be_shown_for_bits_and_not_be_refuted_for_accuracy(tmp_path: Path) -> None:
+    crown(tmp_path, make_inputs(tmp_path / "a"), "first", "w1")
+    # Five answers of 80 fewer: 6 % where 5 % are allowed, but within what 80 items can tell.
+    judge(make_inputs(tmp_path / "b", right=0.5375, weights="w2"), tmp_path / "o2")
+    found = rule(tmp_path / "o2", "regression_accuracy", "pass")
+    assert found["value"] < found["threshold"] < found["high"]
+    with pytest.raises(GateError, match="regression_bits"):
+        judge(make_inputs(tmp_path / "c", weights="w3", noise=0.5), tmp_path / "o3")
+    found = rule(tmp_path / "state" / "attempts", "regression_bits", "fail")
+    assert found["value"] < found["threshold"] < found["high"]
 
 
 def test_building_the_champion_again_gives_the_same_report(tmp_path: Path) -> None:

@@ -64,6 +64,15 @@ def test_documents_with_equal_text_never_stand_against_each_other():
         assert sum(true == choice for choice in item.choices) == 1
 
 
+def test_what_a_document_quotes_is_no_false_choice_for_it():
+    quoting = document("\n".join([prose(50), *(d.text for d in DOCUMENTS[:4])]), name="quoting")
+    items = continuation_items([quoting, *DOCUMENTS[:8]], settings=SETTINGS, seed=0)
+    asked = [item for item in items if item.doc_id == quoting.doc_id]
+    assert len(asked) == SETTINGS.items_per_document
+    for item in asked:
+        assert [choice.strip() in quoting.text for choice in item.choices].count(True) == 1
+
+
 def test_a_language_without_spaces_gives_items_whose_choices_join_without_a_space():
     letters = [chr(c) for c in range(0x4E00, 0x4E80)]
     documents = [
