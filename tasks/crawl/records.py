@@ -162,10 +162,14 @@ def _member_records(source: Buffered) -> Iterator[Record | Damage]:
     content = Buffered(member)  # type: ignore[arg-type]
     waiting: tuple[str, bytes] | None = None
     single = True
+    broken: Damage | None = None
     for found in _plain(content):
+        if broken is not None:
+            yield broken
+            broken = None
         if isinstance(found, Damage):
             single = False
-            yield Damage(offset, found.detail, found.url)
+            broken = Damage(offset, found.detail, found.url)
             continue
         if waiting is not None:
             single = False
@@ -177,9 +181,12 @@ def _member_records(source: Buffered) -> Iterator[Record | Damage]:
         same = verbatim and content.offset == len(waiting[1])
         yield Record(waiting[0], bytes(member.compressed) if same else compress(waiting[1]))
     if member.damage is not None:
-        yield Damage(offset, member.damage)
-        if source.fill(1) and not source.buffer.startswith(GZIP_MAGIC):
-            source.skip_to(re.compile(re.escape(GZIP_MAGIC)))
+        # A record that ends with its damaged member is one damaged place, not two.
+        broken = Damage(offset, f"{broken.detail}; {member.damage}" if broken else member.damage, broken and broken.url)
+    if broken is not None:
+        yield broken
+    if member.damage is not None and source.fill(1) and not source.buffer.startswith(GZIP_MAGIC):
+        source.skip_to(re.compile(re.escape(GZIP_MAGIC)))
 
 
 def _plain(content: Buffered) -> Iterator[tuple[str, bytes] | Damage]:

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from flows import graph as graph_module
-from flows.graph import Stage
+from flows.graph import Stage, load_graph
 from flows.params import apply_profile, check_params, read_params, set_values, stage_params
 from tasks.contracts.errors import ParamsError
+from tests.conftest import ROOT
 from tests.flows.toy_stage import Params
 
 PARAMS = """\
@@ -46,6 +47,15 @@ def test_an_unknown_key_is_named_with_its_section_what_is_allowed_and_the_neares
     assert "toy.wrods: unknown key" in message
     assert "did you mean words?" in message
     assert "allowed: words, mode, workers, tasks" in message
+
+
+@pytest.mark.parametrize("stage", load_graph(ROOT / "dvc.yaml").values(), ids=lambda stage: stage.name)
+def test_every_stage_refuses_a_key_that_it_does_not_know(stage: Stage) -> None:
+    settings = read_params(ROOT / "params.yaml")
+    stage_params(settings, stage)
+    with pytest.raises(ParamsError, match=rf"{stage.name}\.no_such_key: unknown key") as caught:
+        stage_params({**settings, stage.name: {**settings[stage.name], "no_such_key": 1}}, stage)
+    assert f"allowed: {next(iter(stage.params_class.model_fields))}" in str(caught.value)
 
 
 def test_a_wrong_type_is_named_with_what_it_means(graph: dict[str, Stage]) -> None:

@@ -68,6 +68,19 @@ def test_a_file_without_a_page_is_an_error_that_says_what_it_is(workspace: Path,
     assert "odd.warc.gz" in str(error.value)
 
 
+@pytest.mark.parametrize("packed", [True, False], ids=["gzip", "plain"])
+def test_a_truncated_file_gives_its_whole_records_and_a_row_for_the_last(workspace: Path, packed: bool) -> None:
+    members = [record(str(n).encode() * 300) for n in range(3)]
+    members = [gzip.compress(member) for member in members] if packed else members
+    content = b"".join(members)
+    (workspace / "cut.warc").write_bytes(content[: -len(members[-1]) // 2])
+    manifest, output = crawl("warc", "cut.warc")
+    assert (manifest.counts.in_, manifest.counts.out) == (3, 2)
+    assert manifest.counts.dropped == {"damaged_record": 1}
+    [row] = read_ledger(output / "dropped" / "part-00000.parquet")
+    assert f"cut.warc, byte {len(members[0]) + len(members[1])}" in (row.detail or "")
+
+
 def test_a_missing_file_is_an_error() -> None:
     with pytest.raises(InputError, match=r"none\.warc"):
         crawl("warc", "none.warc.gz")
