@@ -182,7 +182,8 @@ def _member_records(source: Buffered) -> Iterator[Record | Damage]:
         yield Record(waiting[0], bytes(member.compressed) if same else compress(waiting[1]))
     if member.damage is not None:
         # A record that ends with its damaged member is one damaged place, not two.
-        broken = Damage(offset, f"{broken.detail}; {member.damage}" if broken else member.damage, broken and broken.url)
+        detail = f"{broken.detail}; {member.damage}" if broken else member.damage
+        broken = Damage(offset, detail, broken.url if broken else None)
     if broken is not None:
         yield broken
     if member.damage is not None and source.fill(1) and not source.buffer.startswith(GZIP_MAGIC):
