@@ -203,6 +203,13 @@ def _ask(model: Path, params: Params, remote: Sequence[str], temporary: Path) ->
             torch_random_seed=params.seed,
             fewshot_random_seed=params.seed,
         )
+    except AssertionError as error:  # lm-eval's own check that a choice fits, which says nothing
+        raise InputError(
+            "an evaluation item does not fit the model's context",
+            where=f"params.yaml, evaluate.tasks: {', '.join(params.tasks)}",
+            expected=f"choices of at most {language_model.max_length} tokens",
+            fix="raise train.seq_len or tokenizer.vocab_size, or lower holdout.continuation_words",
+        ) from error
     except Exception as error:  # a hub's client raises many classes; what is not about the network goes on unchanged
         if not remote or not _about_network(error):
             raise
