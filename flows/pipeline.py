@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 from uuid import UUID
 
 from prefect import flow, get_run_logger, task
@@ -22,13 +22,15 @@ from prefect.artifacts import create_progress_artifact, create_table_artifact, u
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run, task_run
 
+from flows.form import SettingsSchema, changes_of_run, refresh_form
 from flows.graph import MODULES, Stage, load_graph, select
 from flows.lineage.mirror import mirror_server
 from flows.lineage.records import new_run_name, read_records
 from flows.locks import workspace_lock
-from flows.params import check_params, merge_values, ray_params, read_params
+from flows.params import PARAMS_FILE, check_params, merge_values, ray_params, read_params
 from flows.stage_run import FLOW_RUN_VARIABLE, RUN_VARIABLE, TASK_RUN_VARIABLE, describe
-from tasks.contracts.errors import HeadwaterError
+from tasks.contracts.errors import HeadwaterError, ParamsError
+from tasks.contracts.files import write_bytes
 from tasks.contracts.manifest import Manifest, manifest_hash, read_manifest
 from tasks.engine.session import ray_session
 
@@ -73,27 +75,25 @@ class StageFailedError(HeadwaterError):
 
 @flow(name="headwater", log_prints=False, validate_parameters=True)
 def pipeline(
-    settings: dict[str, Any] | None = None,
     until: StageName | None = None,
     force: list[StageName] | None = None,
+    settings: Annotated[dict[str, Any], SettingsSchema()] | None = None,
 ) -> dict[str, str]:
     """From raw web pages to a released checkpoint: every stage of dvc.yaml, those that are up to date skipped.
 
     Args:
-        settings: sections of params.yaml to change before the run, such as {"train": {"steps": 200}}; they are
-            written to params.yaml, the only settings.
-        until: the last stage to run.
-        force: stages to run again although nothing they depend on changed.
+        until: The last stage to run; all of them when empty.
+        force: Stages to run again although nothing they depend on changed.
+        settings: params.yaml, the only settings. What you change here is written to it; what you leave as it is
+            follows params.yaml as it will be when the run starts.
 
     Returns:
         Stage name → SHA-256 of its manifest.
     """
     graph = load_graph()
     with workspace_lock("run"):
-        change = merge_values(settings) if settings else ""
-        if change:
-            _say(f"params.yaml changed:\n{change}")
-        check_params(read_params(), graph)
+        _change_params(settings or {}, graph)
+        refresh_form()
         stages = list(graph.values())
         if until:
             stages = stages[: list(graph).index(select(graph, until).name) + 1]
@@ -108,6 +108,20 @@ def pipeline(
         if not any(record.run == run for record in read_records(run)):
             _say("everything is up to date: no stage had to run")
     return {stage.name: manifest_hash(stage.output) for stage in stages}
+
+
+def _change_params(settings: Mapping[str, Any], graph: Mapping[str, Stage]) -> None:
+    """Write what the form changed to params.yaml, unless that would make it wrong."""
+    before = PARAMS_FILE.read_bytes() if settings else b""
+    change = merge_values(changes_of_run(settings, UUID(str(flow_run.id)))) if settings else ""
+    try:
+        check_params(read_params(), graph)
+    except ParamsError:
+        if change:
+            write_bytes(PARAMS_FILE, before)
+        raise
+    if change:
+        _say(f"params.yaml changed:\n{change}")
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)

@@ -121,6 +121,7 @@ def embedded_services(
     Raises:
         LockedError: they run already in this workspace.
         ServiceError: one did not start; the message has the end of its log.
+        ParamsError: params.yaml, which fills in the form of a run, is wrong.
     """
     if (other := running_services()) is not None:
         raise LockedError(
@@ -130,6 +131,7 @@ def embedded_services(
             fix="use those, or end them with Ctrl-C where they were started",
         )
     workspace = (folder or Path.cwd()).resolve()
+    forms = _forms(workspace) if worker else {}
     prefect_port = free_port(prefect_port)
     mlflow_port = free_port(mlflow_port, taken={prefect_port})
     addresses = Services(
@@ -153,8 +155,9 @@ def embedded_services(
             _once("work pool", create, environment, workspace)
             # `{{ HEADWATER_ROOT }}` in prefect.yaml is filled in where a run starts, not here.
             for name in _deployments(workspace):
-                deploy = [*prefect, "--no-prompt", "deploy", "--name", name]
+                deploy = [*prefect, "--no-prompt", "deploy", "--name", name, *forms.get(name, [])]
                 _once("deployment", deploy, environment, workspace, forgive=_ADVICE_CALL)
+            _end_interrupted_runs(addresses.prefect_api)
             work = [*prefect, "worker", "start", "--pool", POOL, "--type", "process", "--name", POOL]
             running.processes["worker"] = start("worker", work, environment)
         _wait_until_healthy(running, "mlflow", f"{addresses.mlflow}/health")
@@ -230,31 +233,71 @@ def _warden() -> Iterator[_Start]:
         warden.wait(timeout=STOP_SECONDS * 2)
 
 
-# Ends whole process trees: a worker's flow runs, and MLflow's own children, are in sessions of their own.
+def _end_interrupted_runs(api: str) -> None:
+    """Tell Prefect that what an earlier worker was running has ended: it would wait for those runs for ever."""
+    # Takes a second to import, which the others who ask this module for an address need not pay.
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.filters import FlowRunFilter
+    from prefect.client.schemas.objects import State
+    from prefect.client.schemas.sorting import FlowRunSort
+    from prefect.states import Crashed
+
+    theirs = FlowRunFilter.model_validate(
+        {"deployment_id": {"is_null_": False}, "state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}}
+    )
+    with SyncPrefectClient(api=api) as client:
+        for run in client.read_flow_runs(flow_run_filter=theirs, sort=FlowRunSort.ID_DESC, limit=200):
+            state: State[None] = Crashed(message="`headwater up` ended while this ran; a new run goes on from there")
+            client.set_flow_run_state(run.id, state, force=True)
+            logger.info("the run %s was interrupted; a new one goes on from there", run.name)
+
+
+# Ends whole process trees: a worker's flow runs, and MLflow's own children, are in sessions of their own. The last one
+# started goes first, so that a worker still finds the server to which it reports the end of its runs. A zombie has
+# ended: its parent waits for the warden, and asks for its exit status later or never.
 _WARDEN = """
-import signal, sys, psutil
+import signal, sys, time, psutil
 for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     signal.signal(name, signal.SIG_IGN)
 roots = [int(line) for line in sys.stdin]
-trees = []
+
+def lives(process):
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
 for root in reversed(roots):
     try:
         process = psutil.Process(root)
-        trees += [process, *process.children(recursive=True)]
+        tree = [process, *process.children(recursive=True)]
     except psutil.Error:
-        pass
-for process in trees:
-    try:
-        process.terminate()
-    except psutil.Error:
-        pass
-_, alive = psutil.wait_procs(trees, timeout=float(sys.argv[1]))
-for process in alive:
-    try:
-        process.kill()
-    except psutil.Error:
-        pass
+        continue
+    end = time.monotonic() + float(sys.argv[1]) / len(roots)
+    for process in tree:
+        try:
+            process.terminate()
+        except psutil.Error:
+            pass
+    while any(map(lives, tree)) and time.monotonic() < end:
+        time.sleep(0.1)
+    for process in filter(lives, tree):
+        try:
+            process.kill()
+        except psutil.Error:
+            pass
 """
+
+
+def _forms(workspace: Path) -> dict[str, list[str]]:
+    """Return, by deployment name, the options of `prefect deploy` that fill in its form."""
+    # Takes a second to import, which the others who ask this module for an address need not pay.
+    from flows.form import DEPLOYMENT, current_form
+
+    with contextlib.chdir(workspace):
+        form = current_form()
+    name = DEPLOYMENT.rpartition("/")[2]
+    return {name: ["--version", form.version, "--params", json.dumps({"settings": form.settings})]}
 
 
 def _deployments(workspace: Path) -> list[str]:

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flows import services
+from flows.services import ServiceError, Services, embedded_services, free_port, running_services
+from tasks.contracts.errors import LockedError
+from tests.conftest import ROOT
+
+START = """
+import sys, time
+from flows.services import embedded_services
+with embedded_services(prefect_port=int(sys.argv[1]), mlflow_port=int(sys.argv[1]), worker=False) as running:
+    print("up", flush=True)
+    running.wait()
+"""
+
+
+@pytest.fixture
+def listening() -> socket.socket:
+    """Another program that listens on a port of the loopback."""
+    with socket.create_server((services.HOST, 0)) as server:
+        yield server
+
+
+def write_services(workspace: Path, pid: int, started: float) -> Services:
+    made = Services(prefect="http://127.0.0.1:1", mlflow="http://127.0.0.1:2", pid=pid, pid_started=started)
+    path = workspace / ".headwater" / "services.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(made.model_dump()))
+    return made
+
+
+def test_a_port_that_another_program_holds_is_passed_over(listening: socket.socket) -> None:
+    port = listening.getsockname()[1]
+    assert port < free_port(port) < port + 100
+    free = free_port(port)
+    assert free_port(port, taken={free}) > free
+
+
+def test_no_free_port_is_said_with_the_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_socket: object, _address: object) -> None:
+        raise OSError("in use")
+
+    monkeypatch.setattr(services.socket.socket, "bind", refuse)
+    with pytest.raises(ServiceError, match="4200 to 4299"):
+        free_port(4200)
+
+
+def test_services_of_a_living_process_are_found_and_not_started_twice(workspace: Path) -> None:
+    written = write_services(workspace, os.getpid(), psutil.Process().create_time())
+    assert running_services() == written
+    with pytest.raises(LockedError, match="the services run already"), embedded_services():
+        pass
+
+
+def test_a_file_that_a_dead_process_left_is_no_running_service(workspace: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    write_services(workspace, ended.pid, time.time())
+    assert running_services() is None
+
+
+def test_a_process_id_that_is_used_again_is_no_running_service(workspace: Path) -> None:
+    write_services(workspace, os.getpid(), psutil.Process().create_time() - 3600)
+    assert running_services() is None
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"prefect": "x"}'])
+def test_a_damaged_file_is_no_running_service(workspace: Path, content: str) -> None:
+    (workspace / ".headwater").mkdir()
+    (workspace / ".headwater" / "services.json").write_text(content)
+    assert running_services() is None
+
+
+def test_a_service_that_ends_at_once_is_said_with_the_end_of_its_log(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(services, "_mlflow", lambda _port: [sys.executable, "-c", "raise SystemExit('no database')"])
+    with (
+        pytest.raises(ServiceError, match=r"(?s)mlflow ended on its own.*no database"),
+        embedded_services(worker=False),
+    ):
+        pass
+    assert running_services() is None
+    assert processes_of(workspace) == []
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+def test_the_services_answer_and_leave_no_process_however_they_end(
+    workspace: Path, listening: socket.socket, end: signal.Signals
+) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", START, str(listening.getsockname()[1])]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == "up\n"
+        running = running_services()
+        assert running is not None
+        assert running.pid == owner.pid
+        for address in (f"{running.prefect_api}/health", f"{running.mlflow}/health"):
+            with urllib.request.urlopen(address, timeout=10) as answer:
+                assert answer.status == 200
+        assert len(processes_of(workspace)) >= 3
+        owner.send_signal(end)
+        assert owner.wait(timeout=30) == (0 if end == signal.SIGINT else -signal.SIGKILL)
+    deadline = time.monotonic() + 20
+    while processes_of(workspace) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert processes_of(workspace) == []
+    assert running_services() is None
+
+
+def processes_of(workspace: Path) -> list[str]:
+    """The command lines of all processes that have this workspace's state folder in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and process.environ().get("HEADWATER_STATE") == str(workspace / ".headwater"):
+                found.append(" ".join(process.cmdline()))
+        except psutil.Error:
+            continue
+    return found
