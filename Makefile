@@ -5,7 +5,7 @@ export PYTHON
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := true
 
-.PHONY: setup run test check bench faults
+.PHONY: setup run test check
 
 setup: $(VENV)/.setup-done
 
@@ -16,16 +16,10 @@ run: setup
 	@$(BIN)/headwater run
 
 test: setup
-	$(BIN)/python -m pytest -q -m "not faults"
+	$(BIN)/python -m pytest -q
 
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-
-faults: setup
-	$(BIN)/python -m pytest -q -m faults
-
-bench: setup
-	$(BIN)/python -m tests.bench

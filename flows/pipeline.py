@@ -137,9 +137,15 @@ def run_through_dvc(name: str, run: str, force: bool) -> None:
         TASK_RUN_VARIABLE: str(task_run.id or ""),
     }
     command = [*dvc_command(), "--wait-for-lock", "repro", "--single-item", *(["--force"] if force else []), name]
-    for line in stream(command, environment):
-        if not line.startswith(DVC_CHATTER):
-            _say(line)
+    try:
+        for line in stream(command, environment):
+            if not line.startswith(DVC_CHATTER):
+                _say(line)
+    except StageFailedError as failed:
+        records = [record for record in read_records(run) if record.stage == name and record.error]
+        if records and records[-1].error:
+            raise StageFailedError(f"stage {name} failed", found=records[-1].error.message) from failed
+        raise
     stage = load_graph()[name]
     manifest = read_manifest(stage.output)
     _publish(stage, manifest)

@@ -20,6 +20,7 @@ from flows.lineage.records import PrefectIds, now, write_record
 from flows.locks import workspace_lock
 from flows.params import ray_params, read_params, stage_params
 from tasks.contracts.base import StageParams
+from tasks.contracts.files import disk_full_is_clear
 from tasks.contracts.manifest import Manifest, read_manifest
 from tasks.engine.session import RayParams, ray_session
 
@@ -43,7 +44,8 @@ def run_stage(name: str) -> Manifest:
     started_at = now()
     with workspace_lock("stage"):
         try:
-            return _run(stage, params, ray_params(settings), run, started_at)
+            with disk_full_is_clear(stage.output):  # whatever a library was writing, not only our own files
+                return _run(stage, params, ray_params(settings), run, started_at)
         except BaseException as error:
             write_record(run=run, stage=name, started_at=started_at, error=error, prefect=_prefect_ids())
             raise

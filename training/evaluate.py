@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,9 +187,8 @@ def _ask(model: Path, params: Params, remote: Sequence[str], temporary: Path) ->
 
     logger.info("evaluate: %s on %s", ", ".join(params.tasks), device)
     language_model = HFLM(pretrained=str(model), device=device, batch_size=params.batch_size, dtype="auto")
-    for name in ("loglikelihood", "loglikelihood_rolling"):
-        # lm-eval has no setting for its progress bars, which would fill a run's log.
-        setattr(language_model, name, functools.partial(getattr(language_model, name), disable_tqdm=True))
+    for name in ("loglikelihood", "loglikelihood_rolling", "_loglikelihood_tokens"):
+        setattr(language_model, name, _without_progress_bar(getattr(language_model, name)))
     try:
         return lm_eval.simple_evaluate(
             model=language_model,
@@ -214,6 +213,16 @@ def _ask(model: Path, params: Params, remote: Sequence[str], temporary: Path) ->
             fix="check the network (HF_ENDPOINT names another hub, HF_HUB_OFFLINE=1 uses what was fetched before), "
             "or take these tasks out",
         ) from error
+
+
+def _without_progress_bar(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a method of lm-eval's model that draws no bar: there is no setting for it, and it would fill the log."""
+
+    @functools.wraps(method)
+    def quiet(*arguments: Any, **named: Any) -> Any:
+        return method(*arguments, **{**named, "disable_tqdm": True})
+
+    return quiet
 
 
 def _about_network(error: BaseException | None) -> bool:

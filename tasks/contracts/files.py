@@ -18,6 +18,9 @@ from pydantic import JsonValue
 
 from tasks.contracts.errors import DiskFullError
 
+# No space, no quota left, or the largest file that the system or a shell's `ulimit -f` allows.
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 @contextmanager
 def disk_full_is_clear(path: Path) -> Iterator[None]:
@@ -25,11 +28,12 @@ def disk_full_is_clear(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in NO_SPACE:
             raise
         raise DiskFullError(
             "the disk is full",
             where=str(path),
+            found=os.strerror(error.errno),
             fix="free space (`headwater gc` prunes the shard cache, `dvc gc -w` the DVC cache), then run again: "
             "finished shards are kept",
         ) from error
@@ -38,10 +42,10 @@ def disk_full_is_clear(path: Path) -> Iterator[None]:
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; on success it becomes `path` in one step, on error it is removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with disk_full_is_clear(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             sync_file(temporary)
             temporary.replace(path)
@@ -53,12 +57,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
     """Give a temporary folder beside `folder`; on success it replaces `folder`, on error it is removed."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
     try:
         with disk_full_is_clear(folder):
+            temporary.mkdir(parents=True)
             yield temporary
             for path in sorted(temporary.rglob("*")):
                 sync_file(path) if path.is_file() else sync_folder(path)

@@ -16,6 +16,8 @@ import fsspec
 
 from tasks.contracts.errors import InputError, NetworkError
 
+PASSING_STATUS = (408, 425, 429)  # RFC 9110 and 6585: refused now, perhaps not later
+
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
@@ -102,7 +104,7 @@ def open_hashed(file: SourceFile) -> Iterator[tuple[BinaryIO, Hashed]]:
             hashed = Hashed(stream)
             yield io.BufferedReader(hashed, 1 << 20), hashed
     except FileNotFoundError as error:
-        raise InputError("an input file is missing", where=file.url, found=str(error)[:300]) from error
+        raise _missing(file, error) from error
     except OSError as error:
         if error.errno is not None and file.url.startswith("file:"):
             raise
@@ -111,3 +113,17 @@ def open_hashed(file: SourceFile) -> Iterator[tuple[BinaryIO, Hashed]]:
         if type(error).__module__.split(".")[0] in ("aiohttp", "botocore", "fsspec", "requests"):
             raise NetworkError("an input file cannot be read", where=file.url, found=str(error)[:300]) from error
         raise
+
+
+def _missing(file: SourceFile, error: FileNotFoundError) -> InputError | NetworkError:
+    """Tell a file that is not there from a server that did not answer: fsspec calls both "not found"."""
+    cause = error.__cause__
+    if cause is None or not file.url.startswith(("http://", "https://")):
+        return InputError("an input file is missing", where=file.url, found=str(error)[:300])
+    found = f"{type(cause).__name__}: {cause}"[:300]
+    status = getattr(cause, "status", None)
+    if status is not None and 400 <= status < 500 and status not in PASSING_STATUS:
+        fix = "correct the URL in crawl.paths, or fetch the file by hand where the server wants a login"
+        return InputError("a server does not give an input file", where=file.url, found=found, fix=fix)
+    fix = "check the network and run again, or fetch the file by hand and name it in crawl.paths"
+    return NetworkError("an input file cannot be fetched", where=file.url, found=found, fix=fix)

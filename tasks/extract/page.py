@@ -17,8 +17,9 @@ from tasks.extract.records import Page
 
 Mode = Literal["default", "precision", "recall", "fast"]
 ROBOT_SIGNALS = frozenset({"noai", "noimageai", "noindex", "nosnippet", "none"})
-# libxml2's HTML parser stops nesting at this depth (htmlMaxNestedElements…, 256) and drops text without an error.
-DEPTH_LIMIT = 254
+# libxml2's HTML parser (2.14) nests 256 elements and drops what is below, text too, without an error: an element with
+# as many ancestors is the last that it makes.
+DEPTH_LIMIT = 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,7 @@ STAGE = "extract"
 PAGES_PER_BATCH = 16
 NOT_PAGES = ("not_html", "http_status")
 FAILURES = ("timeout", "crashed", "out_of_memory", "parse_error")
+CUT = "text below 256 nested elements may be missing: the parser stops there"
 LIBRARIES = ("trafilatura", "lxml", "justext", "fastwarc", "resiliparse", "py3langid", "brotli")
 
 
@@ -187,7 +188,8 @@ def _unwanted(document: Document, honoured: tuple[str, ...]) -> Drop | None:
     if signals:
         return Drop(rule="opt_out", detail=", ".join(signals))
     if not document.text.strip():
-        return Drop(rule="empty", detail="no main text was found")
+        cut = f"; {CUT}" if document.scores else ""
+        return Drop(rule="empty", detail=f"no main text was found{cut}")
     return None
 
 
@@ -199,7 +201,7 @@ def _note(document: Document) -> LedgerRow:
         doc_id=document.doc_id,
         url=document.url,
         record_id=document.record_id,
-        detail="text below 256 nested elements may be missing: the parser stops there",
+        detail=CUT,
     )
 
 

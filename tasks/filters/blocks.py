@@ -6,7 +6,7 @@ remembers how each space-delimited piece is split, with identical results.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -70,25 +70,31 @@ class SharedWords(WordTokenizer):
         super().__init__(theirs.language)
         self._theirs = theirs
         self._pieces: dict[str, list[str]] = {}
+        # Of each word of a piece: its length, whether it ends a sentence, whether it is punctuation.
+        self._marks: dict[str, list[tuple[int, bool, bool]]] = {}
         self._ends = frozenset(theirs.tokenizer.get_pipe("sentencizer").punct_chars)
 
     def word_tokenize(self, text: str) -> list[str]:
         """Return the words of a text, as spaCy splits them."""
         pieces = text.split()
-        new = {piece for piece in pieces if piece not in self._pieces}
-        if new:
-            if len(self._pieces) + len(new) > REMEMBERED:
-                self._pieces.clear()
-                new = set(pieces)
-            self._learn(new)
+        self._learn(pieces)
         return [word for piece in pieces for word in self._pieces[piece]]
 
-    def _learn(self, pieces: set[str]) -> None:
+    def _learn(self, pieces: Sequence[str]) -> None:
+        new = {piece for piece in pieces if piece not in self._pieces}
+        if not new:
+            return
+        if len(self._pieces) + len(new) > REMEMBERED:
+            self._pieces.clear()
+            self._marks.clear()
+            new = set(pieces)
         pipeline = self._theirs.tokenizer
         # Inside the zone spaCy forgets, at its end, the words it met: its vocabulary would grow without end.
         with pipeline.memory_zone():
-            for piece in pieces:
-                self._pieces[piece] = [token.text for token in pipeline.tokenizer(piece)]
+            for piece in new:
+                tokens = pipeline.tokenizer(piece)
+                self._pieces[piece] = [token.text for token in tokens]
+                self._marks[piece] = [(len(t.text), t.text in self._ends, t.is_punct) for t in tokens]
 
     def sent_tokenize(self, text: str) -> list[str]:
         """Return the sentences of a text."""
@@ -96,7 +102,26 @@ class SharedWords(WordTokenizer):
 
     def span_tokenize(self, text: str) -> list[tuple[int, int]]:
         """Return where each sentence begins and ends, in characters."""
+        pieces = text.split(" ")
+        if pieces != text.split():
+            # White space beyond single spaces becomes words of its own.
+            return list(self._theirs.span_tokenize(text))
         # spaCy's rule ends a sentence only after a token that is one of these characters.
-        if text and self._ends.isdisjoint(text[:-1]):
+        if self._ends.isdisjoint(text[:-1]):
             return [(0, len(text))]
-        return list(self._theirs.span_tokenize(text))
+        self._learn(pieces)
+        spans: list[tuple[int, int]] = []
+        begin = end = at = 0
+        ended = False
+        for piece in pieces:
+            place = at
+            for length, ends, punctuation in self._marks[piece]:
+                if ended and not punctuation and not ends:
+                    spans.append((begin, end))
+                    begin, ended = place, False
+                elif ends:
+                    ended = True
+                place += length
+                end = place
+            at += len(piece) + 1
+        return [*spans, (begin, end)]

@@ -3,7 +3,10 @@
 import gzip
 import json
 import shutil
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,7 +14,7 @@ import pytest
 import zstandard
 
 from tasks.contracts.document import read_documents
-from tasks.contracts.errors import InputError
+from tasks.contracts.errors import HeadwaterError, InputError, NetworkError
 from tasks.contracts.ledger import read_ledger
 from tasks.contracts.manifest import Manifest, read_manifest
 from tasks.crawl.stage import Params, run
@@ -70,6 +73,61 @@ def test_a_missing_file_is_an_error() -> None:
         crawl("warc", "none.warc.gz")
     with pytest.raises(InputError, match="no input files"):
         crawl("text")
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    """A server whose files fail, each in the way of its name; its URL."""
+    whole = b"".join(gzip.compress(record(str(n).encode() * 500)) for n in range(200))
+
+    class Failing(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            name = self.path.strip("/").partition(".")[0]
+            self.send_response(int(name) if name.isdigit() else 200)
+            self.send_header("Content-Length", str(len(whole)) if name == "half" else "0")
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            self.do_HEAD()
+            if "half" in self.path:
+                self.wfile.write(whole[: len(whole) // 2])
+
+        def log_message(self, *_: object) -> None:
+            """Stay quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Failing) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("url", ["https://no-such-host.invalid/a.warc.gz", "https://127.0.0.1:9/a.warc.gz"])
+def test_a_remote_file_without_a_network_is_an_error_that_may_pass(url: str) -> None:
+    with pytest.raises(NetworkError) as caught:
+        crawl("warc", url)
+    assert caught.value.transient
+    assert f"where: {url}" in str(caught.value)
+    assert not Path("out/_manifest.json").exists()
+
+
+def test_a_connection_that_ends_in_the_middle_of_a_file_is_no_damaged_record(server: str) -> None:
+    with pytest.raises(NetworkError) as caught:
+        crawl("warc", f"{server}/half.warc.gz")
+    assert "half.warc.gz" in str(caught.value)
+    assert not Path("out/_manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(404, InputError), (403, InputError), (429, NetworkError), (503, NetworkError)]
+)
+def test_what_a_server_answers_decides_whether_it_may_pass(
+    server: str, status: int, error: type[HeadwaterError]
+) -> None:
+    with pytest.raises(error, match=str(status)) as caught:
+        crawl("warc", f"{server}/{status}.warc.gz")
+    assert f"where: {server}/{status}.warc.gz" in str(caught.value)
 
 
 DOLMA = {

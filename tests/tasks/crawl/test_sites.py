@@ -180,6 +180,16 @@ def test_private_addresses_are_refused_unless_allowed(tmp_path: Path) -> None:
     assert counts.dropped == {"refused_address": 1}
 
 
+def test_without_a_network_the_host_that_does_not_resolve_is_named(tmp_path: Path) -> None:
+    crawl = crawl_of(80, seeds=["http://no-such-host.invalid/"], places={})
+    with pytest.raises(NetworkError) as caught:
+        crawl_sites(crawl, state=tmp_path / "state", output=tmp_path / "out")
+    assert caught.value.transient
+    for said in ("not one page could be fetched", "no-such-host.invalid", "found: dns", "check the network"):
+        assert said in str(caught.value)
+    assert not (tmp_path / "state").exists(), "the next try asks again instead of reading this failure"
+
+
 def _crawl_in_process(crawl: Crawl, state: Path, output: Path) -> None:
     os.setsid()
     crawl_sites(crawl, state=state, output=output)

@@ -8,7 +8,7 @@ import brotli
 import pytest
 
 from tasks.contracts.document import Document, read_documents, write_documents
-from tasks.contracts.errors import InputError
+from tasks.contracts.errors import HeadwaterError, InputError
 from tasks.contracts.ledger import read_ledger
 from tasks.contracts.manifest import Counts, commit_manifest
 from tasks.extract.charset import decode
@@ -16,6 +16,7 @@ from tasks.extract.stage import Params, run
 
 PROSE = "<p>The river rises in the hills and runs to the sea, where it is met with the tide twice every day.</p>" * 4
 PAGE = f"<html><head><title>Rivers</title></head><body><article><h1>Rivers</h1>{PROSE}</article></body></html>".encode()
+ONE_LINE = b"<html><body><article>" + PROSE.encode() * (30_000_000 // len(PROSE)) + b"</article></body></html>"
 
 
 def record(number: int, body: bytes, headers: Mapping[str, str] | None = None, status: str = "200 OK") -> bytes:
@@ -50,7 +51,7 @@ def extracted(workspace: Path, records: list[bytes], **params: float):
 
 def test_pages_and_reasons(workspace: Path) -> None:
     noai = PAGE.replace(b"<head>", b'<head><meta name="robots" content="noai">')
-    nested = b"<html><body>" + b"<div>" * 100_000 + PROSE.encode() + b"</body></html>"
+    unclosed = b"<html><body>" + b"<div>" * 100_000 + PROSE.encode() + b"</body></html>"
     records = [
         record(1, PAGE),
         record(2, brotli.compress(PAGE), {"Content-Encoding": "br"}),
@@ -62,27 +63,79 @@ def test_pages_and_reasons(workspace: Path) -> None:
         record(8, noai),
         record(9, PAGE, {"X-Robots-Tag": "googlebot: noindex, noai"}),
         record(10, gzip.compress(b"<p>" + b"x" * 30_000_000), {"Content-Encoding": "gzip"}),
-        record(11, nested),
+        record(11, unclosed),
         record(12, b"not brotli", {"Content-Encoding": "br"}),
+        record(13, ONE_LINE),
     ]
     manifest, documents, rows = extracted(workspace, records)
     kept = {d.record_id[10:-1]: d for d in documents}
-    assert {"1", "2", "3", "4"} <= set(kept) <= {"1", "2", "3", "4", "11"}
+    assert set(kept) == {"1", "2", "3", "4"}
     assert kept["1"].text == kept["2"].text == kept["3"].text == kept["4"].text
     assert (kept["1"].title, kept["1"].language, kept["1"].captured_at) == ("Rivers", "en", "2026-01-02T03:04:05Z")
     assert (kept["1"].warc_path, kept["1"].warc_offset) == ("part-00000.warc.gz", 0)
     assert kept["2"].warc_offset == len(records[0])
     rules = {r.record_id[10:-1]: r.rule for r in rows if r.action == "drop"}
     expected = {"5": "not_html", "6": "http_status", "7": "empty", "8": "opt_out", "9": "opt_out", "10": "too_large"}
-    assert {**expected, "12": "parse_error"}.items() <= rules.items()
-    assert "11" in {r.record_id[10:-1] for r in rows}, "the cut page is marked or dropped, never silent"
+    assert rules == {**expected, "11": "empty", "12": "parse_error", "13": "too_large"}
+    assert "nested" in next(r.detail for r in rows if r.rule == "empty" and "11" in r.record_id)
     manifest.counts.check("here")
+
+
+def nested(depth: int) -> bytes:
+    """A page with a sentence at the bottom of nested elements, its closing tags included."""
+    bottom = "<p>At the very bottom stands a lighthouse, and its keeper reads every night until the lamp goes out.</p>"
+    deep = "<div>" * depth + bottom + "</div>" * depth
+    return f"<html><body><article>{PROSE}{deep}</article></body></html>".encode()
+
+
+def test_a_page_that_the_parser_cuts_is_marked_and_a_whole_one_is_not(workspace: Path) -> None:
+    depths = [100, *range(246, 262), 300, 100_000]
+    _, documents, rows = extracted(workspace, [record(depth, nested(depth)) for depth in depths])
+    assert len(documents) == len(depths), "what stands above the cut is kept"
+    whole = {int(d.record_id[10:-1]) for d in documents if "lighthouse" in d.text}
+    marked = {int(r.record_id[10:-1]) for r in rows}
+    assert {(r.action, r.rule) for r in rows} == {("note", "truncated_depth")}
+    assert 100 in whole - marked
+    assert {300, 100_000} <= marked - whole
+    assert whole | marked == set(depths), "text went missing unseen"
+    assert len(whole & marked) <= 1, "only the deepest page that is whole cannot be told from a cut one"
+    scored = {int(d.record_id[10:-1]) for d in documents if d.scores == {"extract.truncated_depth": 1.0}}
+    assert scored == marked
+
+
+def test_a_line_of_thirty_megabytes_that_is_allowed_costs_at_most_its_own_row(workspace: Path) -> None:
+    settings = {"max_page_bytes": 40_000_000, "page_seconds": 2.0, "max_failure_rate": 1.0}
+    records = [record(1, PAGE), record(2, ONE_LINE), record(3, PAGE)]
+    _, documents, rows = extracted(workspace, records, **settings)
+    kept = {d.record_id[10:-1] for d in documents}
+    rules = {r.record_id[10:-1]: r.rule for r in rows}
+    assert {"1", "3"} <= kept
+    assert kept | set(rules) == {"1", "2", "3"}
+    assert set(rules.values()) <= {"timeout", "out_of_memory"}, "whole HTML is neither empty nor broken"
+
+
+def test_more_failed_pages_than_allowed_fail_the_stage(workspace: Path) -> None:
+    broken = record(3, b"not brotli", {"Content-Encoding": "br"})
+    picture = record(4, b"", {"Content-Type": "image/png"})
+    with pytest.raises(HeadwaterError) as caught:
+        extracted(workspace, [record(1, PAGE), record(2, PAGE), broken, picture], max_failure_rate=0.3)
+    for said in ("at most 30% of 3 pages", "extract.max_failure_rate", "33.3%: parse_error 1", "ledger"):
+        assert said in str(caught.value)
+    assert not (workspace / "extract" / "_manifest.json").exists()
 
 
 def test_a_crawl_without_a_page_says_what_it_holds(workspace: Path) -> None:
     with pytest.raises(InputError, match="no HTML page") as caught:
         extracted(workspace, [record(1, b"{}", {"Content-Type": "application/json"})])
-    assert "not_html: 1" in str(caught.value)
+    for said in (
+        "not_html: 1",
+        "1 records",
+        "status 2xx",
+        "HTML content type",
+        "crawl.source",
+        str(workspace / "crawl"),
+    ):
+        assert said in str(caught.value)
 
 
 def test_text_passes_through_with_its_language(workspace: Path) -> None:

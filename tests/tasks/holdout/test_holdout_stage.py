@@ -116,8 +116,12 @@ def test_lm_eval_loads_the_tasks_offline_and_asks_what_the_items_say(monkeypatch
     first = items["heldout_continuation"][0]
     assert [one.args for one in asked[:4]] == [(first["context"], choice) for choice in first["choices"]]
     task = tasks["heldout_continuation"]
-    likely = [(0.0 if i == first["gold"] else -9.0, False) for i in range(4)]
-    assert task.process_results(next(iter(task.eval_docs)), likely)["acc"] == 1.0
+    # With the context another choice is likeliest; what the context adds is most for the true one.
+    with_context = [-2.0 if i == first["gold"] else -1.0 - i for i in range(4)]
+    without = [-9.0 if i == first["gold"] else -1.0 - i for i in range(4)]
+    answers = [(value, False) for value in (*with_context, *without)]
+    results = task.process_results(next(iter(task.eval_docs)), answers)
+    assert (results["acc"], results["acc_mutual_info"]) == (float(max(with_context) == -2.0), 1.0)
 
 
 @pytest.mark.parametrize("wrong", [{"fraction": 0}, {"fraction": 1.0}, {"min_documents": 90, "max_documents": 80}])
