@@ -114,7 +114,11 @@ def up() -> None:
     console.print("starting Prefect, MLflow and a worker …")
     with embedded_services() as running:
         console.print(
-            f"Prefect  {running.addresses.prefect}\nMLflow   {running.addresses.mlflow}\nCtrl-C ends them all."
+            f"Prefect  {running.addresses.prefect}\n"
+            # MLflow opens its pages for language-model applications unless asked for those of model training.
+            f"MLflow   {running.addresses.mlflow}/#/experiments?workflowType=machine_learning\n"
+            "Ctrl-C ends them all.",
+            soft_wrap=True,
         )
         running.wait()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from pathlib import Path
 
 from mlflow.entities.model_registry import ModelVersion
@@ -17,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 MODEL = "headwater"
 CHAMPION = "champion"
+FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n+", re.DOTALL)
 
 
 def register_release(
@@ -77,7 +79,8 @@ def _register(client: MlflowClient, release: Path, release_run_id: str, model: s
         **{f"sha256.{s.name.replace('/', '.')}": s.sha256 for s in manifest.shards if s.name.endswith(".safetensors")},
     }
     card = release / "README.md"
-    description = card.read_text(encoding="utf-8") if card.is_file() else None
+    # Without the front matter, which is for Hugging Face's hub and would be shown as a heading.
+    description = FRONT_MATTER.sub("", card.read_text(encoding="utf-8")) if card.is_file() else None
     created: ModelVersion = client.create_model_version(
         model, source, run_id=training, tags={k: v for k, v in tags.items() if v}, description=description
     )

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -26,9 +27,26 @@ with embedded_services(prefect_port=int(sys.argv[1]), mlflow_port=int(sys.argv[1
     running.wait()
 """
 
+# A service that does not end when it is asked to, with a child in a session of its own.
+STUBBORN = """
+import signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+open(sys.argv[1], "w").close()
+time.sleep(600)
+"""
+OWNER = """
+import os, sys, time
+from flows import services
+services.STOP_SECONDS = 1.0
+with services._warden() as start:
+    start("stubborn", [sys.executable, "-c", sys.argv[1], sys.argv[2]], os.environ)
+    time.sleep(600)
+"""
+
 
 @pytest.fixture
-def listening() -> socket.socket:
+def listening() -> Iterator[socket.socket]:
     """Another program that listens on a port of the loopback."""
     with socket.create_server((services.HOST, 0)) as server:
         yield server
@@ -97,11 +115,18 @@ def test_a_service_that_ends_at_once_is_said_with_the_end_of_its_log(
     assert processes_of(workspace) == []
 
 
+def test_all_that_was_started_ends_when_its_owner_is_killed(workspace: Path) -> None:
+    ready = workspace / "ready"
+    command = [sys.executable, "-c", OWNER, STUBBORN, str(ready)]
+    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}) as owner:
+        wait_until(ready.exists)
+        assert len(processes_of(workspace)) == 4  # owner, warden, service and its child
+        owner.kill()
+    wait_until(lambda: not processes_of(workspace))
+
+
 @pytest.mark.e2e
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
-def test_the_services_answer_and_leave_no_process_however_they_end(
-    workspace: Path, listening: socket.socket, end: signal.Signals
-) -> None:
+def test_the_services_answer_and_leave_no_process_behind(workspace: Path, listening: socket.socket) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", START, str(listening.getsockname()[1])]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as owner:
@@ -114,13 +139,17 @@ def test_the_services_answer_and_leave_no_process_however_they_end(
             with urllib.request.urlopen(address, timeout=10) as answer:
                 assert answer.status == 200
         assert len(processes_of(workspace)) >= 3
-        owner.send_signal(end)
-        assert owner.wait(timeout=30) == (0 if end == signal.SIGINT else -signal.SIGKILL)
-    deadline = time.monotonic() + 20
-    while processes_of(workspace) and time.monotonic() < deadline:
-        time.sleep(0.2)
+        owner.send_signal(signal.SIGINT)
+        assert owner.wait(timeout=30) == 0
     assert processes_of(workspace) == []
     assert running_services() is None
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def processes_of(workspace: Path) -> list[str]:

@@ -62,7 +62,7 @@ def run_stage(run: str, stage: str) -> StageMirror:
             progress.write_text("".join(json.dumps({"step": n, "loss": 5.0 - n}) + "\n" for n in range(3)))
         if stage == "release":
             (output / "model.safetensors").write_text("weights")
-            (output / "README.md").write_text("# The card")
+            (output / "README.md").write_text("---\nlicense: other\n---\n\n# The card")
             (output / "gate.json").write_text('{"verdict": "pass"}')
         counts = Counts(in_=10, out=7, dropped={"short": 2, "odd": 1})
         commit_manifest(output, stage=stage, unit="documents", params=params, inputs=inputs, counts=counts)
