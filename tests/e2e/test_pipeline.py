@@ -138,7 +138,7 @@ def test_a_failed_gate_stops_the_release_and_says_by_how_much(finished: Workspac
         printed = finished.run("headwater", "run", "--set", "gate.floor_margin=5", code=1)
     finally:
         (finished.folder / "params.yaml").write_bytes(saved)
-        finished.run("dvc", "checkout")
+        finished.run("dvc", "checkout", "--force")
     assert "the gate says no" in printed
     assert "floor" in printed
     assert "policy_changed" in printed, "the policy was changed after training, which must not pass unseen"
