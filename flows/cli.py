@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,7 +63,7 @@ def run(
 ) -> None:
     """Run the pipeline: every stage that is not up to date, from raw pages to the release.
 
-    Example: headwater run --set train.steps=200 --until evaluate
+    Example: headwater run --set train.max_steps=400 --until evaluate
     """
     from flows.locks import workspace_lock
     from flows.params import check_params, read_params, set_values
@@ -84,6 +85,7 @@ def run(
     _prefect_environment()
     from flows.pipeline import pipeline
 
+    signal.signal(signal.SIGINT, _stop)
     outcome = pipeline(until=until, force=force or [], return_state=True)
     _print_summary()
     if not outcome.is_completed():
@@ -227,6 +229,24 @@ def params_diff() -> None:
     committed = subprocess.run(["git", "show", "HEAD:params.yaml"], capture_output=True, text=True, check=False).stdout
     change = diff_text(committed, Path("params.yaml").read_text(encoding="utf-8"))
     console.print(_escaped(change) or "params.yaml is as in git")
+
+
+def _stop(_number: int, _frame: object) -> None:
+    """End a run at Ctrl-C: let the stage put down its work, then leave without waiting for Prefect.
+
+    Prefect's temporary server gets the same Ctrl-C and is gone, and its client would ask for it for minutes. The next
+    `headwater up` marks the run as crashed.
+    """
+    import psutil
+
+    own = psutil.Process()
+    stages = [child for child in own.children() if "dvc" in child.cmdline()]
+    psutil.wait_procs(stages, timeout=20)
+    for child in own.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            child.terminate()
+    errors.print("stopped; run the same command again to go on from here")
+    os._exit(130)
 
 
 def _prefect_environment() -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -110,6 +113,31 @@ def test_killed_in_extract_and_in_train_it_ends_with_the_same_bytes(finished: Wo
     printed = fresh.run("headwater", "run")
     assert "data/release" in printed
     assert fresh.hashes() == finished.hashes()
+
+
+def test_ctrl_c_ends_a_run_at_once_and_the_next_one_goes_on(finished: Workspace) -> None:
+    before = finished.hashes()
+    log = finished.folder / "interrupted.log"
+    with (
+        log.open("w") as stream,
+        subprocess.Popen(
+            ["headwater", "run", "--force", "train"],
+            cwd=finished.folder,
+            env=finished.environment,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+        ) as process,
+    ):
+        while "Running stage 'train'" not in log.read_text():
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.1)
+        time.sleep(1)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(60) == 130, log.read_text()
+    assert "to go on from here" in log.read_text()
+    finished.run("headwater", "run")
+    assert finished.hashes() == before
 
 
 def test_a_second_run_in_the_same_workspace_at_the_same_time_is_refused(finished: Workspace) -> None:
