@@ -31,10 +31,12 @@ def reader(finished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Wor
     """A copy of the finished workspace, with a WARC file of the reader's own."""
     folder = tmp_path_factory.mktemp("reader") / "workspace"
     shutil.copytree(finished.folder, folder, symlinks=True)
-    shutil.copy2(folder / "data" / "crawl" / "part-00000.warc.gz", folder / "pages.warc.gz")
+    parts = sorted((folder / "data" / "crawl").glob("part-*.warc.gz"))
+    (folder / "pages.warc.gz").write_bytes(b"".join(part.read_bytes() for part in parts))
     return Workspace(folder)
 
 
+@pytest.mark.docs
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_of_a_page_works(reader: Workspace, page: str) -> None:
     settings = (reader.folder / "params.yaml").read_bytes()
