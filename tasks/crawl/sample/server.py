@@ -81,8 +81,13 @@ def serve(site: Site) -> Iterator[int]:
         def log_message(self, format: str, *args: object) -> None:
             logger.debug(format, *args)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    class Server(ThreadingHTTPServer):
+        # Every host's connections come to this one port at once: past a full queue the system drops them, and each
+        # is tried again only after 1, 3, 7, 15 … seconds.
+        request_queue_size = 1024
+        daemon_threads = True
+
+    server = Server(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
     thread.start()
     try:
