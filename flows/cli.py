@@ -30,6 +30,8 @@ app = typer.Typer(
 )
 params_app = typer.Typer(help="Show and change params.yaml, the only settings.", no_args_is_help=True)
 app.add_typer(params_app, name="params")
+lineage_app = typer.Typer(help="MLflow's picture of the files on disk.", no_args_is_help=True)
+app.add_typer(lineage_app, name="lineage")
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
@@ -159,15 +161,38 @@ def report(as_json: JsonOption = False) -> None:
 
 
 @app.command()
-def gc(keep_days: Annotated[float, typer.Option(help="Keep shards that were used in the last DAYS.")] = 7.0) -> None:
-    """Prune the shard cache: shards that no run has used for a while are made again when they are needed.
+def gc(keep_days: Annotated[float, typer.Option(help="Keep what was used in the last DAYS.", min=0)] = 7.0) -> None:
+    """Free disk space: cached shards and models, and what killed runs left, unless used lately.
+
+    Runs, releases, MLflow's and Prefect's history stay. A shard that is gone is made again when it is needed.
 
     Example: headwater gc --keep-days 1
     """
-    from tasks.engine.shards import prune
+    from flows.cleanup import collect_garbage
+    from flows.locks import workspace_lock
 
-    count, size = prune(keep_days)
-    console.print(f"{count} shards removed, {size / 1e6:,.1f} MB freed")
+    with workspace_lock("run"):
+        count, size = collect_garbage(keep_days)
+    console.print(f"{count} removed, {size / 1e6:,.1f} MB freed")
+
+
+@lineage_app.command("sync")
+def lineage_sync(as_json: JsonOption = False) -> None:
+    """Add to MLflow every run that it lacks, from the run records and manifests.
+
+    Example: headwater lineage sync
+    """
+    from flows.lineage.sync import sync
+
+    counted = sync(Path())
+    if as_json:
+        print(json.dumps(counted))
+        return
+    console.print(
+        f"{counted['added']} stage runs added, {counted['already']} were there; "
+        f"{counted['no data']} without datasets, as their output has been replaced since",
+        soft_wrap=True,
+    )
 
 
 @params_app.command("show")

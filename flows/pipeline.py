@@ -14,13 +14,14 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, cast
 from uuid import UUID
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run, task_run
+from pydantic import WithJsonSchema
 
 from flows.form import SettingsSchema, changes_of_run, refresh_form
 from flows.graph import MODULES, Stage, load_graph, select
@@ -36,25 +37,11 @@ from tasks.engine.session import ray_session
 
 logger = logging.getLogger(__name__)
 
-StageName = Literal[
-    "crawl",
-    "extract",
-    "filter",
-    "dedup",
-    "perplexity",
-    "holdout",
-    "decontaminate",
-    "mix",
-    "tokenizer",
-    "tokenize",
-    "train",
-    "evaluate",
-    "gate",
-    "release",
-]
+StageName = Annotated[str, WithJsonSchema({"type": "string", "enum": list(MODULES)})]
+"""A stage, which Prefect's form offers as a choice; `select` refuses any other."""
+
 RETRIES = 3
 RETRY_SECONDS = (10.0, 60.0, 300.0)
-
 
 DVC_CHATTER = (
     "> python",

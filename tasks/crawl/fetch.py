@@ -57,27 +57,16 @@ RULES = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """What one crawler process does; plain values, so that it travels to another process.
+class Crawl:
+    """What to crawl and how politely; see stage.Params for the fields of the same name.
 
     Attributes:
-        name: the stem of its journal and WARC file in `folder`.
-        todo: URL → depth, of its own hosts.
-        known: URLs that were taken up before, by any process.
-        stored_notes: robots.txt files and sitemaps that are stored already.
-        allowed: names of the hosts that belong to the crawl.
-        places: host pattern → [address, port], instead of asking DNS.
+        places: host pattern → (address, port), instead of asking DNS.
     """
 
-    number: int
-    workers: int
-    name: str
-    folder: str
-    todo: Mapping[str, int]
-    known: Sequence[str]
-    stored_notes: Sequence[str]
+    seeds: Sequence[str]
     sitemaps: Sequence[str]
-    allowed: Sequence[str]
+    allowed_domains: Sequence[str]
     allow_hosts: Sequence[str]
     places: Mapping[str, tuple[str, int]]
     user_agent: str
@@ -88,6 +77,33 @@ class Job:
     max_depth: int
     max_bytes: int
     timeout_seconds: float
+    processes: int
+    shard_megabytes: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What one crawler process does; plain values, so that it travels to another process.
+
+    Attributes:
+        name: the stem of its journal and WARC file in `folder`.
+        todo: URL → depth, of its own hosts.
+        known: URLs that were taken up before, by any process.
+        stored_notes: robots.txt files and sitemaps that are stored already.
+        sitemaps: those of its own hosts.
+        allowed: names of the hosts that belong to the crawl.
+    """
+
+    crawl: Crawl
+    number: int
+    workers: int
+    name: str
+    folder: str
+    todo: Mapping[str, int]
+    known: Sequence[str]
+    stored_notes: Sequence[str]
+    sitemaps: Sequence[str]
+    allowed: Sequence[str]
 
 
 class Forbidden(IgnoreRequest):
@@ -172,7 +188,7 @@ class Pages(scrapy.Spider):
             host = urlsplit(url).hostname or ""
             self.per_host[host] = self.per_host.get(host, 0) + 1
         self.stored = 0
-        self.taken = 0
+        self.open = 0
         self.failure: BaseException | None = None
         self.parent = os.getppid()
 
@@ -197,7 +213,7 @@ class Pages(scrapy.Spider):
         """Write how far this process is, and bring what it wrote to the disk."""
         if os.getppid() != self.parent:
             os._exit(1)  # whoever started this process was killed; another run may already go on with this crawl
-        progress = {"pages": self.stored, "taken": self.taken}
+        progress = {"pages": self.stored, "open": self.open}
         path = Path(self.job.folder) / f"{self.job.name}.progress"
         path.with_suffix(".new").write_text(json.dumps(progress))
         path.with_suffix(".new").replace(path)
@@ -207,7 +223,7 @@ class Pages(scrapy.Spider):
     def page_request(self, url: str, depth: int, hops: int = 0) -> Any:
         """Return the request for a page."""
         self.known.add(url)
-        self.taken += 1
+        self.open += 1
         meta = {"dont_redirect": True, "handle_httpstatus_all": True, "page_depth": depth, "hops": hops}
         return scrapy.Request(url, callback=self.parse_page, errback=self.lose, dont_filter=True, meta=meta)
 
@@ -232,13 +248,13 @@ class Pages(scrapy.Spider):
 
     def over_limit(self, host: str, depth: int) -> str | None:
         """Return the limit that one more page would break, or count it."""
-        if depth > self.job.max_depth:
+        if depth > self.job.crawl.max_depth:
             return "max_depth"
-        if self.per_host.get(host, 0) >= self.job.max_pages_per_host:
+        if self.per_host.get(host, 0) >= self.job.crawl.max_pages_per_host:
             return "max_pages_per_host"
         # The shared ticket file counts over all processes: after an append its own end is this URL's number.
         os.write(self.tickets, b".")
-        if os.lseek(self.tickets, 0, os.SEEK_CUR) > self.job.max_pages:
+        if os.lseek(self.tickets, 0, os.SEEK_CUR) > self.job.crawl.max_pages:
             return "max_pages"
         self.per_host[host] = self.per_host.get(host, 0) + 1
         return None
@@ -251,10 +267,10 @@ class Pages(scrapy.Spider):
             target = urljoin(url, response.headers["Location"].decode("latin-1"))
             if response.meta["hops"] < MOST_REDIRECTS:
                 yield from self.take(target, depth, response.meta["hops"] + 1)
-            self.journal.add(DONE, url, rule="redirect", detail=f"{response.status} to {target}"[:2000])
+            self.end(url, "redirect", f"{response.status} to {target}"[:2000])
             return
         if not 200 <= response.status < 300:
-            self.journal.add(DONE, url, rule=f"http_{response.status}", detail="")
+            self.end(url, f"http_{response.status}", "")
             return
         for link in self.links(response):
             yield from self.take(link, depth + 1)
@@ -272,6 +288,7 @@ class Pages(scrapy.Spider):
             )
         self.journal.add(PAGE, url, offset=offset, length=self.warc.tell() - offset)
         self.stored += 1
+        self.open -= 1
 
     def links(self, response: Any) -> list[str]:
         """Return a page's links, absolute, in order; none where its meta robots says nofollow."""
@@ -304,14 +321,19 @@ class Pages(scrapy.Spider):
             rule = "too_large"
         else:
             rule = RULES.get(type(error).__name__, "not_fetched")
-        self.journal.add(DONE, url, rule=rule, detail=f"{type(error).__name__}: {error}"[:300])
+        self.end(url, rule, f"{type(error).__name__}: {error}"[:300])
+
+    def end(self, url: str, rule: str, detail: str) -> None:
+        """Journal why a URL that was asked for gives no page."""
+        self.journal.add(DONE, url, rule=rule, detail=detail)
+        self.open -= 1
 
     def robots_read(self, robotparser: Any, request: Any) -> None:
         """Honour robots.txt's crawl delay and read the sitemaps it names."""
-        delay = robotparser.crawl_delay(self.job.user_agent)
+        delay = robotparser.crawl_delay(self.job.crawl.user_agent)
         downloader = self.crawler.engine.downloader
         key = downloader.get_slot_key(request)
-        if delay and delay > self.job.delay_seconds:
+        if delay and delay > self.job.crawl.delay_seconds:
             downloader.per_slot_settings[key] = {"delay": float(delay), "concurrency": 1}
             if key in downloader.slots:
                 downloader.slots[key].delay = float(delay)
@@ -339,7 +361,7 @@ class Pages(scrapy.Spider):
         self.note(response.request.url, response)
         body = response.body
         if body[:2] == b"\x1f\x8b":
-            body = zlib.decompressobj(47).decompress(body, 10 * self.job.max_bytes)
+            body = zlib.decompressobj(47).decompress(body, 10 * self.job.crawl.max_bytes)
         try:
             sitemap = Sitemap(body)
             locations = [(sitemap.type, entry["loc"]) for entry in sitemap if entry.get("loc")]
@@ -429,14 +451,14 @@ def crawl_part(job: Job) -> None:
         DiskFullError: no space left for the WARC file.
     """
     settings = {
-        "USER_AGENT": job.user_agent,
+        "USER_AGENT": job.crawl.user_agent,
         "ROBOTSTXT_OBEY": True,
-        "DOWNLOAD_DELAY": job.delay_seconds,
+        "DOWNLOAD_DELAY": job.crawl.delay_seconds,
         "CONCURRENT_REQUESTS": 64,
-        "CONCURRENT_REQUESTS_PER_DOMAIN": job.concurrency_per_host,
-        "DOWNLOAD_MAXSIZE": job.max_bytes,
+        "CONCURRENT_REQUESTS_PER_DOMAIN": job.crawl.concurrency_per_host,
+        "DOWNLOAD_MAXSIZE": job.crawl.max_bytes,
         "DOWNLOAD_WARNSIZE": 0,
-        "DOWNLOAD_TIMEOUT": job.timeout_seconds,
+        "DOWNLOAD_TIMEOUT": job.crawl.timeout_seconds,
         "RETRY_TIMES": 2,
         "COOKIES_ENABLED": False,
         "REFERER_ENABLED": False,
@@ -444,8 +466,8 @@ def crawl_part(job: Job) -> None:
         # A proxy would connect in our place, and the check of addresses would see the proxy's only.
         "HTTPPROXY_ENABLED": False,
         "TWISTED_DNS_RESOLVER": "tasks.crawl.addresses.GuardedResolver",
-        "HEADWATER_ALLOW_HOSTS": list(job.allow_hosts),
-        "HEADWATER_PLACES": {host: list(place) for host, place in job.places.items()},
+        "HEADWATER_ALLOW_HOSTS": list(job.crawl.allow_hosts),
+        "HEADWATER_PLACES": {host: list(place) for host, place in job.crawl.places.items()},
         "DOWNLOADER_MIDDLEWARES": {
             "scrapy.downloadermiddlewares.robotstxt.RobotsTxtMiddleware": None,
             "tasks.crawl.fetch.Robots": 100,

@@ -12,7 +12,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -20,7 +19,7 @@ from urllib.parse import urlsplit
 from tasks.contracts.errors import InputError, NetworkError
 from tasks.contracts.ledger import LedgerRow, write_ledger
 from tasks.contracts.manifest import Counts
-from tasks.crawl.fetch import Job, clean_url, crawl_part, owner
+from tasks.crawl.fetch import Crawl, Job, clean_url, crawl_part, owner
 from tasks.crawl.journal import TAKEN, Journal, Progress, read_progress
 from tasks.crawl.parts import PartWriter
 from tasks.crawl.processes import run_in_processes
@@ -29,27 +28,6 @@ from tasks.crawl.warc_writer import SOFTWARE, Writer, warc_date
 logger = logging.getLogger(__name__)
 
 PASSING = {"dns", "timeout", "connection", "not_fetched"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Crawl:
-    """What to crawl and how politely; see stage.Params for the fields of the same name."""
-
-    seeds: Sequence[str]
-    sitemaps: Sequence[str]
-    allowed_domains: Sequence[str]
-    allow_hosts: Sequence[str]
-    places: Mapping[str, tuple[str, int]]
-    user_agent: str
-    delay_seconds: float
-    concurrency_per_host: int
-    max_pages: int
-    max_pages_per_host: int
-    max_depth: int
-    max_bytes: int
-    timeout_seconds: float
-    processes: int
-    shard_megabytes: float
 
 
 def crawl_sites(crawl: Crawl, *, state: Path, output: Path) -> Counts:
@@ -170,6 +148,7 @@ def _round(
         if own or own_sitemaps:
             jobs.append(
                 Job(
+                    crawl=crawl,
                     number=number,
                     workers=workers,
                     name=f"{session:05d}-{number:03d}",
@@ -179,16 +158,6 @@ def _round(
                     stored_notes=sorted(progress.notes),
                     sitemaps=own_sitemaps,
                     allowed=allowed,
-                    allow_hosts=crawl.allow_hosts,
-                    places=crawl.places,
-                    user_agent=crawl.user_agent,
-                    delay_seconds=crawl.delay_seconds,
-                    concurrency_per_host=crawl.concurrency_per_host,
-                    max_pages=crawl.max_pages,
-                    max_pages_per_host=crawl.max_pages_per_host,
-                    max_depth=crawl.max_depth,
-                    max_bytes=crawl.max_bytes,
-                    timeout_seconds=crawl.timeout_seconds,
                 )
             )
     for job in jobs:
@@ -208,11 +177,11 @@ def _progress_log(state: Path, names: Sequence[str], before: int) -> Callable[[]
         if not told:
             return
         pages = before + sum(each["pages"] for each in told)
-        taken = sum(each["taken"] for each in told)
+        waiting = sum(each["open"] for each in told)
         now = time.monotonic()
         speed = (pages - last[0]) / max(0.1, now - last[1])
         last[:] = [pages, now]
-        logger.info("crawl: %d pages, %.0f pages/s, %d queued", pages, speed, max(0, taken - (pages - before)))
+        logger.info("crawl: %d pages, %.0f pages/s, %d queued", pages, speed, waiting)
 
     return log
 

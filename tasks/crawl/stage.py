@@ -18,8 +18,9 @@ from tasks.contracts.files import sha256_json, write_json
 from tasks.contracts.manifest import Counts, Manifest, Unit, commit_manifest
 from tasks.contracts.workspace import state_folder
 from tasks.crawl.archives import take_archives
+from tasks.crawl.fetch import Crawl
 from tasks.crawl.processes import available
-from tasks.crawl.sites import Crawl, crawl_sites
+from tasks.crawl.sites import crawl_sites
 from tasks.crawl.texts import Columns, take_texts
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,6 @@ import logging
 import os
 import pickle
 import shutil
-import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -264,15 +263,3 @@ def _link(source: Path, target: Path) -> None:
     except OSError:
         with disk_full_is_clear(target):
             shutil.copyfile(source, target)
-
-
-def prune(keep_days: float) -> tuple[int, int]:
-    """Remove shards that no run has used for `keep_days` days; return how many, and their bytes."""
-    oldest = time.time() - keep_days * 86_400
-    count = size = 0
-    for folder in sorted((state_folder() / "shards").glob("*")):
-        if folder.stat().st_mtime < oldest:
-            size += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-            shutil.rmtree(folder)
-            count += 1
-    return count, size

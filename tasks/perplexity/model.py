@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -111,7 +112,9 @@ def train(lines: Iterable[str], options: LmplzOptions, *, least_words: int, what
             }
         )
         path = folder / "models" / f"{identity}.bin"
-        if not path.is_file():
+        if path.is_file():
+            os.utime(path)  # `headwater gc` removes what has not been used for a while
+        else:
             _estimate(work, options, path)
     return Model(path=path, identity=identity, words=words)
 

@@ -12,27 +12,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from flows.graph import MODULES
 from tasks.contracts.manifest import Manifest, manifest_hash, read_manifest
 from tests.conftest import ROOT
 
 BIN = Path(sys.executable).parent
 VENV = Path(sys.prefix)
-STAGES = (
-    "crawl",
-    "extract",
-    "filter",
-    "dedup",
-    "perplexity",
-    "holdout",
-    "decontaminate",
-    "mix",
-    "tokenizer",
-    "tokenize",
-    "train",
-    "evaluate",
-    "gate",
-    "release",
-)
+STAGES = tuple(MODULES)
 PATIENCE = 900
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,16 @@ def test_a_profile_is_laid_over_and_an_unknown_one_names_those_there_are(graph: 
     assert "+  words: 50" in apply_profile("web")
     with pytest.raises(ParamsError, match="did you mean web"):
         apply_profile("wed")
+
+
+@pytest.mark.parametrize("profile", sorted(path.stem for path in (ROOT / "infra" / "profiles").glob("*.yaml")))
+def test_every_profile_gives_settings_that_every_stage_takes(
+    profile: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("params.yaml", "dvc.yaml", "infra"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "params.yaml").unlink()
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert apply_profile(profile) != ""
+    assert check_params(read_params(), load_graph())

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import functools
-import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +11,7 @@ from tasks.contracts.errors import InputError, ManifestError
 from tasks.contracts.ledger import LedgerRow, read_ledger
 from tasks.contracts.manifest import Counts, commit_manifest
 from tasks.engine.session import RayParams, ray_session
-from tasks.engine.shards import MapResult, ShardWork, keep_or_drop, map_shards, prune, work_for
+from tasks.engine.shards import MapResult, ShardWork, keep_or_drop, map_shards, work_for
 
 CALLS: list[str] = []
 
@@ -134,17 +132,6 @@ def test_inputs_with_other_parts_are_an_error(corpus: Path) -> None:
     commit_manifest(other, stage="o", unit="documents", params={}, inputs={}, counts=Counts(in_=0, out=0))
     with pytest.raises(ManifestError, match="same shards"):
         work_for(corpus, other)
-
-
-def test_pruning_removes_what_was_not_used_lately(corpus: Path, workspace: Path) -> None:
-    run(corpus, "b")
-    old = time.time() - 10 * 86_400
-    folders = sorted((workspace / ".headwater/shards").iterdir())
-    os.utime(folders[0], (old, old))
-    count, size = prune(keep_days=7)
-    assert count == 1
-    assert size > 0
-    assert run(corpus, "c").hits == 2
 
 
 def test_ray_makes_the_same_bytes_and_brings_errors_home(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
