@@ -5,7 +5,7 @@ export PYTHON
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := true
 
-.PHONY: setup run test test-docs check
+.PHONY: setup run test check
 
 setup: $(VENV)/.setup-done
 
@@ -16,11 +16,7 @@ run: setup
 	@$(BIN)/headwater run
 
 test: setup
-	$(BIN)/python -m pytest -q -m "not docs"
-
-# Every command of README and docs, in a workspace of its own.
-test-docs: setup
-	$(BIN)/python -m pytest -q -m docs
+	$(BIN)/python -m pytest -q
 
 check: setup
 	$(BIN)/ruff check .

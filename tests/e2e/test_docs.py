@@ -36,7 +36,6 @@ def reader(finished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Wor
     return Workspace(folder)
 
 
-@pytest.mark.docs
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_of_a_page_works(reader: Workspace, page: str) -> None:
     settings = (reader.folder / "params.yaml").read_bytes()
