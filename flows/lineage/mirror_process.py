@@ -16,11 +16,13 @@ import socket
 import sys
 from pathlib import Path
 
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from flows.lineage.mlflow_runs import StageRun, open_client
 from flows.lineage.registry import register_release
 from flows.lineage.training_tail import TrainingTail
+from tasks.contracts.workspace import state_folder
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +30,12 @@ logger = logging.getLogger(__name__)
 def serve(listener: socket.socket) -> None:
     """Mirror the stage at the other end of each connection, in a fork, until the standard input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if any(_open_runs().iterdir()):
+        closer = os.fork()  # MLflow's database connections must not be shared with the forks that follow
+        if closer == 0:
+            close_abandoned()
+            os._exit(0)
+        os.waitpid(closer, 0)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         ready, _, _ = select.select([listener, sys.stdin], [], [])
@@ -48,6 +56,24 @@ def serve(listener: socket.socket) -> None:
         line.close()
 
 
+def close_abandoned() -> None:
+    """Close the runs whose mirror was killed with its stage: no other run is under way when a server starts."""
+    for path in sorted(_open_runs().glob("*")):
+        try:
+            for run_id in (path.name, path.read_text()):
+                open_client().set_terminated(run_id, "KILLED")
+        except MlflowException as error:
+            logger.warning("the killed run %s cannot be closed in MLflow: %s", path.name, error)
+        path.unlink()
+
+
+def _open_runs() -> Path:
+    """Return the folder with one file for each run that is open in MLflow: its id, with the parent's id inside."""
+    folder = state_folder() / "mirroring"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def mirror_one() -> None:
     """Mirror one stage, told by two lines of the standard input, and answer with one JSON line."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -65,6 +91,8 @@ def mirror_one() -> None:
         inputs=inputs,
         experiment=opening["experiment"],
     )
+    mark = _open_runs() / stage_run.run_id
+    mark.write_text(stage_run.parent_id)
     tail = None
     if opening["stage"] == "train":
         inode, offset = opening["progress_start"]
@@ -74,6 +102,7 @@ def mirror_one() -> None:
     if tail:
         tail.stop()
     _close(client, stage_run, opening, ending)
+    mark.unlink(missing_ok=True)
     answer.write(json.dumps({"ids": stage_run.ids().model_dump(), "digests": stage_run.digests}) + "\n")
     answer.close()
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from flows.lineage import records
@@ -173,6 +174,29 @@ def test_a_stage_that_is_killed_is_closed_as_killed(workspace: Path) -> None:
         if run.info.status == "KILLED":
             return
     pytest.fail("the run was never closed")
+
+
+def test_a_run_whose_mirror_was_killed_too_is_closed_by_the_next_run(
+    workspace: Path, no_server: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADWATER_STATE", str(workspace / "killed"))
+    with mirror_server():
+        mirror = StageMirror(run="r6", stage="crawl", params={}, inputs={}, output=Path("x")).__enter__()
+        marks = Path("killed/mirroring")
+        for _ in range(120):
+            if any(marks.glob("*")):
+                break
+            time.sleep(0.5)
+        for process in psutil.Process().children(recursive=True):
+            process.kill()
+    assert mirror.ids is None
+    client, run = mlflow_run("crawl", "r6")
+    assert run.info.status == "RUNNING"
+    with mirror_server():
+        deadline = time.monotonic() + 120
+        while any(marks.glob("*")) and time.monotonic() < deadline:
+            time.sleep(0.2)
+    assert client.get_run(run.info.run_id).info.status == "KILLED"
 
 
 def _environment(workspace: Path, root: str) -> dict[str, str]:
