@@ -5,7 +5,7 @@ export PYTHON
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := true
 
-.PHONY: setup run test check
+.PHONY: setup run test check bench
 
 setup: $(VENV)/.setup-done
 
@@ -17,6 +17,11 @@ run: setup
 
 test: setup
 	$(BIN)/python -m pytest -q
+
+# Speed and quality beside peers; docs/benchmarks.md says what each table means. PAGES=FILE.warc.gz brings your own.
+bench: setup
+	@for part in extract filters dedup perplexity decontaminate tokenizer pipeline; do \
+		echo; echo "== $$part"; $(BIN)/python -m tests.bench.bench_$$part $(if $(PAGES),--pages $(PAGES)) || exit 1; done
 
 check: setup
 	$(BIN)/ruff check .

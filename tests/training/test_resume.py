@@ -1,4 +1,4 @@
-"""A real DeepSpeed run on two ranks, once undisturbed and once killed and taken up again: the same bytes."""
+"""A real run on two ranks, once undisturbed, once killed and taken up again, by either launcher: the same bytes."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ from pathlib import Path
 from training.launch import Params, run
 size = {"layers": 1, "hidden_size": 16, "heads": 2, "kv_heads": 1}
 params = Params(model=size, seq_len=16, batch_size=4, num_ranks=2, checkpoint_every_steps=5, validate_every=20,
-                validation_sequences=4)
+                validation_sequences=4, launcher=sys.argv[2])
 run(params=params, inputs={n: Path(n) for n in ("tokenize", "tokenizer")}, output=Path(sys.argv[1]))
 """
 
@@ -51,15 +51,15 @@ def make_tokens(root: Path) -> None:
         commit_manifest(folder, stage=folder.name, unit="tokens", params={}, inputs={}, counts=none)
 
 
-def start(root: Path, output: str, state: str) -> subprocess.Popen[bytes]:
+def start(root: Path, output: str, state: str, launcher: str = "torchrun") -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HEADWATER_STATE": str(root / state)}
-    return subprocess.Popen([sys.executable, "-c", TRAIN, output], cwd=root, env=environment)
+    return subprocess.Popen([sys.executable, "-c", TRAIN, output, launcher], cwd=root, env=environment)
 
 
 @pytest.mark.e2e
 def test_a_run_that_was_killed_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     make_tokens(tmp_path)
-    assert start(tmp_path, "undisturbed", "state-1").wait() == 0
+    assert start(tmp_path, "undisturbed", "state-1", launcher="deepspeed").wait() == 0
     first = start(tmp_path, "killed", "state-2")
     while first.poll() is None and not list((tmp_path / "state-2").glob("train/*/checkpoints/step-*")):
         time.sleep(0.05)
