@@ -79,10 +79,10 @@ def plan_mixture(groups: Sequence[Group], available: Sequence[int], total_bytes:
     left = total
     while open_:
         weights = sum(groups[i].weight for i in sorted(open_))
-        full = [i for i in sorted(open_) if left * groups[i].weight / weights >= limits[i]]
+        full = [i for i in sorted(open_) if left * (groups[i].weight / weights) >= limits[i]]
         if not full:
             for i in sorted(open_):
-                given[i] = left * groups[i].weight / weights
+                given[i] = left * (groups[i].weight / weights)
             break
         for i in full:
             given[i] = limits[i]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tasks.mixture.plan import Group, complete_groups, copies, group_index, plan_mixture
@@ -61,6 +61,7 @@ def test_weight_zero_leaves_a_group_out():
     st.lists(st.tuples(st.floats(0, 10), st.integers(0, 10**6), st.floats(1, 4)), min_size=1, max_size=6),
     st.one_of(st.none(), st.integers(1, 10**7)),
 )
+@example([(1.0, 1, 1.25), (5e-324, 1, 1.0)], None)
 def test_no_group_gets_more_than_its_limit_nor_the_whole_more_than_asked(rows, total):
     groups = [Group(name=str(i), weight=weight, max_epochs=most) for i, (weight, _, most) in enumerate(rows)]
     available = [size for _, size, _ in rows]
