@@ -16,7 +16,7 @@ run: setup
 	@$(BIN)/headwater run
 
 test: setup
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
 
 # Speed and quality beside peers; docs/benchmarks.md says what each table means. PAGES=FILE.warc.gz brings your own.
 bench: setup
