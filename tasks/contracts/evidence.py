@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from tasks.contracts.base import FrozenModel
 from tasks.contracts.robots import EVERYONE, Robots, matches, url_path
@@ -156,7 +156,7 @@ class Evidence(FrozenModel):
 
     url: str
     robots: RobotsVerdict
-    files: dict[str, str] = {}
+    files: dict[str, str] = Field(default={})
     """Name of a policy file ("ai.txt") → the WARC record that holds it."""
     signals: tuple[Signal, ...] = ()
     licenses: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""robots.txt by RFC 9309, with Crawl-delay and the IETF's Content-Usage lines: who may fetch what, and which line says so.
+"""robots.txt by RFC 9309, with Crawl-delay and Content-Usage: who may fetch what, and which line says so.
 
 In the contracts, since the crawl decides by it and stored evidence is judged by it again later. Parsers of other
 packages answer yes or no; evidence must name the rule, and every robot that a page is closed to.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import urlsplit
@@ -223,22 +223,18 @@ def matches(pattern: str, path: str) -> bool:
     (True, False, True)
     """
     anchored = pattern.endswith("$")
-    parts = (pattern[:-1] if anchored else pattern).split("*")
-    if not path.startswith(parts[0]):
+    first, *parts = (pattern[:-1] if anchored else pattern).split("*")
+    if not path.startswith(first):
         return False
-    return _ordered(parts[1:], path, len(parts[0]), anchored)
-
-
-def _ordered(parts: Iterable[str], path: str, position: int, anchored: bool) -> bool:
-    """Find the parts one after the other from `position`: in linear time, whatever the pattern."""
-    *middle, last = parts or [None]
-    for part in middle:
-        position = path.find(part or "", position)
+    if not parts:
+        return not anchored or path == first
+    position = len(first)
+    for part in parts[:-1]:
+        position = path.find(part, position)
         if position < 0:
             return False
-        position += len(part or "")
-    if last is None:
-        return not anchored or position == len(path)
+        position += len(part)
+    last = parts[-1]
     if anchored:
         return len(path) - len(last) >= position and path.endswith(last)
     return path.find(last, position) >= 0

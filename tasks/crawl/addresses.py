@@ -16,6 +16,10 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IHostnameResolver, IHostResolution, IResolutionReceiver
 from zope.interface import implementer, provider
 
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: an IPv4 address in the last 32 bits
+GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")  # RFC 4291
+SPECIAL = (ipaddress.IPv6Network("2001:db8::/32"), ipaddress.IPv6Network("3fff::/20"))  # RFC 3849, 9637: documentation
+
 
 class RefusedAddressError(OSError):
     """The host is at a private or special address, and crawl.allow_hosts does not name it."""
@@ -30,10 +34,13 @@ def is_public(address: str) -> bool:
     ip = ipaddress.ip_address(address.split("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         inside = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
-        if inside is None and ip in ipaddress.ip_network("64:ff9b::/96"):
+        if inside is None and ip in NAT64:
             inside = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         if inside is not None:
             return is_public(str(inside))
+        # Python's own list has holes, which differ by version; nothing outside this range is in use.
+        if ip not in GLOBAL_UNICAST or any(ip in network for network in SPECIAL):
+            return False
     return ip.is_global and not ip.is_multicast and not ip.is_reserved
 
 

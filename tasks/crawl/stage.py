@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +23,7 @@ from tasks.crawl.fetch import Crawl
 from tasks.crawl.processes import available
 from tasks.crawl.sites import crawl_sites
 from tasks.crawl.texts import Columns, take_texts
+from tasks.crawl.urls import Limits
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +52,28 @@ class Params(StageParams):
     """sites: pause between two requests to one host, in seconds; a longer Crawl-delay in robots.txt wins."""
     concurrency_per_host: int = Field(1, ge=1, le=64)
     """sites: requests open at one host at the same time."""
+    max_delay_seconds: float = not_identity(60.0, ge=0)
+    """sites: longest Crawl-delay obeyed, in seconds; a host that asks for more is left alone (crawl_delay)."""
+    max_wait_seconds: float = not_identity(300.0, ge=0)
+    """sites: longest pause for a host that answers 429 or 503, in seconds; one that asks for more is given up."""
+    busy_tries: int = not_identity(5, ge=1)
+    """sites: busy answers in a row after which a host, or one of its URLs, is given up (host_busy)."""
+    robots_hours: float = not_identity(24.0, gt=0, le=24)
+    """sites: age at which robots.txt is read again, in hours (RFC 9309: at most 24)."""
+    policy_files: bool = True
+    """sites: ask each host for /ai.txt and /.well-known/tdmrep.json too."""
+    drop_query: tuple[str, ...] = ("utm_*", "gclid", "fbclid", "msclkid")
+    """sites: query parameters left out of every URL, since they only track who followed a link."""
+    max_url_length: int = Field(2000, ge=20)
+    """sites: characters of a URL, at most (url_too_long)."""
+    max_path_segments: int = Field(20, ge=1)
+    """sites: segments of a URL's path, at most (path_too_deep)."""
+    max_repeated_segments: int = Field(3, ge=1)
+    """sites: how often one segment may stand in a path (path_repeats): more is a link that leads back into itself."""
+    max_query_parameters: int = Field(10, ge=0)
+    """sites: parameters of a URL's query, at most (query_parameters)."""
+    max_queries_per_path: int = Field(1000, ge=0)
+    """sites: URLs that differ in nothing but their query, at most (query_variants): a calendar has no end."""
     max_pages: int = Field(100_000, ge=1)
     """sites: URLs fetched in all, at most."""
     max_pages_per_host: int = Field(20_000, ge=1)
@@ -108,7 +132,7 @@ def _sample(params: Params, output: Path) -> Made:
     with serve(site) as port:
         places = {"*.sample.example": ("127.0.0.1", port)}
         crawl = _crawl(polite, seeds=site.seeds, allow_hosts=(*params.allow_hosts, "*.sample.example"), places=places)
-        counts = crawl_sites(crawl, state=state_folder() / "crawl" / key[:32], output=output)
+        counts = crawl_sites(crawl, source="sample", state=state_folder() / "crawl" / key[:32], output=output)
     return "urls", counts, [{"name": "sample.example", "sha256": site.digest()}]
 
 
@@ -122,7 +146,7 @@ def _sites(params: Params, output: Path) -> Made:
         )
     key = sha256_json(params.identity())
     counts = crawl_sites(_crawl(params, seeds=params.seeds, allow_hosts=params.allow_hosts, places={}),
-                         state=state_folder() / "crawl" / key[:32], output=output)  # fmt: skip
+                         source="sites", state=state_folder() / "crawl" / key[:32], output=output)  # fmt: skip
     return "urls", counts, [{"name": url} for url in sorted([*params.seeds, *params.sitemaps])]
 
 
@@ -138,9 +162,14 @@ def _crawl(
         user_agent=f"{params.user_agent} (+{params.contact})",
         delay_seconds=params.delay_seconds,
         concurrency_per_host=params.concurrency_per_host,
+        max_delay_seconds=params.max_delay_seconds,
+        max_wait_seconds=params.max_wait_seconds,
+        busy_tries=params.busy_tries,
+        robots_hours=params.robots_hours,
+        policy_files=params.policy_files,
+        drop_query=params.drop_query,
         max_pages=params.max_pages,
-        max_pages_per_host=params.max_pages_per_host,
-        max_depth=params.max_depth,
+        limits=Limits(**{field.name: getattr(params, field.name) for field in fields(Limits)}),
         max_bytes=params.max_bytes,
         timeout_seconds=params.timeout_seconds,
         processes=min(params.processes, available()),
