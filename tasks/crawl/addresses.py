@@ -18,7 +18,11 @@ from zope.interface import implementer, provider
 
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: an IPv4 address in the last 32 bits
 GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")  # RFC 4291
-SPECIAL = (ipaddress.IPv6Network("2001:db8::/32"), ipaddress.IPv6Network("3fff::/20"))  # RFC 3849, 9637: documentation
+# What Python's own list lacks in some versions: documentation (RFC 3849, 9637), protocol assignments (RFC 6890), the
+# old 6to4 relays (RFC 7526).
+SPECIAL = tuple(
+    ipaddress.ip_network(network) for network in ("2001:db8::/32", "3fff::/20", "192.0.0.0/24", "192.88.99.0/24")
+)
 
 
 class RefusedAddressError(OSError):
@@ -38,9 +42,10 @@ def is_public(address: str) -> bool:
             inside = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         if inside is not None:
             return is_public(str(inside))
-        # Python's own list has holes, which differ by version; nothing outside this range is in use.
-        if ip not in GLOBAL_UNICAST or any(ip in network for network in SPECIAL):
+        if ip not in GLOBAL_UNICAST:
             return False
+    if any(ip in network for network in SPECIAL):
+        return False
     return ip.is_global and not ip.is_multicast and not ip.is_reserved
 
 

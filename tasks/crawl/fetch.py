@@ -263,10 +263,11 @@ class Pages(scrapy.Spider):
     def lose(self, failure: Any) -> None:
         """Journal a URL that gave no response."""
         url = failure.request.url
-        error = failure.value
+        error: Any = failure.value
         asked = url
         if isinstance(error, Unreachable):
-            error, asked = error.reason, error.url
+            asked = error.url
+            error = error.reason
         if isinstance(error, Forbidden):
             rule = "robots"
         elif isinstance(error, TooSlow):

@@ -1,4 +1,4 @@
-"""One crawl of a web in which every host behaves in a way of its own: what is asked, what is left alone, what is said."""
+"""One crawl of a web whose hosts behave each in a way of its own: what is asked, what is left alone, what is said."""
 
 import gzip
 import io
@@ -7,6 +7,7 @@ import zlib
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from itertools import pairwise
 from pathlib import Path
 
 import brotli
@@ -126,8 +127,9 @@ def web() -> Web:
     routes[f"aitxt{D}", "/ai.txt"] = robots("User-Agent: *\nDisallow: *.txt\n")
     routes[f"aitxt{D}", "/.well-known/tdmrep.json"] = Answer(b"<html>we answer everything</html>")
     # ways into nowhere
-    host("trap", None, a=links("trap", "/a/b/a/b/a/b/a/b", "/x?1&2&3&4&5&6&7&8&9&10&11", "/" + "y" * 2000, "/s?v=1", "/s?v=2",
-                               "/s?v=3", "/A/../s%3Fplain", "/s?v=1#again", "//TRAP.test.example:80/s?v=1"))  # fmt: skip
+    host("trap", None, a=links("trap", "/a/b/a/b/a/b/a/b", "/x?1&2&3&4&5&6&7&8&9&10&11", "/" + "y" * 2000, "/s?v=1",
+                               "/s?v=2", "/s?v=3", "/A/../s%3Fplain", "/s?v=1#again",
+                               "//TRAP.test.example:80/s?v=1"))  # fmt: skip
     for variant in (1, 2, 3):
         routes[f"trap{D}", f"/s?v={variant}"] = unique(f"variant {variant}")
     routes[f"trap{D}", "/s%3Fplain"] = unique("plain")
@@ -222,7 +224,7 @@ def test_a_robots_txt_that_cannot_be_read_forbids_the_host(crawled: Crawled) -> 
 
 def test_crawl_delay_is_kept_and_one_that_is_too_long_closes_the_host(crawled: Crawled) -> None:
     times = crawled.web.times(f"pause{D}")[1:]  # the first was robots.txt itself
-    gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
+    gaps = [after - before for before, after in pairwise(times)]
     assert len(gaps) == 5
     # The pause is between requests as sent; the server sees them after connecting, which takes a moment.
     assert min(gaps) >= 0.25, gaps
@@ -236,7 +238,7 @@ def test_a_busy_host_is_asked_again_after_the_pause_it_wants(crawled: Crawled) -
     assert crawled.stored("busy") == {"/", "/a", "/b"}
     asked = [moment for moment, host, path in crawled.web.log if (host, path) == (f"busy{D}", "/a")]
     assert len(asked) == 3
-    assert all(after - before >= 0.95 for before, after in zip(asked, asked[1:], strict=False))
+    assert all(after - before >= 0.95 for before, after in pairwise(asked))
     assert crawled.stored("date") == {"/", "/a"}
     first, second = [moment for moment, host, path in crawled.web.log if (host, path) == (f"date{D}", "/a")]
     assert second - first >= 0.9  # a date has whole seconds
@@ -311,9 +313,9 @@ def test_a_repeated_payload_is_a_revisit_that_names_the_original(crawled: Crawle
     ],
 )
 def test_evidence_is_stored_beside_each_page(crawled: Crawled, page: str, signals: list[str]) -> None:
-    kinds = [(kind, headers, body) for kind, headers, body in crawled.records if headers.get("WARC-Target-URI") == page]
+    kinds = [one for one in crawled.records if one[1].get("WARC-Target-URI") == page]
     (metadata, content), (response, _) = [
-        [(h, body) for kind, h, body in kinds if kind == wanted][0] for wanted in ("metadata", "response")
+        next((h, body) for kind, h, body in kinds if kind == wanted) for wanted in ("metadata", "response")
     ]
     assert metadata["Content-Type"] == CONTENT_TYPE
     assert metadata["WARC-Refers-To"] == metadata["WARC-Concurrent-To"] == response["WARC-Record-ID"]
