@@ -1,4 +1,4 @@
-"""The crawl stage: web pages in, from the embedded sample, web sites, WARC files or text documents.
+"""The crawl stage: web pages in, from the embedded sample, web sites, Common Crawl, WARC files or text documents.
 
 Its output is an immutable snapshot: WARC parts (or Document parts for `text`) and the ledger of what was not fetched.
 """
@@ -19,8 +19,10 @@ from tasks.contracts.files import sha256_json, write_json
 from tasks.contracts.manifest import Counts, Manifest, Unit, commit_manifest
 from tasks.contracts.workspace import state_folder
 from tasks.crawl.archives import take_archives
+from tasks.crawl.common_crawl import Selection, take_common_crawl
 from tasks.crawl.fetch import Crawl
 from tasks.crawl.processes import available
+from tasks.crawl.remote import Remote
 from tasks.crawl.sites import crawl_sites
 from tasks.crawl.texts import Columns, take_texts
 from tasks.crawl.urls import Limits
@@ -33,8 +35,9 @@ MEBIBYTE = 1024 * 1024
 class Params(StageParams):
     """The `crawl` section of params.yaml."""
 
-    source: Literal["sample", "sites", "warc", "text"] = "sample"
-    """Where pages come from: the embedded sample site, web sites, WARC files, or text documents (JSONL, Parquet)."""
+    source: Literal["sample", "sites", "common_crawl", "warc", "text"] = "sample"
+    """Where pages come from: the embedded sample site, web sites, Common Crawl, WARC files, or text documents
+    (JSONL, Parquet)."""
     shard_megabytes: float = Field(4.0, gt=0)
     """Size at which a part of the snapshot is closed, in MiB: of compressed WARC, or of text."""
 
@@ -88,6 +91,21 @@ class Params(StageParams):
     """sites: hosts ("wiki.intranet.example", "*.intranet.example") that may be at private addresses."""
     processes: int = not_identity(2, ge=1)
     """sites, sample: crawler processes, at most as many as there are processors."""
+
+    snapshot: str = Field("", pattern=r"^[\w.-]*$")
+    """common_crawl: which crawl, such as "CC-MAIN-2024-22"."""
+    warc_files: int = Field(0, ge=0)
+    """common_crawl: how many of its WARC files to take, each about 1 GB; or name domains."""
+    domains: tuple[str, ...] = ()
+    """common_crawl: domains whose HTML pages to take, of all their hosts, by the URL index; max_pages at most."""
+    seed: int = 0
+    """common_crawl: which of the files, or of more than max_pages pages, are taken; the same ones for the same seed."""
+    data_url: str = not_identity("https://data.commoncrawl.org")
+    """common_crawl: where the files are; a mirror must have the same layout."""
+    index_url: str = not_identity("https://index.commoncrawl.org")
+    """common_crawl: where the URL index is asked."""
+    connections: int = not_identity(2, ge=1, le=8)
+    """common_crawl: requests open at the same time."""
 
     paths: tuple[str, ...] = not_identity(())
     """warc, text: files, as local paths, globs or fsspec URLs (https://…, s3://…)."""
@@ -177,6 +195,37 @@ def _crawl(
     )
 
 
+def _common_crawl(params: Params, output: Path) -> Made:
+    if not params.snapshot or bool(params.warc_files) == bool(params.domains):
+        raise ParamsError(
+            "it is not said what to take from Common Crawl",
+            where="params.yaml, crawl",
+            expected="a snapshot, and either warc_files or domains",
+            found=f"snapshot {params.snapshot!r}, warc_files {params.warc_files}, domains {list(params.domains)}",
+        )
+    selection = Selection(
+        snapshot=params.snapshot,
+        data_url=params.data_url.rstrip("/"),
+        index_url=params.index_url.rstrip("/"),
+        warc_files=params.warc_files,
+        domains=params.domains,
+        max_pages=params.max_pages,
+        seed=params.seed,
+        connections=params.connections,
+        megabytes=params.shard_megabytes,
+    )
+    contact = f" (+{params.contact})" if params.contact.strip() else ""
+    remote = Remote(
+        user_agent=f"{params.user_agent}{contact}",
+        timeout=params.timeout_seconds,
+        tries=params.busy_tries,
+        longest_wait=params.max_wait_seconds,
+    )
+    state = state_folder() / "crawl" / f"common_crawl-{params.snapshot}"
+    counts, sources = take_common_crawl(selection, remote, state=state, output=output)
+    return "records", counts, sources
+
+
 def _warc(params: Params, output: Path) -> Made:
     counts, sources = take_archives(params.paths, megabytes=params.shard_megabytes, output=output)
     return "records", counts, sources
@@ -188,4 +237,10 @@ def _text(params: Params, output: Path) -> Made:
     return "documents", counts, sources
 
 
-_SOURCES: dict[str, Callable[[Params, Path], Made]] = {"sample": _sample, "sites": _sites, "warc": _warc, "text": _text}
+_SOURCES: dict[str, Callable[[Params, Path], Made]] = {
+    "sample": _sample,
+    "sites": _sites,
+    "common_crawl": _common_crawl,
+    "warc": _warc,
+    "text": _text,
+}
