@@ -16,6 +16,14 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IHostnameResolver, IHostResolution, IResolutionReceiver
 from zope.interface import implementer, provider
 
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: an IPv4 address in the last 32 bits
+GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")  # RFC 4291
+# What Python's own list lacks in some versions: documentation (RFC 3849, 9637), protocol assignments (RFC 6890), the
+# old 6to4 relays (RFC 7526).
+SPECIAL = tuple(
+    ipaddress.ip_network(network) for network in ("2001:db8::/32", "3fff::/20", "192.0.0.0/24", "192.88.99.0/24")
+)
+
 
 class RefusedAddressError(OSError):
     """The host is at a private or special address, and crawl.allow_hosts does not name it."""
@@ -30,10 +38,14 @@ def is_public(address: str) -> bool:
     ip = ipaddress.ip_address(address.split("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         inside = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
-        if inside is None and ip in ipaddress.ip_network("64:ff9b::/96"):
+        if inside is None and ip in NAT64:
             inside = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         if inside is not None:
             return is_public(str(inside))
+        if ip not in GLOBAL_UNICAST:
+            return False
+    if any(ip in network for network in SPECIAL):
+        return False
     return ip.is_global and not ip.is_multicast and not ip.is_reserved
 
 

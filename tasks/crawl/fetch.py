@@ -13,26 +13,27 @@ import zlib
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin, urlsplit, urlunsplit
+from urllib.parse import urljoin, urlsplit
 
 import scrapy
 from scrapy import signals
 from scrapy.crawler import CrawlerProcess
-from scrapy.downloadermiddlewares.robotstxt import RobotsTxtMiddleware
 from scrapy.exceptions import IgnoreRequest
-from scrapy.http import Headers, TextResponse
+from scrapy.http import TextResponse
 from scrapy.utils.sitemap import Sitemap
 from twisted.internet.task import LoopingCall
 
 from tasks.contracts.files import disk_full_is_clear
 from tasks.crawl.addresses import GuardedResolver, named
+from tasks.crawl.backoff import HostBusy
+from tasks.crawl.exchange import REDIRECTS, header_pairs, request_bytes, status_line
+from tasks.crawl.hosts import Forbidden, HostRules, TooSlow, Unreachable, evidence_of
 from tasks.crawl.journal import DONE, FAR, NOTE, PAGE, TAKEN, Journal
-from tasks.crawl.warc_writer import Writer, warc_date
+from tasks.crawl.urls import Counted, Limits, canonical_url, host_of
+from tasks.crawl.warc_writer import Note, Page, Writer, warc_date
 
-REDIRECTS = {301, 302, 303, 307, 308}
 MOST_REDIRECTS = 10
 MOST_SITEMAPS = 1000
 SKIPPED_ENDINGS = (
@@ -72,9 +73,14 @@ class Crawl:
     user_agent: str
     delay_seconds: float
     concurrency_per_host: int
+    max_delay_seconds: float
+    max_wait_seconds: float
+    busy_tries: int
+    robots_hours: float
+    policy_files: bool
+    drop_query: Sequence[str]
     max_pages: int
-    max_pages_per_host: int
-    max_depth: int
+    limits: Limits
     max_bytes: int
     timeout_seconds: float
     processes: int
@@ -89,7 +95,8 @@ class Job:
         name: the stem of its journal and WARC file in `folder`.
         todo: URL → depth, of its own hosts.
         known: URLs that were taken up before, by any process.
-        stored_notes: robots.txt files and sitemaps that are stored already.
+        refused: those of them that a limit kept out.
+        stored_notes: record ids of the robots.txt files and sitemaps that are stored already.
         sitemaps: those of its own hosts.
         allowed: names of the hosts that belong to the crawl.
     """
@@ -101,70 +108,15 @@ class Job:
     folder: str
     todo: Mapping[str, int]
     known: Sequence[str]
+    refused: Sequence[str]
     stored_notes: Sequence[str]
     sitemaps: Sequence[str]
     allowed: Sequence[str]
 
 
-class Forbidden(IgnoreRequest):
-    """robots.txt says no, or could not be read (RFC 9309, section 2.3.1.4: then everything is forbidden)."""
-
-
 def owner(host: str, workers: int) -> int:
     """Return the number of the process that fetches a host's pages."""
     return int.from_bytes(hashlib.sha256(host.encode()).digest()[:4], "big") % workers
-
-
-def clean_url(url: str) -> str | None:
-    """Return a URL without fragment and with a lower-case host, or None when it is not one of the web.
-
-    >>> clean_url("HTTP://Docs.Example#top"), clean_url("mailto:a@b.example")
-    ('http://docs.example/', None)
-    """
-    try:
-        parts = urlsplit(url.strip())
-        if parts.scheme.lower() not in ("http", "https") or not parts.hostname:
-            return None
-        netloc = parts.netloc.rsplit("@", 1)[-1].lower()
-        return scrapy.Request(urlunsplit((parts.scheme.lower(), netloc, parts.path or "/", parts.query, ""))).url
-    except ValueError:
-        return None
-
-
-class Robots(RobotsTxtMiddleware):
-    """Scrapy's robots.txt check, strict where Scrapy is lenient: an unreachable robots.txt forbids the host."""
-
-    def __init__(self, crawler: Any) -> None:
-        super().__init__(crawler)
-        self.why: dict[str, Exception] = {}
-
-    async def _parse_robots(self, response: Any, netloc: str, request: Any) -> None:
-        self.crawler.spider.note(response.url, response)
-        if response.status >= 500:
-            raise Forbidden(f"robots.txt answered {response.status}")
-        if response.status >= 400:
-            response = response.replace(body=b"")  # RFC 9309, section 2.3.1.3: no robots.txt, all is allowed
-        await super()._parse_robots(response, netloc, request)
-
-    def _robots_error(self, exc: Exception, netloc: str) -> None:
-        self.why[netloc] = exc
-        super()._robots_error(exc, netloc)
-
-    def process_request_2(self, rp: Any, request: Any) -> None:
-        netloc = urlsplit(request.url).netloc
-        if rp is None and netloc in self.why:
-            raise self.why[netloc]
-        if rp is not None and not rp.allowed(request.url, self._default_useragent):
-            raise Forbidden("robots.txt forbids it")
-
-
-class Archive:
-    """Keeps each response as received, before Scrapy undoes its content coding."""
-
-    def process_response(self, request: Any, response: Any) -> Any:
-        # A copy: Scrapy takes Content-Encoding out of the very headers when it decompresses.
-        request.meta["received"] = response.replace(headers=response.headers.copy())
-        return response
 
 
 class Pages(scrapy.Spider):
@@ -183,10 +135,7 @@ class Pages(scrapy.Spider):
         self.known = set(job.known)
         self.noted = set(job.stored_notes)
         self.read_sitemaps: set[str] = set()
-        self.per_host: dict[str, int] = {}
-        for url in self.known:
-            host = urlsplit(url).hostname or ""
-            self.per_host[host] = self.per_host.get(host, 0) + 1
+        self.counted = Counted(job.crawl.limits, self.known.difference(job.refused))
         self.stored = 0
         self.open = 0
         self.failure: BaseException | None = None
@@ -195,7 +144,6 @@ class Pages(scrapy.Spider):
     @classmethod
     def from_crawler(cls, crawler: Any, *args: Any, **kwargs: Any) -> Any:
         spider = super().from_crawler(crawler, *args, **kwargs)
-        crawler.signals.connect(spider.robots_read, signals.robots_parsed)
         crawler.signals.connect(spider.failed_inside, signals.spider_error)
         return spider
 
@@ -229,10 +177,10 @@ class Pages(scrapy.Spider):
 
     def take(self, link: str, depth: int, hops: int = 0) -> Iterator[Any]:
         """Yield the request for a link that belongs to this crawl and is new; journal it either way."""
-        url = clean_url(link)
+        url = canonical_url(link, self.job.crawl.drop_query)
         if url is None or url in self.known:
             return
-        host = urlsplit(url).hostname or ""
+        host = host_of(url)
         if not named(host, self.job.allowed):
             return
         self.known.add(url)
@@ -240,23 +188,22 @@ class Pages(scrapy.Spider):
             self.journal.add(FAR, url, depth=depth)
             return
         self.journal.add(TAKEN, url, depth=depth)
-        refusal = self.over_limit(host, depth)
+        refusal = self.over_limit(url, depth)
         if refusal:
             self.journal.add(DONE, url, rule=refusal, detail="")
             return
         yield self.page_request(url, depth, hops)
 
-    def over_limit(self, host: str, depth: int) -> str | None:
+    def over_limit(self, url: str, depth: int) -> str | None:
         """Return the limit that one more page would break, or count it."""
-        if depth > self.job.crawl.max_depth:
-            return "max_depth"
-        if self.per_host.get(host, 0) >= self.job.crawl.max_pages_per_host:
-            return "max_pages_per_host"
+        refusal = self.counted.refusal(url, depth)
+        if refusal is not None:
+            return refusal
         # The shared ticket file counts over all processes: after an append its own end is this URL's number.
         os.write(self.tickets, b".")
         if os.lseek(self.tickets, 0, os.SEEK_CUR) > self.job.crawl.max_pages:
             return "max_pages"
-        self.per_host[host] = self.per_host.get(host, 0) + 1
+        self.counted.add(url)
         return None
 
     def parse_page(self, response: Any) -> Iterator[Any]:
@@ -274,19 +221,24 @@ class Pages(scrapy.Spider):
             return
         for link in self.links(response):
             yield from self.take(link, depth + 1)
+        rules: HostRules = response.meta["host_rules"]
+        evidence = evidence_of(url, received, _markup(response), rules, self.job.crawl.user_agent)
         offset = self.warc.seek(0, os.SEEK_END)
         with disk_full_is_clear(Path(self.warc.name)):
-            self.writer.write_page(
-                url=url,
-                when=warc_date(datetime.now(UTC)),
-                address=str(response.ip_address) if response.ip_address else None,
-                request=_request_bytes(response.request),
-                status=_status_line(response.status),
-                headers=_header_pairs(received.headers, len(received.body)),
-                body=received.body,
-                protocol=received.protocol or "HTTP/1.1",
+            page = self.writer.write_page(
+                Page(
+                    url=url,
+                    when=warc_date(datetime.now(UTC)),
+                    address=str(response.ip_address) if response.ip_address else None,
+                    request=request_bytes(response.request),
+                    status=status_line(response.status),
+                    headers=header_pairs(received.headers, len(received.body)),
+                    body=received.body,
+                    protocol=received.protocol or "HTTP/1.1",
+                ),
+                evidence,
             )
-        self.journal.add(PAGE, url, offset=offset, length=self.warc.tell() - offset)
+        self.journal.add(PAGE, url, offset=offset, length=self.warc.tell() - offset, **page)
         self.stored += 1
         self.open -= 1
 
@@ -311,11 +263,18 @@ class Pages(scrapy.Spider):
     def lose(self, failure: Any) -> None:
         """Journal a URL that gave no response."""
         url = failure.request.url
-        error = failure.value
-        host = urlsplit(url).hostname or ""
+        error: Any = failure.value
+        asked = url
+        if isinstance(error, Unreachable):
+            asked = error.url
+            error = error.reason
         if isinstance(error, Forbidden):
             rule = "robots"
-        elif host in GuardedResolver.refused:
+        elif isinstance(error, TooSlow):
+            rule = "crawl_delay"
+        elif isinstance(error, HostBusy):
+            rule = "host_busy"
+        elif host_of(asked) in GuardedResolver.refused:
             rule = "refused_address"
         elif isinstance(error, IgnoreRequest):
             rule = "too_large"
@@ -328,25 +287,18 @@ class Pages(scrapy.Spider):
         self.journal.add(DONE, url, rule=rule, detail=detail)
         self.open -= 1
 
-    def robots_read(self, robotparser: Any, request: Any) -> None:
-        """Honour robots.txt's crawl delay and read the sitemaps it names."""
-        delay = robotparser.crawl_delay(self.job.crawl.user_agent)
-        downloader = self.crawler.engine.downloader
-        key = downloader.get_slot_key(request)
-        if delay and delay > self.job.crawl.delay_seconds:
-            downloader.per_slot_settings[key] = {"delay": float(delay), "concurrency": 1}
-            if key in downloader.slots:
-                downloader.slots[key].delay = float(delay)
-        for url in robotparser.rp.sitemaps:
-            if sitemap := self.sitemap_request(urljoin(request.url, url)):
+    def read_sitemaps_of(self, place: str, locations: Sequence[str]) -> None:
+        """Ask for the sitemaps that a host's robots.txt names."""
+        for location in locations:
+            if sitemap := self.sitemap_request(urljoin(place, location)):
                 self.crawler.engine.crawl(sitemap)
 
     def sitemap_request(self, link: str) -> Any:
         """Return the request for a sitemap of this crawl's hosts, or None."""
-        url = clean_url(link)
+        url = canonical_url(link)
         if url is None or url in self.read_sitemaps or len(self.read_sitemaps) >= MOST_SITEMAPS:
             return None
-        if not named(urlsplit(url).hostname or "", self.job.allowed):
+        if not named(host_of(url), self.job.allowed):
             return None
         self.read_sitemaps.add(url)
         meta = {"handle_httpstatus_all": True, "sitemap": True}
@@ -379,17 +331,16 @@ class Pages(scrapy.Spider):
         """A sitemap only helps to find pages: say that one could not be read."""
         self.logger.info("%s could not be read: %s", failure.request.url, failure.value)
 
-    def note(self, url: str, response: Any) -> None:
-        """Store a robots.txt or sitemap as evidence, once."""
-        if url in self.noted:
-            return
-        self.noted.add(url)
-        offset = self.warc.seek(0, os.SEEK_END)
+    def note(self, url: str, response: Any) -> str:
+        """Store a policy file or a sitemap as evidence, the same content once, and return its record id."""
         kind = response.headers.get("Content-Type", b"").decode("latin-1")
-        self.writer.write_note(
-            url=url, when=warc_date(datetime.now(UTC)), status=response.status, content_type=kind, body=response.body
-        )
-        self.journal.add(NOTE, url, offset=offset, length=self.warc.tell() - offset)
+        note = Note(url=url, status=response.status, content_type=kind, body=response.body, fetched_from=response.url)
+        if note.record_id not in self.noted:
+            self.noted.add(note.record_id)
+            offset = self.warc.seek(0, os.SEEK_END)
+            self.writer.write_note(note, when=warc_date(datetime.now(UTC)))
+            self.journal.add(NOTE, url, offset=offset, length=self.warc.tell() - offset, record=note.record_id)
+        return note.record_id
 
     def failed_inside(self, failure: Any) -> None:
         """Remember the first error in our own code or of the disk: the crawl stops, instead of losing pages."""
@@ -415,33 +366,12 @@ def _path(link: str) -> str:
         return ""
 
 
-def _request_bytes(request: Any) -> bytes:
-    """Return the request as it was sent: Scrapy gives its headers, not the bytes."""
-    parts = urlsplit(request.url)
-    target = urlunsplit(("", "", parts.path or "/", parts.query, ""))
-    lines = [f"{request.method} {target} HTTP/1.1", f"Host: {parts.netloc}"]
-    lines += [f"{name}: {value}" for name, value in _decoded(request.headers)]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
-
-
-def _header_pairs(headers: Headers, length: int) -> list[tuple[str, str]]:
-    """Return response headers with the length of the body as stored; chunking is undone already."""
-    skipped = {"transfer-encoding", "content-length"}
-    pairs = [(name, value) for name, value in _decoded(headers) if name.lower() not in skipped]
-    return [*pairs, ("Content-Length", str(length))]
-
-
-def _decoded(headers: Headers) -> Iterator[tuple[str, str]]:
-    for name, values in headers.items():
-        for value in values:
-            yield name.decode("latin-1"), value.decode("latin-1").replace("\r", " ").replace("\n", " ")
-
-
-def _status_line(status: int) -> str:
-    try:
-        return f"{status} {HTTPStatus(status).phrase}"
-    except ValueError:
-        return f"{status} Unknown"
+def _markup(response: Any) -> str:
+    """Return a page's text for finding tags in it: ASCII is all that matters there."""
+    body: bytes = response.body
+    if body.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return body.decode("utf-16", "replace")
+    return body.decode("utf-8", "replace")
 
 
 def crawl_part(job: Job) -> None:
@@ -452,14 +382,16 @@ def crawl_part(job: Job) -> None:
     """
     settings = {
         "USER_AGENT": job.crawl.user_agent,
-        "ROBOTSTXT_OBEY": True,
+        "ROBOTSTXT_OBEY": False,  # HostGate does
         "DOWNLOAD_DELAY": job.crawl.delay_seconds,
+        "DOWNLOAD_DELAY_JITTER": 0.0,
         "CONCURRENT_REQUESTS": 64,
         "CONCURRENT_REQUESTS_PER_DOMAIN": job.crawl.concurrency_per_host,
         "DOWNLOAD_MAXSIZE": job.crawl.max_bytes,
         "DOWNLOAD_WARNSIZE": 0,
         "DOWNLOAD_TIMEOUT": job.crawl.timeout_seconds,
         "RETRY_TIMES": 2,
+        "RETRY_HTTP_CODES": [500, 502, 504, 522, 524, 408],  # Backoff takes 429 and 503
         "COOKIES_ENABLED": False,
         "REFERER_ENABLED": False,
         "TELNETCONSOLE_ENABLED": False,
@@ -467,12 +399,20 @@ def crawl_part(job: Job) -> None:
         "HTTPPROXY_ENABLED": False,
         "TWISTED_DNS_RESOLVER": "tasks.crawl.addresses.GuardedResolver",
         "HEADWATER_ALLOW_HOSTS": list(job.crawl.allow_hosts),
+        "HEADWATER_ROBOTS_SECONDS": job.crawl.robots_hours * 3600,
+        "HEADWATER_MAX_DELAY": job.crawl.max_delay_seconds,
+        "HEADWATER_MAX_WAIT": job.crawl.max_wait_seconds,
+        "HEADWATER_BUSY_TRIES": job.crawl.busy_tries,
+        "HEADWATER_POLICY_FILES": job.crawl.policy_files,
         "HEADWATER_PLACES": {host: list(place) for host, place in job.crawl.places.items()},
         "DOWNLOADER_MIDDLEWARES": {
             "scrapy.downloadermiddlewares.robotstxt.RobotsTxtMiddleware": None,
-            "tasks.crawl.fetch.Robots": 100,
-            "tasks.crawl.fetch.Archive": 800,
+            "tasks.crawl.hosts.HostGate": 100,
+            "tasks.crawl.backoff.Backoff": 560,
+            "tasks.crawl.exchange.Archive": 800,
         },
+        # Nothing but the web, whatever a link or a redirect says.
+        "DOWNLOAD_HANDLERS": {"data": None, "file": None, "ftp": None, "s3": None},
         "LOG_LEVEL": "WARNING",
         "LOGSTATS_INTERVAL": 0,
         "LOG_INSTALL_ROOT_HANDLER": False,

@@ -92,8 +92,8 @@ def find_files(paths: Sequence[str], expected: str) -> list[SourceFile]:
 
 
 @contextmanager
-def open_hashed(file: SourceFile) -> Iterator[tuple[BinaryIO, Hashed]]:
-    """Give a file as a buffered stream, and the object that hashes what is read from it.
+def open_hashed(file: SourceFile, start: int = 0) -> Iterator[tuple[BinaryIO, Hashed]]:
+    """Give a file as a buffered stream from byte `start` on, and the object that hashes what is read from it.
 
     Raises:
         InputError: a local file cannot be opened.
@@ -101,6 +101,8 @@ def open_hashed(file: SourceFile) -> Iterator[tuple[BinaryIO, Hashed]]:
     """
     try:
         with fsspec.open(file.url, "rb") as stream:
+            if start:
+                stream.seek(start)
             hashed = Hashed(stream)
             yield io.BufferedReader(hashed, 1 << 20), hashed
     except FileNotFoundError as error:

@@ -13,16 +13,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+_KEPT = ("offset", "length", "record", "digest", "kind", "when", "response")
 TAKEN, FAR, DONE, PAGE, NOTE = "taken", "far", "done", "page", "note"
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a page's records stand: file name, first byte, length."""
+    """Where a page's records stand: file name, first byte, length; of a page, also what its response is.
+
+    Attributes:
+        record: the record's id.
+        digest: of the payload; `kind` is its media type, `when` the record's date.
+        response: where the response's member begins, counted from the first byte.
+    """
 
     file: str
     offset: int
     length: int
+    record: str = ""
+    digest: str = ""
+    kind: str = ""
+    when: str = ""
+    response: int = 0
 
 
 @dataclass(slots=True)
@@ -33,14 +45,14 @@ class Progress:
         depth: every URL taken up → links from a seed to it.
         outcome: URLs that gave no page → (rule, detail).
         pages: stored URLs → where.
-        notes: robots.txt files and sitemaps → where.
+        notes: record id of a robots.txt file, another policy file or a sitemap → (URL, where).
         far: URLs found by a process that does not own their host → depth.
     """
 
     depth: dict[str, int] = field(default_factory=dict)
     outcome: dict[str, tuple[str, str]] = field(default_factory=dict)
     pages: dict[str, Place] = field(default_factory=dict)
-    notes: dict[str, Place] = field(default_factory=dict)
+    notes: dict[str, tuple[str, Place]] = field(default_factory=dict)
     far: dict[str, int] = field(default_factory=dict)
 
     def open_urls(self) -> dict[str, int]:
@@ -84,8 +96,11 @@ def read_progress(folder: Path) -> Progress:
                 case "done":
                     progress.outcome[url] = (line["rule"], line["detail"])
                 case "page" | "note" if line["offset"] + line["length"] <= size:
-                    place = Place(warc.name, line["offset"], line["length"])
-                    (progress.pages if line["event"] == PAGE else progress.notes)[url] = place
+                    place = Place(warc.name, **{key: line[key] for key in _KEPT if key in line})
+                    if line["event"] == PAGE:
+                        progress.pages[url] = place
+                    else:
+                        progress.notes[place.record] = (url, place)
                     finished = max(finished, place.offset + place.length)
         if finished < size:
             os.truncate(warc, finished)

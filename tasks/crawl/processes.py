@@ -1,4 +1,4 @@
-"""Runs a function once for each of some jobs, each in a fresh process: by Ray where a session is open, else spawned."""
+"""Runs a function once for each of some jobs, by Ray where a session is open; in fresh processes where needed."""
 
 from __future__ import annotations
 
@@ -51,6 +51,28 @@ def run_in_processes(
             time.sleep(0.1)
             last = _watched(watch, last, every_seconds)
         return [future.result() for future in futures]
+
+
+def spread(function: Callable[[Any], Result], jobs: Sequence[Any]) -> list[Result]:
+    """Return `function(job)` of every job, in their order: by Ray where a session is open, else one after the other.
+
+    The first error ends it.
+    """
+    import ray
+
+    if not ray.is_initialized():
+        return [function(job) for job in jobs]
+    remote = ray.remote(num_cpus=1, max_retries=0)(_carry)
+    waiting = references = [remote.remote(function, job) for job in jobs]
+    try:
+        while waiting:
+            finished, waiting = ray.wait(waiting, num_returns=1, timeout=0.5)
+            for reference in finished:
+                _opened(ray.get(reference))
+        return [_opened(ray.get(reference)) for reference in references]
+    finally:
+        for reference in waiting:
+            ray.cancel(reference)
 
 
 def _watched(watch: Callable[[], None], last: float, every_seconds: float) -> float:

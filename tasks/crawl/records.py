@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 from typing import BinaryIO
 
 from warcio.archiveiterator import ArchiveIterator
@@ -22,7 +23,11 @@ GZIP_MAGIC = b"\x1f\x8b\x08"
 WARC_START = re.compile(rb"WARC/[01]\.\d+[ \t]*\r?\n", re.IGNORECASE)
 ARC_START = re.compile(rb"(?:filedesc|https?|dns|ftp)://?\S[^\n]* \d+\r?\n|dns:[^\n]* \d+\r?\n")
 HEADER_END = re.compile(rb"\r?\n\r?\n")
+_KIND = re.compile(rb"\nwarc-type:[ \t]*([a-z]+)[ \t]*\r\n", re.IGNORECASE)
+_LENGTH = re.compile(rb"\ncontent-length:[ \t]*(\d{1,12})[ \t]*\r\n", re.IGNORECASE)
+_FOLDED = re.compile(rb"\n[ \t]")
 CHUNK = 1 << 16
+MOST_PLAIN_BYTES = 32 << 20
 MOST_HEADER_BYTES = 1 << 18
 MOST_RECORD_BYTES = 256 << 20  # a bigger record is no web page, and would have to fit into memory
 
@@ -51,10 +56,10 @@ class Damage:
 class Buffered:
     """A stream with look-ahead that counts what was consumed."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: BinaryIO, offset: int = 0) -> None:
         self.stream = stream
         self.buffer = bytearray()
-        self.offset = 0
+        self.offset = offset
         self.ended = False
 
     def fill(self, size: int) -> bytearray:
@@ -133,10 +138,17 @@ class Member:
         return b""
 
 
-def read_records(stream: BinaryIO) -> Iterator[Record | Damage]:
-    """Yield the records of a WARC or ARC file, and the damaged places between them, in order."""
-    source = Buffered(stream)
-    if not source.fill(4).startswith(GZIP_MAGIC[:2]):
+def read_records(stream: BinaryIO, start: int = 0, stop: int | None = None) -> Iterator[Record | Damage]:
+    """Yield the records of a WARC or ARC file, and the damaged places between them, in order.
+
+    Args:
+        start: of a file of WARC members, leave out what begins before this byte (the stream stands there already).
+        stop: and what begins at this byte or later.
+    """
+    source = Buffered(stream, start)
+    if start:
+        _skip_to_member(source)
+    elif not source.fill(4).startswith(GZIP_MAGIC[:2]):
         for found in _plain(source):
             yield Record(found[0], compress(found[1])) if isinstance(found, tuple) else found
         return
@@ -144,7 +156,70 @@ def read_records(stream: BinaryIO) -> Iterator[Record | Damage]:
         if not source.buffer.startswith(GZIP_MAGIC):
             yield from _between_members(source)
             continue
-        yield from _member_records(source)
+        if stop is not None and source.offset >= stop and _begins_warc(source.buffer):
+            return
+        if (record := _plain_case(source)) is not None:
+            yield record
+        else:
+            yield from _member_records(source)
+
+
+def starts_with_members(path: Path) -> bool:
+    """Tell whether a file begins with a gzip member that begins a WARC record, and so may be read in slices."""
+    with path.open("rb") as stream:
+        return _begins_warc(stream.read(CHUNK))
+
+
+def _begins_warc(compressed: bytes | bytearray) -> bool:
+    if not compressed.startswith(GZIP_MAGIC):
+        return False
+    try:
+        return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(compressed, 16).startswith(b"WARC/")
+    except zlib.error:
+        return False
+
+
+def _skip_to_member(source: Buffered) -> None:
+    """Consume up to the next member that begins a WARC record; the magic number alone also stands inside members."""
+    magic = re.compile(re.escape(GZIP_MAGIC))
+    while source.fill(CHUNK) and not _begins_warc(source.buffer):
+        if source.buffer.startswith(GZIP_MAGIC):
+            source.take(1)
+        source.skip_to(magic)
+
+
+def _plain_case(source: Buffered) -> Record | None:
+    """Return the record of a whole member that holds exactly one, as it stands; None leaves it to the careful reader.
+
+    Nearly every member is such a one, and this costs little more than decompressing it, which finds damage.
+    """
+    decompress = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    pieces = []
+    used = size = 0
+    while not decompress.eof:
+        buffer = source.fill(used + CHUNK)
+        chunk = buffer[used : used + CHUNK]
+        if not chunk or size > MOST_PLAIN_BYTES:
+            return None
+        try:
+            pieces.append(decompress.decompress(chunk, MOST_PLAIN_BYTES))
+        except zlib.error:
+            return None
+        if decompress.unconsumed_tail:
+            return None
+        used += len(chunk)
+        size += len(pieces[-1])
+    used -= len(decompress.unused_data)
+    content = b"".join(pieces)
+    end = content.find(b"\r\n\r\n") + 2
+    if end < 2 or not content.startswith(b"WARC/1."):
+        return None
+    lengths, kinds = _LENGTH.findall(content, 0, end), _KIND.findall(content, 0, end)
+    if len(lengths) != 1 or len(kinds) != 1 or _FOLDED.search(content, 0, end):
+        return None
+    if len(content) != end + 2 + int(lengths[0]) + 4 or not content.endswith(b"\r\n\r\n"):
+        return None
+    return Record(kinds[0].decode().lower(), source.take(used))
 
 
 def _between_members(source: Buffered) -> Iterator[Damage]:
@@ -217,7 +292,7 @@ def _one(content: Buffered) -> Iterator[tuple[str, bytes] | Damage]:
         yield Damage(offset, "a WARC header without an end")
         return
     header = bytes(content.buffer[: end.end()])
-    fields = _fields(header)
+    fields = header_fields(header)
     url = fields.get("warc-target-uri", "").strip("<> ") or None
     length = fields.get("content-length", "")
     if not length.isdigit() or not fields.get("warc-type"):
@@ -257,7 +332,7 @@ def _discard(content: Buffered, size: int) -> None:
         size -= taken
 
 
-def _fields(header: bytes) -> dict[str, str]:
+def header_fields(header: bytes) -> dict[str, str]:
     """Return a header's fields by lower-case name, the first of each; folded lines are joined."""
     fields: dict[str, str] = {}
     last = ""
@@ -292,6 +367,22 @@ class _Reader:
 
     def read(self, size: int = CHUNK) -> bytes:
         return self.content.take(size)
+
+
+def inflated(member: bytes) -> bytes:
+    """Return a gzip member's content.
+
+    Raises:
+        ValueError: it is damaged, not one whole member, or more than a record may be.
+    """
+    decompress = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    try:
+        content = decompress.decompress(member, MOST_RECORD_BYTES + MOST_HEADER_BYTES)
+    except zlib.error as error:
+        raise ValueError(f"damaged gzip member: {error}") from error
+    if not decompress.eof or decompress.unused_data:
+        raise ValueError("not one whole gzip member")
+    return content
 
 
 def compress(content: bytes) -> bytes:

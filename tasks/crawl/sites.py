@@ -11,35 +11,42 @@ import logging
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
-from urllib.parse import urlsplit
 
+from tasks.contracts.document import make_doc_id
 from tasks.contracts.errors import InputError, NetworkError
 from tasks.contracts.ledger import LedgerRow, write_ledger
 from tasks.contracts.manifest import Counts
-from tasks.crawl.fetch import Crawl, Job, clean_url, crawl_part, owner
-from tasks.crawl.journal import TAKEN, Journal, Progress, read_progress
+from tasks.crawl.fetch import Crawl, Job, crawl_part, owner
+from tasks.crawl.journal import TAKEN, Journal, Place, Progress, read_progress
 from tasks.crawl.parts import PartWriter
 from tasks.crawl.processes import run_in_processes
-from tasks.crawl.warc_writer import SOFTWARE, Writer, warc_date
+from tasks.crawl.urls import LIMIT_RULES, Counted, canonical_url, host_of
+from tasks.crawl.warc_writer import SOFTWARE, Writer, sha1, warc_date
 
 logger = logging.getLogger(__name__)
 
-PASSING = {"dns", "timeout", "connection", "not_fetched"}
+PASSING = {"dns", "timeout", "connection", "not_fetched", "host_busy"}
+MOST_LEDGER_URL = 4000
 
 
-def crawl_sites(crawl: Crawl, *, state: Path, output: Path) -> Counts:
+def crawl_sites(crawl: Crawl, *, source: str, state: Path, output: Path) -> Counts:
     """Crawl to the end, continuing what stands in `state`, and write the snapshot into `output`.
+
+    Args:
+        source: what the documents of this crawl are called; part of their ids.
 
     Raises:
         InputError: no seed is a URL.
         NetworkError: not one page could be fetched.
         DiskFullError: no space left.
     """
-    seeds = _clean(crawl.seeds, "crawl.seeds")
-    sitemaps = _clean(crawl.sitemaps, "crawl.sitemaps")
+    seeds = _clean(crawl.seeds, "crawl.seeds", crawl)
+    sitemaps = _clean(crawl.sitemaps, "crawl.sitemaps", crawl)
     if not seeds and not sitemaps:
         raise InputError(
             "there is nothing to crawl",
@@ -54,7 +61,7 @@ def crawl_sites(crawl: Crawl, *, state: Path, output: Path) -> Counts:
         for url in again:
             del progress.outcome[url]  # what failed when the crawl was killed may have failed because of that
         logger.info("crawl: going on after %d pages that are stored already", len(progress.pages))
-    hosts = sorted({urlsplit(url).hostname or "" for url in [*seeds, *sitemaps]})
+    hosts = sorted({host_of(url) for url in [*seeds, *sitemaps]})
     allowed = [*hosts, *(domain if domain.startswith("*.") else f"*.{domain}" for domain in crawl.allowed_domains)]
     session = 1 + len(list(state.glob("*.jsonl")))
     first = True
@@ -75,15 +82,15 @@ def crawl_sites(crawl: Crawl, *, state: Path, output: Path) -> Counts:
             found="; ".join(reasons[:3]) or "no answer",
             fix="check the network, the seeds, robots.txt and (private addresses) crawl.allow_hosts; then run again",
         )
-    counts = _snapshot(crawl, state, progress, output)
+    counts = _snapshot(crawl, source, state, progress, output)
     shutil.rmtree(state)
     return counts
 
 
-def _clean(urls: Sequence[str], where: str) -> list[str]:
+def _clean(urls: Sequence[str], where: str, crawl: Crawl) -> list[str]:
     cleaned = []
     for url in urls:
-        clean = clean_url(url)
+        clean = canonical_url(url, crawl.drop_query)
         if clean is None:
             raise InputError(
                 "this is not an address of the web",
@@ -99,23 +106,12 @@ def _adopt(state: Path, session: int, progress: Progress, seeds: Sequence[str], 
     """Take up seeds and links to other processes' hosts, within the limits; return every URL to fetch, sorted."""
     new = {url: 0 for url in seeds if url not in progress.depth}
     new |= {url: depth for url, depth in sorted(progress.far.items()) if url not in progress.depth}
-    limits = {"max_depth", "max_pages", "max_pages_per_host"}
-    taken = [url for url in progress.depth if progress.outcome.get(url, ("", ""))[0] not in limits]
-    per_host: dict[str, int] = {}
-    for url in taken:
-        host = urlsplit(url).hostname or ""
-        per_host[host] = per_host.get(host, 0) + 1
+    taken = [url for url in progress.depth if progress.outcome.get(url, ("", ""))[0] not in LIMIT_RULES]
+    counted = Counted(crawl.limits, taken)
     total = len(taken)
     journal = Journal(state / f"{session:05d}-seeds.jsonl")
     for url, depth in new.items():
-        host = urlsplit(url).hostname or ""
-        rule = None
-        if depth > crawl.max_depth:
-            rule = "max_depth"
-        elif per_host.get(host, 0) >= crawl.max_pages_per_host:
-            rule = "max_pages_per_host"
-        elif total >= crawl.max_pages:
-            rule = "max_pages"
+        rule = counted.refusal(url, depth) or ("max_pages" if total >= crawl.max_pages else None)
         journal.add(TAKEN, url, depth=depth)
         progress.depth[url] = depth
         if rule:
@@ -123,7 +119,7 @@ def _adopt(state: Path, session: int, progress: Progress, seeds: Sequence[str], 
             progress.outcome[url] = (rule, "")
         else:
             total += 1
-            per_host[host] = per_host.get(host, 0) + 1
+            counted.add(url)
     journal.stream.close()
     (state / "tickets").write_bytes(b"." * total)
     return dict(sorted(progress.open_urls().items()))
@@ -141,10 +137,11 @@ def _round(
     """Run the crawler processes once, each with the URLs of its own hosts."""
     workers = max(1, crawl.processes)
     known = sorted(progress.depth)
+    refused = sorted(url for url, (rule, _) in progress.outcome.items() if rule in LIMIT_RULES)
     jobs = []
     for number in range(workers):
-        own = {url: depth for url, depth in todo.items() if owner(urlsplit(url).hostname or "", workers) == number}
-        own_sitemaps = [url for url in sitemaps if owner(urlsplit(url).hostname or "", workers) == number]
+        own = {url: depth for url, depth in todo.items() if owner(host_of(url), workers) == number}
+        own_sitemaps = [url for url in sitemaps if owner(host_of(url), workers) == number]
         if own or own_sitemaps:
             jobs.append(
                 Job(
@@ -155,6 +152,7 @@ def _round(
                     folder=str(state),
                     todo=own,
                     known=known,
+                    refused=refused,
                     stored_notes=sorted(progress.notes),
                     sitemaps=own_sitemaps,
                     allowed=allowed,
@@ -186,31 +184,60 @@ def _progress_log(state: Path, names: Sequence[str], before: int) -> Callable[[]
     return log
 
 
-def _snapshot(crawl: Crawl, state: Path, progress: Progress, output: Path) -> Counts:
-    """Copy every stored record into parts, sorted by URL, and write the ledger of the rest."""
+def _snapshot(crawl: Crawl, source: str, state: Path, progress: Progress, output: Path) -> Counts:
+    """Copy every stored record into parts, sorted by URL, and write the ledger of the rest.
+
+    A payload that was fetched from several URLs is kept for the first in that order; the others become revisit
+    records and ledger rows that name it. Decided here and not while fetching, the choice is the same whatever the
+    number of processes, and after a kill.
+    """
     made = warc_date(datetime.now(UTC))
     fields = [("software", SOFTWARE), ("format", "WARC File Format 1.1"), ("http-header-user-agent", crawl.user_agent),
               ("robots", "obey")]  # fmt: skip
-    order = sorted([*progress.notes.items(), *progress.pages.items()], key=lambda item: _reading_order(item[0]))
-    streams = {name: (state / name).open("rb") for name in sorted({place.file for _, place in order})}
-    with PartWriter(output, crawl.shard_megabytes, lambda stream: Writer(stream).write_info(made, fields)) as parts:
-        for _, place in order:
-            stream = streams[place.file]
-            stream.seek(place.offset)
-            parts.add(stream.read(place.length))
-    for stream in streams.values():
-        stream.close()
+    notes = [(url, place, False) for url, place in progress.notes.values()]
+    pages = [(url, place, True) for url, place in progress.pages.items()]
+    order = sorted([*notes, *pages], key=lambda item: (_reading_order(item[0]), item[1].record))
     rows = [
-        LedgerRow(stage="crawl", action="drop", rule=rule, url=url, detail=detail or None)
-        for url, (rule, detail) in sorted(progress.outcome.items(), key=lambda item: _reading_order(item[0]))
+        LedgerRow(stage="crawl", action="drop", rule=rule, url=url[:MOST_LEDGER_URL], detail=detail or None)
+        for url, (rule, detail) in progress.outcome.items()
         if url not in progress.pages
     ]
-    write_ledger(output / "dropped" / "part-00000.parquet", rows)
-    dropped: dict[str, int] = {}
-    for row in rows:
-        dropped[row.rule] = dropped.get(row.rule, 0) + 1
-    return Counts(in_=len(progress.depth), out=len(progress.pages), dropped=dict(sorted(dropped.items())))
+    originals: dict[tuple[str, str], tuple[str, Place]] = {}
+    streams = {name: (state / name).open("rb") for name in sorted({place.file for _, place, _ in order})}
+    with PartWriter(output, crawl.shard_megabytes, lambda stream: Writer(stream).write_info(made, fields)) as parts:
+        for url, place, is_page in order:
+            stream = streams[place.file]
+            stream.seek(place.offset)
+            members = stream.read(place.length)
+            first_url, first = originals.setdefault((place.digest, place.kind), (url, place))
+            # An empty payload says nothing about the page, so it repeats nothing.
+            if is_page and first is not place and place.digest != sha1(b""):
+                members = members[: place.response] + _revisit(members[place.response :], first_url, first)
+                rows.append(
+                    LedgerRow(
+                        stage="crawl",
+                        action="drop",
+                        rule="revisit",
+                        url=url,
+                        record_id=place.record,
+                        survivor_id=make_doc_id(source, first.record),
+                        detail=f"the same payload as {first_url[:MOST_LEDGER_URL]}",
+                    )
+                )
+            parts.add(members)
+    for stream in streams.values():
+        stream.close()
+    write_ledger(output / "dropped" / "part-00000.parquet", sorted(rows, key=lambda row: _reading_order(row.url or "")))
+    dropped = Counter(row.rule for row in rows)
+    out = len(progress.pages) - dropped["revisit"]
+    return Counts(in_=len(progress.depth), out=out, dropped=dict(sorted((+dropped).items())))
+
+
+def _revisit(response: bytes, url: str, first: Place) -> bytes:
+    stream = BytesIO()
+    Writer(stream).write_revisit(response, original=first.record, url=url, when=first.when)
+    return stream.getvalue()
 
 
 def _reading_order(url: str) -> tuple[str, str]:
-    return (urlsplit(url).hostname or "", url)
+    return (host_of(url), url)

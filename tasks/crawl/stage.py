@@ -1,4 +1,4 @@
-"""The crawl stage: web pages in, from the embedded sample, web sites, WARC files or text documents.
+"""The crawl stage: web pages in, from the embedded sample, web sites, Common Crawl, WARC files or text documents.
 
 Its output is an immutable snapshot: WARC parts (or Document parts for `text`) and the ledger of what was not fetched.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Literal
 
@@ -18,10 +19,13 @@ from tasks.contracts.files import sha256_json, write_json
 from tasks.contracts.manifest import Counts, Manifest, Unit, commit_manifest
 from tasks.contracts.workspace import state_folder
 from tasks.crawl.archives import take_archives
+from tasks.crawl.common_crawl import Selection, take_common_crawl
 from tasks.crawl.fetch import Crawl
 from tasks.crawl.processes import available
+from tasks.crawl.remote import Remote
 from tasks.crawl.sites import crawl_sites
 from tasks.crawl.texts import Columns, take_texts
+from tasks.crawl.urls import Limits
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +35,9 @@ MEBIBYTE = 1024 * 1024
 class Params(StageParams):
     """The `crawl` section of params.yaml."""
 
-    source: Literal["sample", "sites", "warc", "text"] = "sample"
-    """Where pages come from: the embedded sample site, web sites, WARC files, or text documents (JSONL, Parquet)."""
+    source: Literal["sample", "sites", "common_crawl", "warc", "text"] = "sample"
+    """Where pages come from: the embedded sample site, web sites, Common Crawl, WARC files, or text documents
+    (JSONL, Parquet)."""
     shard_megabytes: float = Field(4.0, gt=0)
     """Size at which a part of the snapshot is closed, in MiB: of compressed WARC, or of text."""
 
@@ -50,6 +55,28 @@ class Params(StageParams):
     """sites: pause between two requests to one host, in seconds; a longer Crawl-delay in robots.txt wins."""
     concurrency_per_host: int = Field(1, ge=1, le=64)
     """sites: requests open at one host at the same time."""
+    max_delay_seconds: float = not_identity(60.0, ge=0)
+    """sites: longest Crawl-delay obeyed, in seconds; a host that asks for more is left alone (crawl_delay)."""
+    max_wait_seconds: float = not_identity(300.0, ge=0)
+    """sites: longest pause for a host that answers 429 or 503, in seconds; one that asks for more is given up."""
+    busy_tries: int = not_identity(5, ge=1)
+    """sites: busy answers in a row after which a host, or one of its URLs, is given up (host_busy)."""
+    robots_hours: float = not_identity(24.0, gt=0, le=24)
+    """sites: age at which robots.txt is read again, in hours (RFC 9309: at most 24)."""
+    policy_files: bool = True
+    """sites: ask each host for /ai.txt and /.well-known/tdmrep.json too."""
+    drop_query: tuple[str, ...] = ("utm_*", "gclid", "fbclid", "msclkid")
+    """sites: query parameters left out of every URL, since they only track who followed a link."""
+    max_url_length: int = Field(2000, ge=20)
+    """sites: characters of a URL, at most (url_too_long)."""
+    max_path_segments: int = Field(20, ge=1)
+    """sites: segments of a URL's path, at most (path_too_deep)."""
+    max_repeated_segments: int = Field(3, ge=1)
+    """sites: how often one segment may stand in a path (path_repeats): more is a link that leads back into itself."""
+    max_query_parameters: int = Field(10, ge=0)
+    """sites: parameters of a URL's query, at most (query_parameters)."""
+    max_queries_per_path: int = Field(1000, ge=0)
+    """sites: URLs that differ in nothing but their query, at most (query_variants): a calendar has no end."""
     max_pages: int = Field(100_000, ge=1)
     """sites: URLs fetched in all, at most."""
     max_pages_per_host: int = Field(20_000, ge=1)
@@ -64,6 +91,21 @@ class Params(StageParams):
     """sites: hosts ("wiki.intranet.example", "*.intranet.example") that may be at private addresses."""
     processes: int = not_identity(2, ge=1)
     """sites, sample: crawler processes, at most as many as there are processors."""
+
+    snapshot: str = Field("", pattern=r"^[\w.-]*$")
+    """common_crawl: which crawl, such as "CC-MAIN-2024-22"."""
+    warc_files: int = Field(0, ge=0)
+    """common_crawl: how many of its WARC files to take, each about 1 GB; or name domains."""
+    domains: tuple[str, ...] = ()
+    """common_crawl: domains whose HTML pages to take, of all their hosts, by the URL index; max_pages at most."""
+    seed: int = 0
+    """common_crawl: which of the files, or of more than max_pages pages, are taken; the same ones for the same seed."""
+    data_url: str = not_identity("https://data.commoncrawl.org")
+    """common_crawl: where the files are; a mirror must have the same layout."""
+    index_url: str = not_identity("https://index.commoncrawl.org")
+    """common_crawl: where the URL index is asked."""
+    connections: int = not_identity(2, ge=1, le=8)
+    """common_crawl: requests open at the same time."""
 
     paths: tuple[str, ...] = not_identity(())
     """warc, text: files, as local paths, globs or fsspec URLs (https://…, s3://…)."""
@@ -108,7 +150,7 @@ def _sample(params: Params, output: Path) -> Made:
     with serve(site) as port:
         places = {"*.sample.example": ("127.0.0.1", port)}
         crawl = _crawl(polite, seeds=site.seeds, allow_hosts=(*params.allow_hosts, "*.sample.example"), places=places)
-        counts = crawl_sites(crawl, state=state_folder() / "crawl" / key[:32], output=output)
+        counts = crawl_sites(crawl, source="sample", state=state_folder() / "crawl" / key[:32], output=output)
     return "urls", counts, [{"name": "sample.example", "sha256": site.digest()}]
 
 
@@ -122,7 +164,7 @@ def _sites(params: Params, output: Path) -> Made:
         )
     key = sha256_json(params.identity())
     counts = crawl_sites(_crawl(params, seeds=params.seeds, allow_hosts=params.allow_hosts, places={}),
-                         state=state_folder() / "crawl" / key[:32], output=output)  # fmt: skip
+                         source="sites", state=state_folder() / "crawl" / key[:32], output=output)  # fmt: skip
     return "urls", counts, [{"name": url} for url in sorted([*params.seeds, *params.sitemaps])]
 
 
@@ -138,14 +180,50 @@ def _crawl(
         user_agent=f"{params.user_agent} (+{params.contact})",
         delay_seconds=params.delay_seconds,
         concurrency_per_host=params.concurrency_per_host,
+        max_delay_seconds=params.max_delay_seconds,
+        max_wait_seconds=params.max_wait_seconds,
+        busy_tries=params.busy_tries,
+        robots_hours=params.robots_hours,
+        policy_files=params.policy_files,
+        drop_query=params.drop_query,
         max_pages=params.max_pages,
-        max_pages_per_host=params.max_pages_per_host,
-        max_depth=params.max_depth,
+        limits=Limits(**{field.name: getattr(params, field.name) for field in fields(Limits)}),
         max_bytes=params.max_bytes,
         timeout_seconds=params.timeout_seconds,
         processes=min(params.processes, available()),
         shard_megabytes=params.shard_megabytes,
     )
+
+
+def _common_crawl(params: Params, output: Path) -> Made:
+    if not params.snapshot or bool(params.warc_files) == bool(params.domains):
+        raise ParamsError(
+            "it is not said what to take from Common Crawl",
+            where="params.yaml, crawl",
+            expected="a snapshot, and either warc_files or domains",
+            found=f"snapshot {params.snapshot!r}, warc_files {params.warc_files}, domains {list(params.domains)}",
+        )
+    selection = Selection(
+        snapshot=params.snapshot,
+        data_url=params.data_url.rstrip("/"),
+        index_url=params.index_url.rstrip("/"),
+        warc_files=params.warc_files,
+        domains=params.domains,
+        max_pages=params.max_pages,
+        seed=params.seed,
+        connections=params.connections,
+        megabytes=params.shard_megabytes,
+    )
+    contact = f" (+{params.contact})" if params.contact.strip() else ""
+    remote = Remote(
+        user_agent=f"{params.user_agent}{contact}",
+        timeout=params.timeout_seconds,
+        tries=params.busy_tries,
+        longest_wait=params.max_wait_seconds,
+    )
+    state = state_folder() / "crawl" / f"common_crawl-{params.snapshot}"
+    counts, sources = take_common_crawl(selection, remote, state=state, output=output)
+    return "records", counts, sources
 
 
 def _warc(params: Params, output: Path) -> Made:
@@ -159,4 +237,10 @@ def _text(params: Params, output: Path) -> Made:
     return "documents", counts, sources
 
 
-_SOURCES: dict[str, Callable[[Params, Path], Made]] = {"sample": _sample, "sites": _sites, "warc": _warc, "text": _text}
+_SOURCES: dict[str, Callable[[Params, Path], Made]] = {
+    "sample": _sample,
+    "sites": _sites,
+    "common_crawl": _common_crawl,
+    "warc": _warc,
+    "text": _text,
+}

@@ -5,13 +5,17 @@ from __future__ import annotations
 import gzip
 import io
 import logging
+import shutil
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
+import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,12 +27,16 @@ from tasks.contracts.errors import InputError
 from tasks.contracts.ledger import LedgerRow, write_ledger
 from tasks.contracts.manifest import Counts
 from tasks.crawl.files import SourceFile, find_files, open_hashed
+from tasks.crawl.processes import spread
+from tasks.crawl.units import Unit, join_parts, make_units
 
 logger = logging.getLogger(__name__)
 
 MEBIBYTE = 1024 * 1024
 DATE_COLUMNS = ("date", "created", "added")
 SOURCE_COLUMNS = ("source", "dump")
+Ids = np.ndarray[Any, np.dtype[np.uint64]]
+_NO_IDS: Ids = np.empty(0, dtype=np.uint64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,24 +58,64 @@ def take_texts(
         NetworkError: a remote file cannot be read.
     """
     files = find_files(paths, "JSONL or Parquet files")
-    reader = _Reader(columns, files)
-    documents: Iterator[Document] = iter(reader.documents())
-    part = 0
-    while (first := next(documents, None)) is not None:
-        write_documents(output / f"part-{part:05d}.parquet", _until_full(first, documents, megabytes))
-        part += 1
-    if not reader.kept:
+    output.mkdir(parents=True, exist_ok=True)
+    units = make_units(files, output, megabytes, lambda _: False)
+    take = partial(_take, columns=columns, megabytes=megabytes)
+    taken = spread(take, [(unit, _NO_IDS) for unit in units])
+    again = _repeated(taken)
+    for index, one in zip(again, spread(take, [(units[index], ids) for index, ids in again.items()]), strict=True):
+        taken[index] = one
+    rows = [row for one in taken for row in one.rows]
+    kept = sum(one.kept for one in taken)
+    if not kept:
         raise InputError(
             "the files hold no text",
             where=", ".join(file.name for file in files[:5]),
             expected=f"documents with a column {columns.text!r}",
-            found=reader.rows[0].detail if reader.rows else "no rows",
+            found=rows[0].detail if rows else "no rows",
         )
-    write_ledger(output / "dropped" / "part-00000.parquet", reader.rows)
-    dropped: dict[str, int] = {}
-    for row in reader.rows:
-        dropped[row.rule] = dropped.get(row.rule, 0) + 1
-    return Counts(in_=reader.seen, out=reader.kept, dropped=dict(sorted(dropped.items()))), reader.sources
+    join_parts(units, output)
+    write_ledger(output / "dropped" / "part-00000.parquet", rows)
+    dropped = Counter(row.rule for row in rows)
+    counts = Counts(in_=sum(one.seen for one in taken), out=kept, dropped=dict(sorted(dropped.items())))
+    return counts, [source for one in taken for source in one.sources]
+
+
+@dataclass(slots=True)
+class _Taken:
+    """What one unit gave; `ids` are the first 64 bits of its documents' ids."""
+
+    rows: list[LedgerRow]
+    sources: list[JsonValue]
+    seen: int
+    kept: int
+    ids: Ids
+
+
+def _take(job: tuple[Unit, Ids], *, columns: Columns, megabytes: float) -> _Taken:
+    """Copy one unit's documents into parts of its own; ids that earlier units hold already count as taken."""
+    unit, taken = job
+    shutil.rmtree(unit.folder, ignore_errors=True)
+    reader = _Reader(columns, unit.files, taken)
+    documents: Iterator[Document] = iter(reader.documents())
+    part = 0
+    while (first := next(documents, None)) is not None:
+        write_documents(unit.folder / f"part-{part:05d}.parquet", _until_full(first, documents, megabytes))
+        part += 1
+    ids = np.fromiter(reader.ids, dtype=np.uint64, count=len(reader.ids))
+    return _Taken(reader.rows, reader.sources, reader.seen, reader.kept, ids)
+
+
+def _repeated(taken: Sequence[_Taken]) -> dict[int, Ids]:
+    """Return the units that hold ids of earlier ones, each with those ids: they are taken once more."""
+    again: dict[int, Ids] = {}
+    seen = _NO_IDS
+    for index, one in enumerate(taken):
+        both = np.intersect1d(seen, one.ids)
+        if both.size:
+            again[index] = both
+        seen = np.union1d(seen, one.ids)
+    return again
 
 
 def _until_full(first: Document, documents: Iterator[Document], megabytes: float) -> Iterator[Document]:
@@ -80,14 +128,14 @@ def _until_full(first: Document, documents: Iterator[Document], megabytes: float
 
 
 class _Reader:
-    def __init__(self, columns: Columns, files: Sequence[SourceFile]) -> None:
+    def __init__(self, columns: Columns, files: Sequence[SourceFile], taken: Ids) -> None:
         self.columns = columns
         self.files = files
         self.rows: list[LedgerRow] = []
         self.sources: list[JsonValue] = []
         self.seen = 0
         self.kept = 0
-        self.ids: set[str] = set()
+        self.ids: set[int] = set(taken.tolist())
 
     def documents(self) -> Iterator[Document]:
         for file in self.files:
@@ -131,11 +179,11 @@ class _Reader:
         record_id = _text(_reach(row, self.columns.id)) or f"{file.name}#{number}"
         source = next((value for name in SOURCE_COLUMNS if (value := _text(row.get(name)))), "text")
         doc_id = make_doc_id(source, record_id)
-        if doc_id in self.ids:
+        if int(doc_id[:16], 16) in self.ids:
             # Two rows of one id stay two documents, each with an id of its own.
             record_id = f"{record_id}#{file.name}#{number}"
             doc_id = make_doc_id(source, record_id)
-        self.ids.add(doc_id)
+        self.ids.add(int(doc_id[:16], 16))
         score = row.get("language_score")
         return Document(
             doc_id=doc_id,

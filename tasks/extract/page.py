@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -11,12 +10,12 @@ from lxml import etree
 from trafilatura import extract, load_html
 from trafilatura.metadata import examine_meta, extract_license, extract_title
 
+from tasks.contracts.evidence import html_signals
 from tasks.extract.charset import decode
 from tasks.extract.language import identify
 from tasks.extract.records import Page
 
 Mode = Literal["default", "precision", "recall", "fast"]
-ROBOT_SIGNALS = frozenset({"noai", "noimageai", "noindex", "nosnippet", "none"})
 # libxml2's HTML parser (2.14) nests 256 elements and drops what is below, text too, without an error: an element with
 # as many ancestors is the last that it makes.
 DEPTH_LIMIT = 255
@@ -51,15 +50,15 @@ def extract_page(page: Page, settings: Settings) -> Extracted:
         ValueError: the body is not HTML that can be parsed; lxml's and trafilatura's own errors also come through.
     """
     if not page.body.strip():
-        return Extracted(text="", opt_out=header_signals(page))
+        return Extracted(text="", opt_out=page.signals)
     html, _ = decode(page.body, page.content_type)
     # trafilatura takes str and guesses again only for bytes. An XML declaration makes lxml refuse a str.
     tree = load_html(_without_declaration(html), max_size=len(page.body) * 4 + 1)
     if tree is None:
-        return Extracted(text="", opt_out=header_signals(page))
+        return Extracted(text="", opt_out=page.signals)
     title = examine_meta(tree).title or extract_title(tree)
     license_ = extract_license(tree) or _license_link(tree)
-    opt_out = tuple(sorted({*header_signals(page), *meta_signals(tree)}))
+    opt_out = tuple(sorted({*page.signals, *map(str, html_signals(html))}))
     truncated = bool(_too_deep()(tree))
     text = extract(
         tree,
@@ -84,33 +83,6 @@ def extract_page(page: Page, settings: Settings) -> Extracted:
         language_score=score,
         truncated_depth=truncated,
     )
-
-
-def header_signals(page: Page) -> tuple[str, ...]:
-    """Return the opt-out signals of a page's HTTP headers, as "header:noai"."""
-    found = {f"header:{name}" for value in page.robots for name in _robot_words(value)}
-    if (page.tdm_reservation or "").strip() == "1":
-        found.add("header:tdm-reservation")
-    return tuple(sorted(found))
-
-
-def meta_signals(tree: Any) -> Iterator[str]:
-    """Yield the opt-out signals of a page's meta elements, as "meta:noai" (robots metas and the W3C's TDMRep)."""
-    for element in tree.iter("meta"):
-        name = (element.get("name") or "").strip().lower()
-        content = element.get("content") or ""
-        if name == "tdm-reservation" and content.strip() == "1":
-            yield "meta:tdm-reservation"
-        elif name == "robots" or name.endswith("bot"):
-            yield from (f"meta:{word}" for word in _robot_words(content))
-
-
-def _robot_words(value: str) -> Iterator[str]:
-    # "googlebot: noindex, noai": the part before the colon names a robot.
-    for part in value.lower().split(","):
-        word = part.rpartition(":")[2].strip()
-        if word in ROBOT_SIGNALS:
-            yield "noindex" if word == "none" else word
 
 
 def _license_link(tree: Any) -> str | None:

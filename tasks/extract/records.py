@@ -21,9 +21,11 @@ from fastwarc.warc import ArchiveIterator, WarcRecordType
 
 from tasks.contracts.base import Drop
 from tasks.contracts.errors import InputError
+from tasks.contracts.evidence import CONTENT_TYPE, Evidence, header_signals, read_evidence
 
 HTML_TYPES = frozenset({"text/html", "application/xhtml+xml"})
 SNIFFED_BYTES = 1024
+MOST_EVIDENCE_BYTES = 1 << 20
 HTML_OPENINGS = (b"<!doctype html", b"<html", b"<head", b"<body", b"<title", b"<article", b"<div", b"<p>")
 
 
@@ -39,8 +41,7 @@ class Page:
         record_id: the record's id, or its file and offset where it has none.
         offset: the record's first byte in its file.
         content_type: as sent, with the charset.
-        robots: the values of the X-Robots-Tag headers.
-        tdm_reservation: the header of the TDM Reservation Protocol.
+        signals: what the crawl's evidence and the HTTP headers reserve, as in `Document.opt_out`.
         reason: why this is no page to extract; body is empty then.
     """
 
@@ -51,8 +52,7 @@ class Page:
     offset: int
     payload_digest: str | None
     content_type: str
-    robots: tuple[str, ...] = ()
-    tdm_reservation: str | None = None
+    signals: tuple[str, ...] = ()
     body: bytes = b""
     reason: Drop | None = None
 
@@ -66,11 +66,16 @@ def read_pages(path: Path, max_bytes: int) -> Iterator[Page]:
     Raises:
         InputError: the file is not WARC, or ends inside a record.
     """
-    kinds = WarcRecordType.response | WarcRecordType.resource
+    kinds = WarcRecordType.response | WarcRecordType.resource | WarcRecordType.metadata
+    # The crawl writes a page's evidence before the page.
+    evidence: dict[str, Evidence] = {}
     try:
         with path.open("rb") as stream:
             for record in ArchiveIterator(stream, record_types=kinds):
-                yield _read(record, path.name, max_bytes)
+                if record.record_type != WarcRecordType.metadata:
+                    yield _read(record, path.name, max_bytes, evidence.pop(record.record_id or "", None))
+                elif record.headers.get("Content-Type") == CONTENT_TYPE and (seen := _evidence(record)) is not None:
+                    evidence[record.headers.get("WARC-Refers-To") or ""] = seen
     except (OSError, ValueError, EOFError, RuntimeError) as error:
         raise InputError(
             "a WARC file of the crawl cannot be read to its end",
@@ -81,7 +86,11 @@ def read_pages(path: Path, max_bytes: int) -> Iterator[Page]:
         ) from error
 
 
-def _read(record: Any, name: str, max_bytes: int) -> Page:
+def _evidence(record: Any) -> Evidence | None:
+    return read_evidence(record.reader.read(MOST_EVIDENCE_BYTES))
+
+
+def _read(record: Any, name: str, max_bytes: int, evidence: Evidence | None) -> Page:
     headers = record.headers
     url = (headers.get("WARC-Target-URI") or "").strip().removeprefix("<").removesuffix(">")
     http = record.http_headers if record.is_http else None
@@ -102,9 +111,8 @@ def _read(record: Any, name: str, max_bytes: int) -> Page:
         return Page(**facts, reason=_too_large(max_bytes, float(record.content_length)))
     payload = record.reader.read()
     facts["payload_digest"] = facts["payload_digest"] or _digest(payload)
-    if http is not None:
-        facts["robots"] = tuple(http.get_multiple("X-Robots-Tag"))
-        facts["tdm_reservation"] = http.get("TDM-Reservation")
+    said = {*header_signals(http.items() if http is not None else ()), *(evidence.signals if evidence else ())}
+    facts["signals"] = tuple(sorted({str(signal) for signal in said}))
     try:
         body = decoded(payload, dict(http.items()) if http is not None else {}, max_bytes)
     except TooLargeError:

@@ -14,6 +14,7 @@ from pydantic import Field
 from tasks.contracts.base import Drop, StageParams
 from tasks.contracts.document import Document, make_doc_id, write_documents
 from tasks.contracts.errors import HeadwaterError, InputError
+from tasks.contracts.evidence import OptOutPolicy, judge
 from tasks.contracts.ledger import LedgerRow, ledger_row, write_ledger
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest, read_manifest
 from tasks.engine.shards import ShardWork, keep_or_drop, map_shards
@@ -49,8 +50,8 @@ class Params(StageParams):
     """Address space of the extraction process, in MiB; a page that needs more is dropped (out_of_memory)."""
     max_failure_rate: float = Field(0.2, ge=0, le=1)
     """Largest share of pages that may fail (timeout, crashed, out_of_memory, parse_error) before the stage does."""
-    honour_opt_out: tuple[str, ...] = ("noai", "tdm-reservation")
-    """Signals, from meta elements or headers, at which a document is dropped (opt_out)."""
+    opt_out: OptOutPolicy = OptOutPolicy()
+    """What each signal by which a page reserves its use does: drop it (opt_out), mark it (a note), or keep it."""
 
 
 def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
@@ -133,12 +134,14 @@ def _write(work: ShardWork, folder: Path, extractor: Extractor, *, source: str, 
             seen += len(batch)
             for page, answer in _answered(batch, extractor):
                 document = _document(page, answer, source, work.inputs[0].name)
-                reason = answer if isinstance(answer, Drop) else _unwanted(document, params.honour_opt_out)
+                reason = answer if isinstance(answer, Drop) else _unwanted(document, params.opt_out)
                 if reason is not None:
                     rows.append(ledger_row(STAGE, document, reason))
                     continue
                 if document.scores:
-                    rows.append(_note(document))
+                    rows.append(_note(document, "truncated_depth", CUT))
+                if document.opt_out and (verdict := judge(document.opt_out, params.opt_out)).action == "mark":
+                    rows.append(_note(document, "opt_out", ", ".join(map(str, verdict.because))))
                 yield document
 
     out = write_documents(folder / f"{work.name}.parquet", documents())
@@ -182,32 +185,32 @@ def _document(page: Page, answer: Extracted | Drop, source: str, warc: str) -> D
     )
 
 
-def _unwanted(document: Document, honoured: tuple[str, ...]) -> Drop | None:
+def _unwanted(document: Document, policy: OptOutPolicy) -> Drop | None:
     """Return why a document that could be read is not wanted: it opts out, or there is no text."""
-    signals = [signal for signal in document.opt_out if signal in honoured or signal.partition(":")[2] in honoured]
-    if signals:
-        return Drop(rule="opt_out", detail=", ".join(signals))
+    verdict = judge(document.opt_out, policy)
+    if verdict.action == "drop":
+        return Drop(rule="opt_out", detail=", ".join(map(str, verdict.because)))
     if not document.text.strip():
         cut = f"; {CUT}" if document.scores else ""
         return Drop(rule="empty", detail=f"no main text was found{cut}")
     return None
 
 
-def _note(document: Document) -> LedgerRow:
+def _note(document: Document, rule: str, detail: str) -> LedgerRow:
     return LedgerRow(
         stage=STAGE,
         action="note",
-        rule="truncated_depth",
+        rule=rule,
         doc_id=document.doc_id,
         url=document.url,
         record_id=document.record_id,
-        detail=CUT,
+        detail=detail,
     )
 
 
 def _with_language(documents: Iterator[Document], *, params: Params) -> Iterator[Document | LedgerRow]:
     for document in documents:
-        reason = _unwanted(document, params.honour_opt_out)
+        reason = _unwanted(document, params.opt_out)
         if reason is not None:
             yield ledger_row(STAGE, document, reason)
         elif document.language is None:

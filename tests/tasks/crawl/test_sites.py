@@ -20,6 +20,7 @@ from tasks.crawl.journal import read_progress
 from tasks.crawl.sample.pages import Page, render
 from tasks.crawl.sample.server import Site, serve
 from tasks.crawl.sites import Crawl, crawl_sites
+from tasks.crawl.urls import Limits
 
 
 class Counting(Site):
@@ -55,9 +56,22 @@ def crawl_of(port: int, **more: object) -> Crawl:
         user_agent="Headwater-test (+nobody@test.example)",
         delay_seconds=0.0,
         concurrency_per_host=4,
+        max_delay_seconds=60.0,
+        max_wait_seconds=0.3,
+        busy_tries=5,
+        robots_hours=24.0,
+        policy_files=True,
+        drop_query=[],
         max_pages=1000,
-        max_pages_per_host=1000,
-        max_depth=10,
+        limits=Limits(
+            max_pages_per_host=1000,
+            max_depth=10,
+            max_url_length=2000,
+            max_path_segments=20,
+            max_repeated_segments=3,
+            max_query_parameters=10,
+            max_queries_per_path=1000,
+        ),
         max_bytes=200_000,
         timeout_seconds=10.0,
         processes=1,
@@ -90,7 +104,7 @@ def crawled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Counting, Path, o
     site = Counting(pages)
     with serve(site) as port:
         crawl = crawl_of(port, seeds=[f"http://{A}/", f"http://{A}/legacy", "http://b.test.example/"], processes=2)
-        counts = crawl_sites(crawl, state=folder / "state", output=folder / "out")
+        counts = crawl_sites(crawl, source="sites", state=folder / "state", output=folder / "out")
     return site, folder / "out", counts
 
 
@@ -159,8 +173,9 @@ def test_limits_are_kept_and_said(tmp_path: Path) -> None:
     links = [f"/{n}.html" for n in range(12)]
     site = Counting([page(A, "/", *links), *[page(A, link, f"/deep{link}") for link in links]])
     with serve(site) as port:
-        crawl = crawl_of(port, max_pages=5, max_depth=1)
-        counts = crawl_sites(crawl, state=tmp_path / "state", output=tmp_path / "out")
+        crawl = crawl_of(port, max_pages=5)
+        crawl = replace(crawl, limits=replace(crawl.limits, max_depth=1))
+        counts = crawl_sites(crawl, source="sites", state=tmp_path / "state", output=tmp_path / "out")
     assert counts.out == 5
     assert counts.dropped == {"max_pages": 8, "max_depth": 4}
     assert not (tmp_path / "state").exists()
@@ -172,10 +187,10 @@ def test_private_addresses_are_refused_unless_allowed(tmp_path: Path) -> None:
         seeds = [f"http://127.0.0.1:{port}/", f"http://localhost:{port}/"]
         crawl = crawl_of(port, seeds=seeds, places={})
         with pytest.raises(NetworkError, match="refused_address"):
-            crawl_sites(crawl, state=tmp_path / "state", output=tmp_path / "out")
+            crawl_sites(crawl, source="sites", state=tmp_path / "state", output=tmp_path / "out")
         assert not site.asked
         allowed = replace(crawl, allow_hosts=["localhost"])
-        counts = crawl_sites(allowed, state=tmp_path / "state2", output=tmp_path / "out2")
+        counts = crawl_sites(allowed, source="sites", state=tmp_path / "state2", output=tmp_path / "out2")
     assert counts.out == 1
     assert counts.dropped == {"refused_address": 1}
 
@@ -183,7 +198,7 @@ def test_private_addresses_are_refused_unless_allowed(tmp_path: Path) -> None:
 def test_without_a_network_the_host_that_does_not_resolve_is_named(tmp_path: Path) -> None:
     crawl = crawl_of(80, seeds=["http://no-such-host.invalid/"], places={})
     with pytest.raises(NetworkError) as caught:
-        crawl_sites(crawl, state=tmp_path / "state", output=tmp_path / "out")
+        crawl_sites(crawl, source="sites", state=tmp_path / "state", output=tmp_path / "out")
     assert caught.value.transient
     for said in ("not one page could be fetched", "no-such-host.invalid", "found: dns", "check the network"):
         assert said in str(caught.value)
@@ -192,7 +207,7 @@ def test_without_a_network_the_host_that_does_not_resolve_is_named(tmp_path: Pat
 
 def _crawl_in_process(crawl: Crawl, state: Path, output: Path) -> None:
     os.setsid()
-    crawl_sites(crawl, state=state, output=output)
+    crawl_sites(crawl, source="sites", state=state, output=output)
 
 
 def test_a_killed_crawl_goes_on_without_asking_again(tmp_path: Path) -> None:
@@ -218,7 +233,9 @@ def test_a_killed_crawl_goes_on_without_asking_again(tmp_path: Path) -> None:
                 stream.write(b"\x1f\x8b\x08half a member")
         stored = set(read_progress(tmp_path / "state").pages)
         before = Counter(site.asked)
-        counts = crawl_sites(replace(crawl, delay_seconds=0.0), state=tmp_path / "state", output=tmp_path / "out")
+        counts = crawl_sites(
+            replace(crawl, delay_seconds=0.0), source="sites", state=tmp_path / "state", output=tmp_path / "out"
+        )
     assert 5 < len(stored) < 61
     assert all(site.asked[url] == before[url] for url in stored)
     assert (counts.in_, counts.out) == (61, 61)
@@ -230,7 +247,7 @@ def test_a_host_whose_robots_txt_fails_is_left_alone(tmp_path: Path) -> None:
     site.pages[A, "/robots.txt"] = Page(A, "/robots.txt", "", b"broken", status=503)
     with serve(site) as port:
         crawl = crawl_of(port, seeds=[f"http://{A}/", "http://b.test.example/"])
-        counts = crawl_sites(crawl, state=tmp_path / "state", output=tmp_path / "out")
+        counts = crawl_sites(crawl, source="sites", state=tmp_path / "state", output=tmp_path / "out")
     assert (counts.out, counts.dropped) == (1, {"robots": 1})
 
 

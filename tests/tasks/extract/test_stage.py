@@ -9,6 +9,7 @@ import pytest
 
 from tasks.contracts.document import Document, read_documents, write_documents
 from tasks.contracts.errors import HeadwaterError, InputError
+from tasks.contracts.evidence import CONTENT_TYPE, Evidence, RobotsVerdict, Signal
 from tasks.contracts.ledger import read_ledger
 from tasks.contracts.manifest import Counts, commit_manifest
 from tasks.extract.charset import decode
@@ -38,7 +39,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def extracted(workspace: Path, records: list[bytes], **params: float):
+def extracted(workspace: Path, records: list[bytes], **params: object):
     crawl, output = workspace / "crawl", workspace / "extract"
     crawl.mkdir()
     (crawl / "part-00000.warc.gz").write_bytes(b"".join(records))
@@ -163,3 +164,39 @@ def test_text_passes_through_with_its_language(workspace: Path) -> None:
 )
 def test_bytes_become_text(body: bytes, content_type: str, expected: str) -> None:
     assert decode(body, content_type)[0] == expected
+
+
+def evidence_record(number: int, *signals: Signal) -> bytes:
+    """What the crawl stores before a page: here of hosts, which the page itself does not show."""
+    verdict = RobotsVerdict(user_agent="x", allowed=True)
+    block = Evidence(url="https://a.example/", robots=verdict, signals=signals).to_bytes()
+    head = (
+        f"WARC/1.1\r\nWARC-Type: metadata\r\nWARC-Record-ID: <urn:uuid:e{number}>\r\n"
+        f"WARC-Refers-To: <urn:uuid:{number}>\r\nWARC-Date: 2026-01-02T03:04:05Z\r\nContent-Type: {CONTENT_TYPE}\r\n"
+        f"Content-Length: {len(block)}\r\n\r\n"
+    )
+    return gzip.compress(head.encode() + block + b"\r\n\r\n", mtime=0)
+
+
+def test_stored_evidence_headers_and_html_are_judged_by_one_policy(workspace: Path) -> None:
+    noai = PAGE.replace(b"<head>", b'<head><meta name="robots" content="noai">')
+    records = [
+        evidence_record(1, Signal("ai.txt", "disallow", "*", "Disallow: *.txt")) + record(1, PAGE),
+        evidence_record(2, Signal("tdmrep.json", "tdm-reservation")) + record(2, PAGE),
+        record(3, PAGE, {"Content-Usage": "train-ai=n"}),
+        record(4, noai),
+        record(5, PAGE, {"X-Robots-Tag": "nosnippet"}),
+        record(6, PAGE),
+    ]
+    manifest, documents, rows = extracted(workspace, records, opt_out={"noai": "keep", "ai_txt": "mark"})
+    kept = {d.record_id[10:-1]: d.opt_out for d in documents}
+    assert kept == {"1": ("ai.txt:disallow",), "4": ("meta:noai",), "5": ("header:nosnippet",), "6": ()}
+    said = {(r.record_id[10:-1], r.action, r.rule, r.detail) for r in rows}
+    assert said == {
+        ("1", "note", "opt_out", "ai.txt:disallow"),
+        ("2", "drop", "opt_out", "tdmrep.json:tdm-reservation"),
+        ("3", "drop", "opt_out", "header:content-usage"),
+        ("5", "note", "opt_out", "header:nosnippet"),
+    }
+    assert manifest.counts.dropped == {"opt_out": 2}
+    assert manifest.counts.in_ == 6
