@@ -19,15 +19,14 @@ import numpy.typing as npt
 from datatrove.utils.text import PUNCTUATION_SET, split_into_sentences
 from datatrove.utils.word_tokenizers import SpaCyTokenizer, load_word_tokenizer
 
+from tasks.filters.pieces import Pieces
+
 Hashes = npt.NDArray[np.uint64]
 
 # Characters remembered (each piece counts a hundred more) before starting afresh: some 200 MiB, and far more than
 # the vocabulary of a shard.
 REMEMBERED = 40_000_000
 SPLIT_BY_SPACES = frozenset({"en"})
-# Pieces that spaCy leaves whole but for one mark at the end, unless they are among its exceptions ("dont", "id").
-# A full stop stays with a capital letter ("A."), so that form is not taken here.
-_PLAIN = re.compile(r"([A-Za-z]+)|([A-Za-z]*[a-z])([,.])")
 # spaCy may fail on the name of its own attribute, depending on what it read before; datatrove takes it out then.
 _ATTRIBUTE = "IS_ALPHA"
 # Any odd number serves as the base of the polynomial hash modulo 2**64.
@@ -190,7 +189,7 @@ _few_powers = cache(_make_powers)
 
 def _is_punctuation(word: str) -> bool:
     """Return what spaCy's `is_punct` says of a word."""
-    return not word.isalnum() and all(unicodedata.category(character).startswith("P") for character in word)
+    return all(unicodedata.category(character)[0] == "P" for character in word)
 
 
 class Splitter:
@@ -203,10 +202,9 @@ class Splitter:
         self._last: list[Words] = []
         self.by_pieces = isinstance(self._theirs, SpaCyTokenizer) and self._theirs.language in SPLIT_BY_SPACES
         self._ends: frozenset[str] = frozenset()
-        self._exceptions: frozenset[str] = frozenset()
         if self.by_pieces:
             self._ends = frozenset(self._theirs.tokenizer.get_pipe("sentencizer").punct_chars)
-            self._exceptions = frozenset(self._theirs.tokenizer.tokenizer.rules)
+            self._pieces = Pieces(self._theirs.tokenizer.tokenizer)
 
     def words(self, text: str) -> Words:
         """Return the words of a text; asked again for one of the last two texts, the same object."""
@@ -261,17 +259,15 @@ class Splitter:
         new = list(set(pieces).difference(vocabulary.pieces))
         if not new:
             return vocabulary
-        plain: dict[str, list[str]] = {}
+        split: dict[str, list[str]] = {}
+        hard: list[str] = []
         for piece in new:
-            match = _PLAIN.fullmatch(piece)
-            if match is None or piece in self._exceptions:
-                continue
-            whole, body, mark = match.groups()
-            if whole:
-                plain[piece] = [whole]
-            elif body not in self._exceptions:
-                plain[piece] = [body, mark]
-        split = plain | self._split([piece for piece in new if piece not in plain])
+            words = self._pieces.split(piece)
+            if words is None or _ATTRIBUTE in piece:
+                hard.append(piece)
+            else:
+                split[piece] = words
+        split |= self._split_by_spacy(hard)
         vocabulary.number(chain.from_iterable(split.values()), self._ends)
         numbers = vocabulary.numbers
         for piece, words in split.items():
@@ -279,7 +275,7 @@ class Splitter:
             vocabulary.size += len(piece) + 100
         return vocabulary
 
-    def _split(self, pieces: Sequence[str]) -> dict[str, list[str]]:
+    def _split_by_spacy(self, pieces: Sequence[str]) -> dict[str, list[str]]:
         """Return how spaCy splits each piece; new lines keep neighbours from being taken for one exception (": )")."""
         if not pieces:
             return {}

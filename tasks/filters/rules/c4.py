@@ -1,4 +1,7 @@
-"""C4's rules: lines that end no sentence or speak of cookies go, then pages with too little left; the decisions of datatrove's block."""
+"""C4's rules: lines that end no sentence or speak of cookies go, then pages with too little left.
+
+The decisions and the text that is left are those of datatrove's block.
+"""
 
 from __future__ import annotations
 
