@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from string import ascii_lowercase
 from typing import Any
 
 from spacy.symbols import ORTH
 
+_MARKS = frozenset(".,:;!?)")
 # No suffix but a run of full stops is longer than a unit of measure ("mbar", "اكواب"), and no lookbehind than two.
 _TAIL = 24
 _SUFFIX_APOSTROPHES = ("'s", "'S", "’s", "’S")
@@ -44,9 +46,17 @@ class Pieces:
         self._hidden = {tuple(self._apart(text, none)) for text in affected}
         self._hidden_first = {words[0] for words in self._hidden if words}
         self._longest_hidden = max(map(len, self._hidden))
+        self._odd = self._hidden_first.union(self._exceptions)
 
     def split(self, piece: str) -> list[str] | None:
         """Return the words of a piece, or None where only spaCy itself knows."""
+        # Nine of ten pieces are a word, or a word and one mark. A full stop stays with a capital letter ("A.").
+        if piece.isalpha() and piece not in self._odd:
+            return [piece]
+        word, mark = piece[:-1], piece[-1]
+        if mark in _MARKS and word.isalpha() and word not in self._odd and piece not in self._odd:
+            if mark != "." or word[-1] in ascii_lowercase:
+                return [word, mark]
         words = self._apart(piece, self._exceptions)
         return None if self._hides_exception(words) else words
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, cached_property
 from itertools import chain
 from typing import Any
@@ -29,6 +29,7 @@ REMEMBERED = 40_000_000
 SPLIT_BY_SPACES = frozenset({"en"})
 # spaCy may fail on the name of its own attribute, depending on what it read before; datatrove takes it out then.
 _ATTRIBUTE = "IS_ALPHA"
+_PLAIN = (False, False)  # a word of letters neither ends a sentence nor is punctuation
 # Any odd number serves as the base of the polynomial hash modulo 2**64.
 _BASE = 0x9E3779B97F4A7C15
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
@@ -71,6 +72,12 @@ class Words:
         """Return how many of `words`, which differ, stand in the text."""
         known = (self._vocabulary.numbers.get(word) for word in words)
         return sum(bool((self.numbers == number).any()) for number in known if number is not None)
+
+    def longest(self, n: int) -> int:
+        """Return the characters of the longest n words in a row, without what stands between them."""
+        spans = self.ends[n - 1 :].copy()
+        spans[1:] -= self.ends[:-n]
+        return int(spans.max())
 
     def characters(self, start: int, n: int) -> int:
         """Return the characters of the n words from `start` on, without what stands between them."""
@@ -136,11 +143,20 @@ class Vocabulary:
         self.hashes[here] = hashes = polynomial_hashes("".join(new), lengths)
         self.powers[here] = _powers_of_base(int(lengths.max()) + 1)[lengths]
         self.mixed[here] = _mixed(hashes ^ _mixed(lengths.astype(np.uint64)))
-        self.letters[here] = [word.isalpha() or any(map(str.isalpha, word)) for word in new]
-        self.symbols[here] = [PUNCTUATION_SET.issuperset(word) for word in new]
-        self.marks += [(word in ends, _is_punctuation(word)) for word in new]
+        plain = [word.isalpha() for word in new]
+        pairs = list(zip(new, plain, strict=True))
+        self.letters[here] = [whole or any(map(str.isalpha, word)) for word, whole in pairs]
+        self.symbols[here] = [not whole and PUNCTUATION_SET.issuperset(word) for word, whole in pairs]
+        self.marks += [_PLAIN if whole else (word in ends, _is_punctuation(word)) for word, whole in pairs]
         self.numbers.update(zip(new, range(first, first + len(new)), strict=True))
         self.size += int(lengths.sum()) + 100 * len(new)
+
+    def learn(self, split: Mapping[str, Sequence[str]], ends: frozenset[str]) -> None:
+        """Remember how pieces are split into words."""
+        self.number(chain.from_iterable(split.values()), ends)
+        number = self.numbers.__getitem__
+        self.pieces.update((piece, tuple(map(number, words))) for piece, words in split.items())
+        self.size += sum(map(len, split)) + 100 * len(split)
 
     def _make_room(self, needed: int) -> None:
         if needed <= self._room:
@@ -259,20 +275,11 @@ class Splitter:
         new = list(set(pieces).difference(vocabulary.pieces))
         if not new:
             return vocabulary
-        split: dict[str, list[str]] = {}
-        hard: list[str] = []
-        for piece in new:
-            words = self._pieces.split(piece)
-            if words is None or _ATTRIBUTE in piece:
-                hard.append(piece)
-            else:
-                split[piece] = words
-        split |= self._split_by_spacy(hard)
-        vocabulary.number(chain.from_iterable(split.values()), self._ends)
-        numbers = vocabulary.numbers
-        for piece, words in split.items():
-            vocabulary.pieces[piece] = tuple(numbers[word] for word in words)
-            vocabulary.size += len(piece) + 100
+        found = {piece: self._pieces.split(piece) for piece in new}
+        split = {piece: words for piece, words in found.items() if words is not None and _ATTRIBUTE not in piece}
+        if len(split) < len(new):
+            split |= self._split_by_spacy([piece for piece in new if piece not in split])
+        vocabulary.learn(split, self._ends)
         return vocabulary
 
     def _split_by_spacy(self, pieces: Sequence[str]) -> dict[str, list[str]]:

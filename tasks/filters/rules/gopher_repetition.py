@@ -83,44 +83,46 @@ class GopherRepetition(FrozenModel):
         if self.dup_line_char_frac:
             yield "dup_line_char_frac", characters / len(text), self.dup_line_char_frac
         words = words_of(text, self.language)
+        size = len(text)
         for n, bound in self.top_n_grams:
-            yield f"top_{n}_gram", most_frequent_characters(words, n) / len(text), bound
+            yield f"top_{n}_gram", most_frequent_characters(words, n, bound * size) / size, bound
         for n, bound in self.dup_n_grams:
-            yield f"duplicated_{n}_n_grams", repeated_characters(words, n) / len(text), bound
+            yield f"duplicated_{n}_n_grams", repeated_characters(words, n, bound * size) / size, bound
 
 
-def most_frequent_characters(words: Words, n: int) -> int:
+def most_frequent_characters(words: Words, n: int, most_allowed: float = 0) -> int:
     """Return the characters of the most frequent n-gram, with a space between words, times how often it stands.
 
-    Of equally frequent ones the first counts.
+    Of equally frequent ones the first counts. Where no n-gram can give more than `most_allowed`, 0 is returned.
     """
     if len(words) < n:
         return 0
     grams = words.sequences(n)
     ordered = np.sort(grams)
-    starts = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
-    starts = np.concatenate(([0], starts))
-    counts = np.diff(starts, append=len(ordered))
+    starts = np.concatenate(([0], np.flatnonzero(ordered[1:] != ordered[:-1]) + 1, [len(ordered)]))
+    counts = starts[1:] - starts[:-1]
     most = int(counts.max())
+    if (words.longest(n) + n - 1) * most <= most_allowed:
+        return 0
     first = 0
     if most > 1:
-        best = ordered[starts[counts == most]]
+        best = ordered[starts[:-1][counts == most]]
         first = int(np.argmax(grams == best[0] if len(best) == 1 else np.isin(grams, best)))
     return (words.characters(first, n) + n - 1) * most
 
 
-def repeated_characters(words: Words, n: int) -> int:
+def repeated_characters(words: Words, n: int, most_allowed: float = 0) -> int:
     """Return the characters of n-grams that stood before, without spaces, none of them overlapping.
 
     From left to right: an n-gram that stood before is counted and stepped over, another is remembered. Only those
-    that stand twice can matter, and a page has few.
+    that stand twice can matter, and a page has few. Where they cannot give more than `most_allowed`, 0 is returned.
     """
     if len(words) <= n:
         return 0
     grams = words.joined(n)
     ordered = np.sort(grams)
     twice = ordered[1:][ordered[1:] == ordered[:-1]]
-    if not len(twice):
+    if not len(twice) or len(twice) * words.longest(n) <= most_allowed:
         return 0
     places = np.searchsorted(twice, grams)
     places[places == len(twice)] = 0
