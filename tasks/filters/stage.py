@@ -99,6 +99,8 @@ def apply(documents: Iterator[Document], *, filters: Sequence[LoadedFilter]) -> 
             reason = answer(loaded, document)
             if reason is None:
                 continue
+            if isinstance(reason, Edit) and not reason.text.strip():
+                reason = Drop(rule=f"{reason.rule}.empty", score=reason.score, detail=reason.detail)
             yield ledger_row(STAGE, document, reason)
             if isinstance(reason, Drop):
                 current = None

@@ -1,14 +1,23 @@
-"""C4's rules: lines that end no sentence or speak of cookies go, then pages with too little left."""
+"""C4's rules: lines that end no sentence or speak of cookies go, then pages with too little left.
+
+The decisions and the text that is left are those of datatrove's block.
+"""
 
 from __future__ import annotations
 
-from functools import cached_property
-from typing import Any
+from collections.abc import Sequence
 
+from datatrove.pipeline.filters.c4_filters import CITATION_REGEX, ELLIPSIS, END_PUNCTUATION, POLICY_SUBSTRINGS
+from datatrove.utils.text import split_into_sentences
 from pydantic import Field
 
 from tasks.contracts.base import Drop, Edit, FrozenModel
 from tasks.contracts.document import Document
+from tasks.filters.parts import shortened
+from tasks.filters.words import splitter
+
+_LOREM = "lorem ipsum"
+_JAVASCRIPT = "javascript"
 
 
 class C4(FrozenModel):
@@ -47,15 +56,65 @@ class C4(FrozenModel):
     language: str = "eng"
     """Whose sentences: datatrove's language code."""
 
-    @cached_property
-    def _block(self) -> Any:
-        from datatrove.pipeline.filters import C4QualityFilter
-
-        from tasks.filters.blocks import shared_words
-
-        return C4QualityFilter(**{**self.model_dump(), "language": shared_words(self.language)})
-
     def __call__(self, document: Document) -> Drop | Edit | None:
-        from tasks.filters.blocks import judge
+        lines = self._parts(document.text)
+        phrases = self._phrases_in(document.text)
+        kept: list[str] = []
+        sentences = 0
+        for original in lines:
+            line = original.strip()
+            words = line.split()
+            if len(line) > self.max_word_length != -1 and max(map(len, words)) > self.max_word_length:
+                continue
+            if self.remove_citations and "[" in line:
+                line = CITATION_REGEX.sub("", line)
+            if self.filter_no_terminal_punct and (not line.endswith(END_PUNCTUATION) or line.endswith(ELLIPSIS)):
+                continue
+            if len(words) < self.min_words_per_line:
+                continue
+            if phrases and (found := _first(phrases, line.lower())):
+                if found == _LOREM:
+                    return Drop(rule="c4.lorem_ipsum", detail=shortened(line))
+                if found == _JAVASCRIPT:
+                    continue
+            else:
+                found = None
+            if self.filter_curly_bracket and "{" in line:
+                return Drop(rule="c4.curly_bracket", detail=shortened(line))
+            if found:
+                continue
+            # Each line that is kept has at least one sentence: they need counting only until there are enough.
+            if sentences < self.min_num_sentences:
+                missing = self.min_num_sentences - sentences
+                sentences += splitter(self.language).sentences(line, missing) if self.split_paragraph else 1
+            kept.append(line)
+        if sentences < self.min_num_sentences:
+            return Drop(rule="c4.too_few_sentences", score=float(sentences), threshold=float(self.min_num_sentences))
+        text = ("\n" if self.split_paragraph else " ").join(kept).strip()
+        if text == document.text:
+            return None
+        removed = len(lines) - len(kept)
+        what = "lines" if self.split_paragraph else "sentences"
+        return Edit(rule="c4", text=text, score=float(removed), detail=f"{removed} of {len(lines)} {what} removed")
 
-        return judge("c4", self._block, document, {"too_few_sentences": float(self.min_num_sentences)})
+    def _parts(self, text: str) -> Sequence[str]:
+        if self.split_paragraph:
+            return text.splitlines()
+        sentences: Sequence[str] = split_into_sentences(text, self.language)
+        return sentences
+
+    def _phrases_in(self, text: str) -> tuple[str, ...]:
+        """Return the phrases that decide about lines and stand in the text at all, in datatrove's order."""
+        asked = (
+            *((_LOREM,) if self.filter_lorem_ipsum else ()),
+            *((_JAVASCRIPT,) if self.filter_javascript else ()),
+            *(POLICY_SUBSTRINGS if self.filter_policy else ()),
+        )
+        if self.remove_citations and "[" in text:
+            text = CITATION_REGEX.sub("", text)
+        lowered = text.lower()
+        return tuple(phrase for phrase in asked if phrase in lowered)
+
+
+def _first(phrases: Sequence[str], text: str) -> str | None:
+    return next((phrase for phrase in phrases if phrase in text), None)

@@ -1,14 +1,16 @@
-"""FineWeb's own quality rules: lists, menus and repeated lines (datatrove's block)."""
+"""FineWeb's own quality rules: lists, menus and repeated lines; the decisions of datatrove's block."""
 
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
 
-from pydantic import Field
+from datatrove.utils.text import TERMINAL_PUNCTUATION
+from pydantic import Field, field_validator
 
-from tasks.contracts.base import Drop, Edit, FrozenModel
+from tasks.contracts.base import Drop, FrozenModel
 from tasks.contracts.document import Document
+from tasks.filters.parts import repeated_parts
+from tasks.filters.words import words_of
 
 
 class Fineweb(FrozenModel):
@@ -26,6 +28,8 @@ class Fineweb(FrozenModel):
     """Smallest share of lines that end in a terminal punctuation mark."""
     line_punct_exclude_zero: bool = False
     """Whether documents without one such line are kept."""
+    stop_chars: tuple[str, ...] | None = None
+    """The terminal punctuation marks, a character each; null: those of every script (datatrove's list)."""
     short_line_thr: float = Field(0.67, ge=0, le=1)
     """Largest share of short lines."""
     short_line_length: int = Field(30, ge=0)
@@ -37,24 +41,33 @@ class Fineweb(FrozenModel):
     language: str = "eng"
     """Whose words: datatrove's language code."""
 
+    @field_validator("stop_chars")
+    @classmethod
+    def _characters(cls, marks: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if any(len(mark) != 1 for mark in marks or ()):
+            raise ValueError("one character each")
+        return marks
+
     @cached_property
-    def _block(self) -> Any:
-        from datatrove.pipeline.filters import FineWebQualityFilter
+    def _stops(self) -> frozenset[str]:
+        return frozenset(TERMINAL_PUNCTUATION if self.stop_chars is None else self.stop_chars)
 
-        from tasks.filters.blocks import shared_words
-
-        return FineWebQualityFilter(**{**self.model_dump(), "language": shared_words(self.language)})
-
-    @cached_property
-    def _thresholds(self) -> dict[str, float]:
-        return {
-            "line_punct_ratio": self.line_punct_thr,
-            "short_line_ratio": self.short_line_thr,
-            "char_dup_ratio": self.char_duplicates_ratio,
-            "list_ratio": self.new_line_ratio,
-        }
-
-    def __call__(self, document: Document) -> Drop | Edit | None:
-        from tasks.filters.blocks import judge
-
-        return judge("fineweb", self._block, document, self._thresholds)
+    def __call__(self, document: Document) -> Drop | None:
+        text = document.text
+        lines = [line for line in text.split("\n") if line and not line.isspace()]
+        if not lines:
+            return Drop(rule="fineweb.empty")
+        ended = sum(line[-1] in self._stops for line in lines) / len(lines)
+        if ended < self.line_punct_thr and not (ended == 0 and self.line_punct_exclude_zero):
+            return Drop(rule="fineweb.line_punct_ratio", score=ended, threshold=self.line_punct_thr)
+        short = sum(len(line) <= self.short_line_length for line in lines) / len(lines)
+        if short > self.short_line_thr:
+            return Drop(rule="fineweb.short_line_ratio", score=short, threshold=self.short_line_thr)
+        breaks = text.count("\n")
+        repeated = repeated_parts(lines)[1] / (len(text) - breaks)
+        if repeated > self.char_duplicates_ratio:
+            return Drop(rule="fineweb.char_dup_ratio", score=repeated, threshold=self.char_duplicates_ratio)
+        listed = breaks / len(words_of(text, self.language)) if breaks else 0.0
+        if listed > self.new_line_ratio:
+            return Drop(rule="fineweb.list_ratio", score=listed, threshold=self.new_line_ratio)
+        return None

@@ -1,14 +1,19 @@
-"""Gopher's quality rules: documents that do not look like running text (datatrove's block)."""
+"""Gopher's quality rules: documents that do not look like running text; the decisions of datatrove's block."""
 
 from __future__ import annotations
 
-from functools import cached_property
-from typing import Any
+import math
+from collections.abc import Iterator
 
+import numpy as np
 from pydantic import Field
 
-from tasks.contracts.base import Drop, Edit, FrozenModel
+from tasks.contracts.base import Drop, FrozenModel
 from tasks.contracts.document import Document
+from tasks.filters.words import Words, words_of
+
+_BULLETS = frozenset("•-")
+_ELLIPSES = ("...", "…")
 
 
 class GopherQuality(FrozenModel):
@@ -46,30 +51,42 @@ class GopherQuality(FrozenModel):
     language: str = "eng"
     """Whose words: datatrove's language code."""
 
-    @cached_property
-    def _block(self) -> Any:
-        from datatrove.pipeline.filters import GopherQualityFilter
+    def __call__(self, document: Document) -> Drop | None:
+        text = document.text
+        words = words_of(text, self.language)
+        for name, measured, bound, crossed in self._bounds(text, words):
+            if bound and crossed:
+                return Drop(rule=f"gopher_quality.{name}", score=float(measured), threshold=float(bound))
+        return None
 
-        from tasks.filters.blocks import shared_words
+    def _bounds(self, text: str, words: Words) -> Iterator[tuple[str, float, float, bool]]:
+        """Yield each rule's name, what it measures, its bound and whether it is crossed, in datatrove's order."""
+        plain = words.lengths[~words.symbols]
+        count = len(plain)
+        yield "short_doc", count, self.min_doc_words, count < self.min_doc_words
+        yield "long_doc", count, self.max_doc_words, count > self.max_doc_words
+        mean = int(plain.sum()) / count if count else math.nan
+        yield "below_avg_threshold", mean, self.min_avg_word_length, mean < self.min_avg_word_length
+        yield "above_avg_threshold", mean, self.max_avg_word_length, mean > self.max_avg_word_length
+        if not len(words):
+            yield "empty", 0, 1, True
+            return
+        most = self.max_symbol_word_ratio
+        hashes = text.count("#") / len(words)
+        yield "too_many_hashes", hashes, most, hashes > most
+        ellipses = text.count("...") + text.count("…")
+        ratio = ellipses / len(words)
+        yield "too_many_ellipsis", ratio, most, ratio > most
+        lines = text.splitlines()
+        bullets = sum(line.lstrip()[:1] in _BULLETS for line in lines) / len(lines) if _has_bullet(text) else 0.0
+        yield "too_many_bullets", bullets, self.max_bullet_lines_ratio, bullets > self.max_bullet_lines_ratio
+        ended = sum(line.rstrip().endswith(_ELLIPSES) for line in lines) / len(lines) if ellipses else 0.0
+        yield "too_many_end_ellipsis", ended, self.max_ellipsis_lines_ratio, ended > self.max_ellipsis_lines_ratio
+        letters = int(np.count_nonzero(words.letters)) / len(words)
+        yield "below_alpha_threshold", letters, self.max_non_alpha_words_ratio, letters < self.max_non_alpha_words_ratio
+        stop_words = words.count_of(set(self.stop_words))
+        yield "enough_stop_words", stop_words, self.min_stop_words, stop_words < self.min_stop_words
 
-        return GopherQualityFilter(**{**self.model_dump(), "language": shared_words(self.language)})
 
-    @cached_property
-    def _thresholds(self) -> dict[str, float]:
-        return {
-            "short_doc": self.min_doc_words,
-            "long_doc": self.max_doc_words,
-            "below_avg_threshold": self.min_avg_word_length,
-            "above_avg_threshold": self.max_avg_word_length,
-            "too_many_hashes": self.max_symbol_word_ratio,
-            "too_many_ellipsis": self.max_symbol_word_ratio,
-            "too_many_bullets": self.max_bullet_lines_ratio,
-            "too_many_end_ellipsis": self.max_ellipsis_lines_ratio,
-            "below_alpha_threshold": self.max_non_alpha_words_ratio,
-            "enough_stop_words": self.min_stop_words,
-        }
-
-    def __call__(self, document: Document) -> Drop | Edit | None:
-        from tasks.filters.blocks import judge
-
-        return judge("gopher_quality", self._block, document, self._thresholds)
+def _has_bullet(text: str) -> bool:
+    return "-" in text or "•" in text

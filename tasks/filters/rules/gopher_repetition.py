@@ -1,14 +1,23 @@
-"""Gopher's repetition rules: documents that say the same lines or word sequences again and again."""
+"""Gopher's repetition rules: documents that say the same lines or word sequences again and again.
+
+The decisions are those of datatrove's block, on n-grams that are compared by their hashes.
+"""
 
 from __future__ import annotations
 
-from functools import cached_property
-from typing import Any
+import re
+from collections.abc import Iterator
 
+import numpy as np
 from pydantic import Field
 
-from tasks.contracts.base import Drop, Edit, FrozenModel
+from tasks.contracts.base import Drop, FrozenModel
 from tasks.contracts.document import Document
+from tasks.filters.parts import repeated_parts
+from tasks.filters.words import Words, words_of
+
+_PARAGRAPHS = re.compile(r"\n{2,}")
+_LINES = re.compile(r"\n+")
 
 
 class GopherRepetition(FrozenModel):
@@ -48,21 +57,84 @@ class GopherRepetition(FrozenModel):
     language: str = "eng"
     """Whose words: datatrove's language code."""
 
-    @cached_property
-    def _block(self) -> Any:
-        from datatrove.pipeline.filters import GopherRepetitionFilter
+    def __call__(self, document: Document) -> Drop | None:
+        text = document.text
+        if not text:
+            return Drop(rule="gopher_repetition.empty")
+        for name, share, bound in self._shares(text):
+            if share > bound:
+                return Drop(rule=f"gopher_repetition.{name}", score=share, threshold=bound)
+        return None
 
-        from tasks.filters.blocks import shared_words
+    def _shares(self, text: str) -> Iterator[tuple[str, float, float]]:
+        """Yield each rule's name, what it measures and its bound: in datatrove's order, each measured when asked."""
+        stripped = text.strip()
+        if "\n\n" in stripped:
+            paragraphs = _PARAGRAPHS.split(stripped)
+            count, characters = repeated_parts(paragraphs)
+            if self.dup_para_frac:
+                yield "dup_para_frac", count / len(paragraphs), self.dup_para_frac
+            if self.dup_para_char_frac:
+                yield "dup_para_char_frac", characters / len(text), self.dup_para_char_frac
+        lines = _LINES.split(text)
+        count, characters = repeated_parts(lines)
+        if self.dup_line_frac:
+            yield "dup_line_frac", count / len(lines), self.dup_line_frac
+        if self.dup_line_char_frac:
+            yield "dup_line_char_frac", characters / len(text), self.dup_line_char_frac
+        words = words_of(text, self.language)
+        size = len(text)
+        for n, bound in self.top_n_grams:
+            yield f"top_{n}_gram", most_frequent_characters(words, n, bound * size) / size, bound
+        for n, bound in self.dup_n_grams:
+            yield f"duplicated_{n}_n_grams", repeated_characters(words, n, bound * size) / size, bound
 
-        return GopherRepetitionFilter(**{**self.model_dump(), "language": shared_words(self.language)})
 
-    @cached_property
-    def _thresholds(self) -> dict[str, float]:
-        lines = {name: getattr(self, name) for name in type(self).model_fields if name.endswith("frac")}
-        top = {f"top_{n}_gram": share for n, share in self.top_n_grams}
-        return {**lines, **top, **{f"duplicated_{n}_n_grams": share for n, share in self.dup_n_grams}}
+def most_frequent_characters(words: Words, n: int, most_allowed: float = 0) -> int:
+    """Return the characters of the most frequent n-gram, with a space between words, times how often it stands.
 
-    def __call__(self, document: Document) -> Drop | Edit | None:
-        from tasks.filters.blocks import judge
+    Of equally frequent ones the first counts. Where no n-gram can give more than `most_allowed`, 0 is returned.
+    """
+    if len(words) < n:
+        return 0
+    grams = words.sequences(n)
+    ordered = np.sort(grams)
+    starts = np.concatenate(([0], np.flatnonzero(ordered[1:] != ordered[:-1]) + 1, [len(ordered)]))
+    counts = starts[1:] - starts[:-1]
+    most = int(counts.max())
+    if (words.longest(n) + n - 1) * most <= most_allowed:
+        return 0
+    first = 0
+    if most > 1:
+        best = ordered[starts[:-1][counts == most]]
+        first = int(np.argmax(grams == best[0] if len(best) == 1 else np.isin(grams, best)))
+    return (words.characters(first, n) + n - 1) * most
 
-        return judge("gopher_repetition", self._block, document, self._thresholds)
+
+def repeated_characters(words: Words, n: int, most_allowed: float = 0) -> int:
+    """Return the characters of n-grams that stood before, without spaces, none of them overlapping.
+
+    From left to right: an n-gram that stood before is counted and stepped over, another is remembered. Only those
+    that stand twice can matter, and a page has few. Where they cannot give more than `most_allowed`, 0 is returned.
+    """
+    if len(words) <= n:
+        return 0
+    grams = words.joined(n)
+    ordered = np.sort(grams)
+    twice = ordered[1:][ordered[1:] == ordered[:-1]]
+    if not len(twice) or len(twice) * words.longest(n) <= most_allowed:
+        return 0
+    places = np.searchsorted(twice, grams)
+    places[places == len(twice)] = 0
+    positions = np.flatnonzero(twice[places] == grams)
+    seen: set[int] = set()
+    total = beyond = 0
+    for position, gram in zip(positions.tolist(), places[positions].tolist(), strict=True):
+        if position < beyond:
+            continue
+        if gram in seen:
+            total += words.characters(position, n)
+            beyond = position + n
+        else:
+            seen.add(gram)
+    return total
