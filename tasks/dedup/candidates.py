@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.contracts.manifest import Counts
-from tasks.dedup.corpus import Corpus, Keys, Numbers, key_ranges
+from tasks.dedup.corpus import Corpus, Keys, Numbers, Range, each_once
 from tasks.dedup.shingles import mix
 from tasks.dedup.signatures import BAND, KIND_BITS, KINDS
 from tasks.engine.shards import ShardWork
@@ -42,8 +42,8 @@ def find_candidates(
     """
     runs = _Runs(folder, work.name, held)
     with (folder / f"{work.name}.groups.bin").open("wb") as stream:
-        for start, stop in key_ranges(corpus, *ranges[work.name], held):
-            for groups, pairs in _share_range(corpus, start, stop, threshold, held):
+        for chosen in corpus.ranges(*ranges[work.name], held):
+            for groups, pairs in _share_range(corpus, chosen, threshold, held):
                 groups.tofile(stream)
                 runs.add(pairs)
     runs.write()
@@ -85,12 +85,12 @@ _NO_GROUPS: Final = np.zeros(0, GROUP)
 _NO_PAIRS: Final = np.zeros(0, PAIR)
 
 
-def _share_range(corpus: Corpus, start: int, stop: int, threshold: float, held: int) -> Iterator[Found]:
-    """Yield the groups and pairs of a range that `key_ranges` made."""
-    if corpus.count(start, stop) > held:
-        yield from _share_one_key(corpus, start, threshold, held)
+def _share_range(corpus: Corpus, chosen: Range, threshold: float, held: int) -> Iterator[Found]:
+    """Yield the groups and pairs of a range that holds all sharers of each of its keys."""
+    if len(chosen) > held:
+        yield from _share_one_key(corpus, chosen, threshold, held)
         return
-    found = list(corpus.entries(start, stop))
+    found = list(corpus.entries(chosen))
     if not found:
         return
     keys, numbers = map(np.concatenate, zip(*found, strict=True))
@@ -124,7 +124,8 @@ def _pairs(corpus: Corpus, keys: Keys, numbers: Numbers, threshold: float) -> It
     """Yield the pairs to compare among the sharers of each band."""
     if not len(keys):
         return
-    known, which = np.unique(numbers, return_inverse=True)
+    known = each_once(numbers)
+    which = np.searchsorted(known, numbers)
     records = corpus.documents(known)
     preferred = preference_order(records["order"], known)
     # A text's place in the preference is that of its first document, which stands for all of them.
@@ -136,7 +137,7 @@ def _pairs(corpus: Corpus, keys: Keys, numbers: Numbers, threshold: float) -> It
     place[order] = place[order[first]][np.cumsum(first) - 1]
     # One entry for each text of a band, bands side by side, the preferred text first.
     bucket = np.cumsum(np.concatenate([[0], keys[1:] != keys[:-1]]))
-    entries = np.unique(bucket * len(known) + place[which])
+    entries = each_once(bucket * len(known) + place[which])
     bucket, texts = entries // len(known), preferred[entries % len(known)]
     starts = np.flatnonzero(np.concatenate([[True], bucket[1:] != bucket[:-1]]))
     sizes = np.diff(np.append(starts, len(bucket)))
@@ -171,21 +172,22 @@ def preference_order(orders: Keys, numbers: Numbers) -> NDArray[np.int64]:
     return np.lexsort((numbers, *orders.T[::-1]))
 
 
-def _share_one_key(corpus: Corpus, key: int, threshold: float, held: int) -> Iterator[Found]:
+def _share_one_key(corpus: Corpus, chosen: Range, threshold: float, held: int) -> Iterator[Found]:
     """Do the same for a key that more documents share than are held in memory: its entries are read twice."""
-    if key & int(KIND_BITS) != BAND:
-        for chunk in _chunks(corpus, key, held):
+    kind = chosen.start & int(KIND_BITS)
+    if kind != BAND:
+        for chunk in _chunks(corpus, chosen, held):
             # Not looking for partners here: all but a hash's accidental sharers have one in some chunk.
             records = corpus.documents(chunk)
             members = np.zeros(len(chunk), GROUP)
-            members["kind"], members["document"] = key & int(KIND_BITS), chunk
-            members["key"] = records[KINDS[key & int(KIND_BITS)]]
+            members["kind"], members["document"] = kind, chunk
+            members["key"] = records[KINDS[kind]]
             yield members, _NO_PAIRS
         return
     leaders = np.zeros(0, np.int64)
-    for chunk in _chunks(corpus, key, held):
+    for chunk in _chunks(corpus, chosen, held):
         leaders = _most_preferred_texts(corpus, np.concatenate([leaders, chunk]))
-    for chunk in _chunks(corpus, key, held):
+    for chunk in _chunks(corpus, chosen, held):
         known = np.concatenate([leaders, chunk])
         records = corpus.documents(known)
         for leader in range(len(leaders)):
@@ -194,9 +196,9 @@ def _share_one_key(corpus: Corpus, key: int, threshold: float, held: int) -> Ite
             yield _NO_GROUPS, _pair(records, known, np.full(len(others), leader), others, threshold)
 
 
-def _chunks(corpus: Corpus, key: int, held: int) -> Iterator[Numbers]:
+def _chunks(corpus: Corpus, chosen: Range, held: int) -> Iterator[Numbers]:
     waiting: list[Numbers] = []
-    for _, numbers in corpus.entries(key, key + 1):
+    for _, numbers in corpus.entries(chosen):
         waiting.append(numbers)
         if sum(map(len, waiting)) >= held:
             yield np.concatenate(waiting)
@@ -207,7 +209,7 @@ def _chunks(corpus: Corpus, key: int, held: int) -> Iterator[Numbers]:
 
 def _most_preferred_texts(corpus: Corpus, numbers: Numbers) -> Numbers:
     """Return the first LEADERS documents in order of preference that are of different texts."""
-    numbers = np.unique(numbers)
+    numbers = each_once(numbers)
     records = corpus.documents(numbers)
     order = preference_order(records["order"], numbers)
     chosen: list[int] = []

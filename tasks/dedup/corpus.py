@@ -29,6 +29,19 @@ _ALL_DOCUMENTS: Final = "all.docs.bin"
 
 
 @dataclass(frozen=True, slots=True)
+class Range:
+    """The entries with a key in [start, stop): in each part those from `firsts` to before `lasts`."""
+
+    start: int
+    stop: int
+    firsts: Numbers
+    lasts: Numbers
+
+    def __len__(self) -> int:
+        return int((self.lasts - self.firsts).sum())
+
+
+@dataclass(frozen=True, slots=True)
 class Corpus:
     """The parts of one run, in order.
 
@@ -66,26 +79,41 @@ class Corpus:
         found: NDArray[Any] = np.asarray(records[numbers])
         return found
 
-    def count(self, start: int, stop: int, *, keys: str = "keys") -> int:
-        """Return how many entries have a key in [start, stop)."""
-        return sum(b - a for _, a, b in self._slices(start, stop, keys))
+    def count(self, keys: str) -> int:
+        """Return how many entries there are of one sort of keys."""
+        return int(self._borders(ALL_KEYS, keys).sum())
 
-    def entries(
-        self, start: int, stop: int, *, keys: str = "keys", rows: str = "rows"
-    ) -> Iterator[tuple[Keys, Numbers]]:
-        """Yield part by part the entries with a key in [start, stop): keys in order, and whose they are."""
-        for part, first, last in self._slices(start, stop, keys):
-            if first < last:
-                name = self.folder / self.parts[part]
-                found = np.fromfile(f"{name}.{keys}.bin", dtype="<u8", count=last - first, offset=8 * first)
-                places = np.fromfile(f"{name}.{rows}.bin", dtype="<u4", count=last - first, offset=4 * first)
-                yield found, places.astype(np.int64) + self.starts[part]
+    def ranges(self, start: int, stop: int, limit: int, *, keys: str = "keys") -> Iterator[Range]:
+        """Split the keys in [start, stop) into ranges that hold at most `limit` entries, or a single key."""
+        whole = Range(start, stop, self._borders(start, keys), self._borders(stop, keys))
+        yield from self._split(whole, limit, keys)
 
-    def _slices(self, start: int, stop: int, keys: str) -> Iterator[tuple[int, int, int]]:
-        for part, name in enumerate(self.parts):
-            with (self.folder / f"{name}.{keys}.bin").open("rb") as stream:
+    def _split(self, whole: Range, limit: int, keys: str) -> Iterator[Range]:
+        if len(whole) <= limit or whole.stop - whole.start == 1:
+            yield whole
+            return
+        middle = (whole.start + whole.stop) // 2
+        borders = self._borders(middle, keys)
+        yield from self._split(Range(whole.start, middle, whole.firsts, borders), limit, keys)
+        yield from self._split(Range(middle, whole.stop, borders, whole.lasts), limit, keys)
+
+    def _borders(self, key: int, keys: str) -> Numbers:
+        """Return how many entries of each part come before a key."""
+        found = np.zeros(len(self.parts), dtype=np.int64)
+        for part, name in enumerate(self.parts if key else ()):
+            with (self.folder / f"{name}.{keys}.bin").open("rb", buffering=0) as stream:
                 sorted_keys = _SortedKeys(stream.fileno())
-                yield part, bisect.bisect_left(sorted_keys, start), bisect.bisect_left(sorted_keys, stop)
+                found[part] = len(sorted_keys) if key == ALL_KEYS else bisect.bisect_left(sorted_keys, key)
+        return found
+
+    def entries(self, chosen: Range, *, keys: str = "keys", rows: str = "rows") -> Iterator[tuple[Keys, Numbers]]:
+        """Yield part by part the entries of a range: keys in order, and whose they are."""
+        for part in np.flatnonzero(chosen.lasts > chosen.firsts):
+            name, first = self.folder / self.parts[part], int(chosen.firsts[part])
+            count = int(chosen.lasts[part]) - first
+            found = np.fromfile(f"{name}.{keys}.bin", dtype="<u8", count=count, offset=8 * first)
+            places = np.fromfile(f"{name}.{rows}.bin", dtype="<u4", count=count, offset=4 * first)
+            yield found, places.astype(np.int64) + self.starts[part]
 
     def sets(self, numbers: Numbers, records: NDArray[Any]) -> list[Shingles]:
         """Return the shingle sets of some documents, whose numbers are in order."""
@@ -114,17 +142,15 @@ class _SortedKeys(Sequence[int]):
         return int.from_bytes(os.pread(self._descriptor, 8, 8 * index), "little")
 
 
-def key_ranges(corpus: Corpus, start: int, stop: int, limit: int, *, keys: str = "keys") -> Iterator[tuple[int, int]]:
-    """Split [start, stop) until each range holds at most `limit` entries, or a single key."""
-    if corpus.count(start, stop, keys=keys) <= limit or stop - start == 1:
-        yield start, stop
-        return
-    middle = (start + stop) // 2
-    yield from key_ranges(corpus, start, middle, limit, keys=keys)
-    yield from key_ranges(corpus, middle, stop, limit, keys=keys)
-
-
 def even_ranges(count: int) -> list[tuple[int, int]]:
     """Cut all keys into `count` ranges of equal width; keys are hashes, so they hold about as many entries each."""
     borders = [ALL_KEYS * number // count for number in range(count + 1)]
     return list(itertools.pairwise(borders))
+
+
+def each_once(numbers: Numbers) -> Numbers:
+    """Return numbers in order, each once (`numpy.unique` hashes them, which takes ten times as long)."""
+    ordered = np.sort(numbers)
+    new = np.ones(len(ordered), dtype=np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=new[1:])
+    return ordered[new]

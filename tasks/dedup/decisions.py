@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.contracts.files import sha256_file
 from tasks.dedup.corpus import Corpus
 from tasks.dedup.frequency import CUT
 from tasks.dedup.survivors import Fates
@@ -34,16 +34,17 @@ def write_decisions(
         of_part = slice(bounds[part], bounds[part + 1])
         rows = decided[of_part]
         rows["row"] = numbers[of_part] - corpus.starts[part]
-        fates_path, cuts_path = folder / f"{item.name}.fates.bin", folder / f"{item.name}.cuts.bin"
         # A document that shares something and neither goes nor stands for another needs no mention.
-        rows[(rows["rule"] >= 0) | (rows["cluster"] > 1)].tofile(fates_path)
-        _part_cuts(cuts, int(corpus.starts[part]), int(corpus.starts[part + 1])).tofile(cuts_path)
+        contents = [
+            rows[(rows["rule"] >= 0) | (rows["cluster"] > 1)].tobytes(),
+            _part_cuts(cuts, int(corpus.starts[part]), int(corpus.starts[part + 1])).tobytes(),
+        ]
+        paths = [folder / f"{item.name}.{name}.bin" for name in ("fates", "cuts")]
+        for path, content in zip(paths, contents, strict=True):
+            path.write_bytes(content)
+        hashes = [hashlib.sha256(content).hexdigest() for content in contents]
         paired.append(
-            ShardWork(
-                name=item.name,
-                inputs=(*item.inputs, fates_path, cuts_path),
-                input_hashes=(*item.input_hashes, sha256_file(fates_path), sha256_file(cuts_path)),
-            )
+            ShardWork(name=item.name, inputs=(*item.inputs, *paths), input_hashes=(*item.input_hashes, *hashes))
         )
     return paired
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tasks.contracts.manifest import Counts
 from tasks.dedup.blocks import BLOCK_KINDS, BlockKind
 from tasks.dedup.candidates import preference_order
-from tasks.dedup.corpus import Corpus, key_ranges
+from tasks.dedup.corpus import Corpus
 from tasks.engine.shards import ShardWork
 
 CUT: Final = np.dtype([("document", "<u8"), ("key", "<u8")])
@@ -69,8 +69,8 @@ def find_common_blocks(
     cuts: list[NDArray[Any]] = [np.zeros(0, CUT)]
     with np.load(hosts) as counts:
         host_keys, host_counts = counts["keys"], counts["counts"]
-    for start, stop in key_ranges(corpus, *ranges[work.name], held, keys="line_keys"):
-        found = list(corpus.entries(start, stop, keys="line_keys", rows="line_rows"))
+    for chosen in corpus.ranges(*ranges[work.name], held, keys="line_keys"):
+        found = list(corpus.entries(chosen, keys="line_keys", rows="line_rows"))
         if not found:
             continue
         keys, numbers = map(np.concatenate, zip(*found, strict=True))

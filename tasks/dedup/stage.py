@@ -31,7 +31,7 @@ from tasks.contracts.manifest import Manifest, commit_manifest
 from tasks.contracts.workspace import code_hash, state_folder
 from tasks.dedup.blocks import BlockKind
 from tasks.dedup.candidates import GROUP, PAIR, find_candidates
-from tasks.dedup.corpus import ALL_KEYS, Corpus, even_ranges
+from tasks.dedup.corpus import Corpus, even_ranges
 from tasks.dedup.decisions import count_hosts, mark_kept, write_decisions
 from tasks.dedup.frequency import Cutting, Limits, find_common_blocks
 from tasks.dedup.minhash import Backend, Sketch, choose_bands, found_with
@@ -207,7 +207,7 @@ class _Run:
             100 * found_with(params.threshold, self.sketch.bands, self.sketch.rows),
         )
         folder = self.internal / "candidates"
-        ranges = self._ranges(corpus.count(0, ALL_KEYS), 2 * params.keys_in_memory)
+        ranges = self._ranges(corpus.count("keys"), 2 * params.keys_in_memory)
         self._spread(
             partial(find_candidates, corpus, ranges, params.threshold, params.keys_in_memory),
             self._work(ranges, self._arrays("docs", "keys", "rows")),
@@ -248,7 +248,7 @@ class _Run:
         kept, hosts = folder / "kept.bin", folder / "hosts.npz"
         mark_kept(corpus, fates, kept)
         count_hosts(corpus, kept, hosts)
-        ranges = self._ranges(corpus.count(0, ALL_KEYS, keys="line_keys"), 2 * self.params.keys_in_memory)
+        ranges = self._ranges(corpus.count("line_keys"), 2 * self.params.keys_in_memory)
         shared = [(path, sha256_file(path)) for path in (kept, hosts)]
         self._spread(
             partial(find_common_blocks, corpus, ranges, self.cutting, self.params.keys_in_memory, kept, hosts),

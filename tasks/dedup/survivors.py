@@ -11,6 +11,7 @@ Only documents that share something come here; each costs about 300 bytes of mem
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.dedup.candidates import preference_order
-from tasks.dedup.corpus import Corpus, Keys, Numbers
+from tasks.dedup.corpus import Corpus, Keys, Numbers, each_once
 from tasks.dedup.signatures import BAND
 
 RULES: Final = ("exact_url", "exact_payload", "exact_text", "near_duplicate")
@@ -58,7 +59,7 @@ def choose_survivors(corpus: Corpus, groups: NDArray[Any], edges: NDArray[Any]) 
         groups: members of groups of exact sharers (`candidates.GROUP`).
         edges: verified pairs (`verification.EDGE`).
     """
-    numbers = np.unique(np.concatenate([groups["document"], edges["left"], edges["right"]]).astype(np.int64))
+    numbers = each_once(np.concatenate([groups["document"], edges["left"], edges["right"]]).astype(np.int64))
     records = corpus.documents(numbers)
     preferred = preference_order(records["order"], numbers)
     numbers, orders = numbers[preferred], records["order"][preferred]
@@ -70,33 +71,41 @@ def choose_survivors(corpus: Corpus, groups: NDArray[Any], edges: NDArray[Any]) 
         return by_number[np.searchsorted(numbers, documents.astype(np.int64), sorter=by_number)]
 
     del records
-    classes = [np.full(count, -1, dtype=np.int64) for _ in range(NEAR)]
+    classes = []
     for kind in range(NEAR):
         chosen = groups[groups["kind"] == kind]
+        classes.append(np.full(count, -1, dtype=np.int64))
         classes[kind][places(chosen["document"])] = _classes(chosen["key"])
     members = [_Rows(of, np.arange(count)) for of in classes]
     texts = _Rows(text_of, np.arange(count))
     left, right = text_of[places(edges["left"])], text_of[places(edges["right"])]
     likes = _Rows(np.concatenate([left, right]), np.concatenate([right, left]))
-    likeness = np.concatenate([edges["similarity"], edges["similarity"]])[likes.order]
+    likeness = np.concatenate([edges["similarity"], edges["similarity"]])[likes.order].data
 
     survivor = np.full(count, -1, dtype=np.int64)
     rule = np.full(count, -1, dtype=np.int8)
     similarity = np.ones(count, dtype=np.float64)
+    # Clusters are small: plain loops over these views are faster than numpy on two or three numbers.
+    its_survivor, its_rule, its_similarity, its_text = survivor.data, rule.data, similarity.data, text_of.data
+    its_classes = [of.data for of in classes]
+    unlike: list[int] = []
     for document in range(count):
-        if survivor[document] >= 0:
+        if its_survivor[document] >= 0:
             continue
-        survivor[document] = document
+        its_survivor[document] = document
+        text = its_text[document]
         for kind in range(NEAR):
-            if classes[kind][document] >= 0:
-                found = members[kind][classes[kind][document]]
-                found = found[survivor[found] < 0]
-                survivor[found], rule[found] = document, kind
-                similarity[found[text_of[found] != text_of[document]]] = np.nan
-        for at in range(*likes.bounds(text_of[document])):
-            found = texts[likes.values[at]]
-            found = found[survivor[found] < 0]
-            survivor[found], rule[found], similarity[found] = document, NEAR, likeness[at]
+            group = its_classes[kind][document]
+            for other in members[kind].of(group) if group >= 0 else ():
+                if its_survivor[other] < 0:
+                    its_survivor[other], its_rule[other] = document, kind
+                    if its_text[other] != text:
+                        unlike.append(other)
+        for at in likes.places(text):
+            for other in texts.of(likes.values[at]):
+                if its_survivor[other] < 0:
+                    its_survivor[other], its_rule[other], its_similarity[other] = document, NEAR, likeness[at]
+    similarity[unlike] = np.nan
     return Fates(numbers, orders, survivor, rule, similarity)
 
 
@@ -115,15 +124,15 @@ class _Rows:
 
     def __init__(self, groups: NDArray[np.int64], values: NDArray[np.int64]) -> None:
         self.order = np.argsort(groups, kind="stable")
-        self.values = values[self.order]
-        last = int(groups.max()) + 1 if len(groups) else 0
-        self._borders = np.searchsorted(groups[self.order], np.arange(last + 1))
+        self.values = values[self.order].data
+        last = int(groups.max(initial=-1)) + 1
+        self._borders = np.searchsorted(groups[self.order], np.arange(last + 1)).data
 
-    def bounds(self, group: int) -> tuple[int, int]:
-        if group + 1 >= len(self._borders):
-            return 0, 0
-        return int(self._borders[group]), int(self._borders[group + 1])
+    def places(self, group: int) -> range:
+        if group < 0 or group + 1 >= len(self._borders):
+            return range(0)
+        return range(self._borders[group], self._borders[group + 1])
 
-    def __getitem__(self, group: int) -> NDArray[np.int64]:
-        start, stop = self.bounds(group)
-        return self.values[start:stop]
+    def of(self, group: int) -> memoryview:
+        places = self.places(group)
+        return self.values[places.start : places.stop]
