@@ -1,164 +1,248 @@
-"""Phase 1 of dedup, a shard at a time: exact keys, MinHash bands and shingle sets of every document.
+"""The first pass, part by part: everything that dedup needs to know about a document, without its text.
 
-A part's files: `part-k.parquet` (keys and what survivors are chosen by), `part-k.bands.npy` (documents x bands,
-uint64) and `part-k.shingles.npy` (the shingle sets back to back, uint64). They are internal, kept in the shard
-cache, and memory-mapped by the grouping, so that texts are read and split once.
+A part's files are arrays of fixed-size little-endian items, so that any slice is read without the rest:
+
+- `part-k.docs.bin`: one `DOCUMENT` a document, in the part's order
+- `part-k.keys.bin`, `part-k.rows.bin`: what documents may share (URL, payload, text, bands), sorted by key, and
+  whose it is; a range of keys is one slice
+- `part-k.sets.bin`: the shingle sets back to back
+- `part-k.line_keys.bin`, `part-k.line_rows.bin`: the same for lines and paragraphs, where they are counted
 """
 
 from __future__ import annotations
 
+import fnmatch
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Final, Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-import xxhash
-from datasketch import MinHash
 from numpy.typing import NDArray
 
-from tasks.contracts.document import read_documents, write_rows
-from tasks.contracts.files import atomic_path
+from tasks.contracts.document import ROWS_PER_GROUP
+from tasks.contracts.errors import InputError
 from tasks.contracts.manifest import Counts
-from tasks.dedup.shingles import Shingles, shingles, text_key
+from tasks.dedup.blocks import BlockKind, block_keys
+from tasks.dedup.minhash import Hasher, Sketch, band_keys, hasher
+from tasks.dedup.shards import open_shard
+from tasks.dedup.shingles import ShingleSets, normal_bytes, shingle_sets
 from tasks.engine.shards import ShardWork
 
-Scheme = Literal["affine32", "legacy"]
+Exact = Literal["url", "payload", "text"]
+Criterion = Literal["hosts", "longest", "shortest", "earliest", "latest"]
 
-_LOW_32_BITS = np.uint64(0xFFFFFFFF)
+# What a key's lowest two bits say it is of.
+KINDS: Final = ("url", "payload", "text", "band")
+KIND_BITS: Final = np.uint64(3)
+BAND: Final = KINDS.index("band")
 
-_KEYS_SCHEMA = pa.schema(
+TIME_WORDS: Final = 4  # captured_at's first 32 bytes, as numbers that sort like them
+ORDER_WORDS: Final = 1 + 1 + TIME_WORDS + 2
+DOCUMENT: Final = np.dtype(
     [
-        pa.field("doc_id", pa.string(), nullable=False),
-        pa.field("captured_at", pa.string()),
-        pa.field("length", pa.int64(), nullable=False),
-        pa.field("payload", pa.string()),
-        pa.field("text", pa.string(), nullable=False),
-        pa.field("shingles", pa.int64(), nullable=False),
-        pa.field("shingles_kept", pa.int64(), nullable=False),
+        ("order", "<u8", ORDER_WORDS),  # smaller is preferred; the last two are the doc_id
+        ("url", "<u8", 2),  # 128 bits of SHA-256; zero where there is none
+        ("payload", "<u8", 2),
+        ("text", "<u8", 2),
+        ("host", "<u8"),
+        ("set_start", "<u8"),
+        ("set_kept", "<u4"),
+        ("set_size", "<u4"),
     ]
 )
+COLUMNS: Final = ["doc_id", "url", "host", "captured_at", "payload_digest", "text"]
+
+# Bytes of text that are hashed together.
+_BATCH: Final = 1 << 18
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sketch:
-    """How texts are sketched: everything that decides a signature's bytes."""
+class Signing:
+    """What the first pass does.
 
-    shingle_words: int
-    max_shingles: int
-    bands: int
-    rows: int
-    seed: int
-    scheme: Scheme
-
-
-def write_signatures(sketch: Sketch, work: ShardWork, folder: Path) -> Counts:
-    """Write one part's keys, bands and shingle sets."""
-    keys: list[dict[str, object]] = []
-    sets: list[Shingles] = []
-    for document in read_documents(work.inputs[0]):
-        found = shingles(document.text, size=sketch.shingle_words)
-        # The smallest hashes, not the first words: a sample of the whole text (see `shingles.jaccard`).
-        sets.append(found[: sketch.max_shingles])
-        keys.append(
-            {
-                "doc_id": document.doc_id,
-                "captured_at": document.captured_at,
-                "length": len(document.text),
-                "payload": document.payload_digest or None,
-                "text": text_key(document.text),
-                "shingles": len(found),
-                "shingles_kept": len(sets[-1]),
-            }
-        )
-    write_rows(folder / f"{work.name}.parquet", keys, _KEYS_SCHEMA)
-    _save(folder / f"{work.name}.bands.npy", band_hashes(sets, sketch))
-    _save(folder / f"{work.name}.shingles.npy", np.concatenate([np.zeros(0, np.uint64), *sets]))
-    return Counts(in_=len(keys), out=len(keys))
-
-
-def band_hashes(sets: list[Shingles], sketch: Sketch) -> NDArray[np.uint64]:
-    """Return documents x bands: texts that agree on all rows of a band have equal hashes there (LSH banding).
-
-    The row of an empty set means nothing; whoever groups must leave it out.
-    """
-    settings = {
-        "num_perm": sketch.bands * sketch.rows,
-        "seed": sketch.seed,
-        "scheme": sketch.scheme,
-        "hashfunc": int,
-    }
-    hashed = np.zeros((len(sets), sketch.bands), dtype=np.uint64)
-    # Both schemes take 32-bit hashes; the shingles' own 64 bits are what similarity is verified on.
-    inputs = ((found & _LOW_32_BITS).tolist() for found in sets)
-    for index, minhash in enumerate(MinHash.generator(inputs, **settings)):
-        signature = minhash.hashvalues.astype("<u4").reshape(sketch.bands, sketch.rows)
-        hashed[index] = [xxhash.xxh3_64_intdigest(band.tobytes()) for band in signature]
-    return hashed
-
-
-class Signatures:
-    """The signatures of a whole corpus, in order of preference: document 0 is the first to be kept.
-
-    The order is longest text, then earliest capture, then smallest doc_id, and only for rows that are equal in all
-    of these their place in the input. So it does not depend on how the corpus is cut into shards.
+    Attributes:
+        exact: what makes two documents exact duplicates.
+        prefer: by what a survivor is chosen, first to last; the doc_id decides the rest.
+        prefer_hosts: host patterns, best first.
+        blocks: which frequencies are counted later.
+        block_characters: shorter lines and paragraphs are not counted.
     """
 
-    def __init__(self, folder: Path, parts: list[str]) -> None:
-        tables = [pq.read_table(folder / f"{part}.parquet") for part in parts]
-        table = pa.concat_tables(
-            t.append_column("part", pa.array(np.full(len(t), index, np.int32))).append_column(
-                "row", pa.array(np.arange(len(t), dtype=np.int64))
-            )
-            for index, t in enumerate(tables)
+    sketch: Sketch
+    exact: tuple[Exact, ...]
+    prefer: tuple[Criterion, ...]
+    prefer_hosts: tuple[str, ...]
+    blocks: tuple[BlockKind, ...]
+    block_characters: int
+
+
+def sign_part(signing: Signing, work: ShardWork, folder: Path) -> Counts:
+    """Write one part's arrays."""
+    make = hasher(signing.sketch)
+    preference = _Preference(signing)
+    documents: list[NDArray[Any]] = [np.zeros(0, DOCUMENT)]
+    keys: list[NDArray[np.uint64]] = [np.zeros(0, np.uint64)]
+    rows: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
+    line_keys: list[NDArray[np.uint64]] = [np.zeros(0, np.uint64)]
+    line_rows: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
+    count = start = 0
+    with (folder / f"{work.name}.sets.bin").open("wb") as sets_file, open_shard(work.inputs[0]) as shard:
+        for batch in shard.iter_batches(batch_size=ROWS_PER_GROUP, columns=COLUMNS):
+            columns: dict[str, list[Any]] = {name: batch[name].to_pylist() for name in COLUMNS}
+            for chosen in _by_bytes(columns["text"]):
+                part = {name: column[chosen] for name, column in columns.items()}
+                found, sets, kept = _describe(part, signing, preference, start)
+                kept.tofile(sets_file)
+                start += len(kept)
+                documents.append(found)
+                for new_keys, new_rows in _keys(found, sets, signing, make):
+                    keys.append(new_keys)
+                    rows.append(new_rows + count)
+                if signing.blocks:
+                    for row, text in enumerate(part["text"]):
+                        of_text = block_keys(text, signing.blocks, signing.block_characters)
+                        line_keys.append(of_text)
+                        line_rows.append(np.full(len(of_text), count + row, dtype=np.int64))
+                count += len(found)
+    np.concatenate(documents).tofile(folder / f"{work.name}.docs.bin")
+    _write_sorted(folder, work.name, "keys", "rows", keys, rows)
+    if signing.blocks:
+        _write_sorted(folder, work.name, "line_keys", "line_rows", line_keys, line_rows)
+    return Counts(in_=count, out=count)
+
+
+def _by_bytes(texts: Sequence[str]) -> Iterator[slice]:
+    """Cut a batch into runs of documents that are hashed together."""
+    start = size = 0
+    for index, text in enumerate(texts):
+        size += len(text)
+        if size >= _BATCH:
+            yield slice(start, index + 1)
+            start, size = index + 1, 0
+    if start < len(texts):
+        yield slice(start, len(texts))
+
+
+def _describe(
+    part: dict[str, list[Any]], signing: Signing, preference: _Preference, start: int
+) -> tuple[NDArray[Any], ShingleSets, NDArray[np.uint32]]:
+    """Return the documents' records, their whole shingle sets, and the values that are kept of them."""
+    sketch = signing.sketch
+    normals = [normal_bytes(text) for text in part["text"]]
+    sets = shingle_sets(normals, size=sketch.shingle_words)
+    # The smallest hashes, not the first words: a sample of the whole text (see `shingles.jaccard`).
+    kept_sizes = np.minimum(sets.sizes, sketch.max_shingles)
+    kept = sets.values
+    if kept_sizes.sum() < len(kept):
+        kept = np.concatenate([values[: sketch.max_shingles] for values in sets])
+    found = np.zeros(len(normals), DOCUMENT)
+    found["order"] = preference(part)
+    found["url"] = _digests(part["url"])
+    found["payload"] = _digests(part["payload_digest"])
+    found["text"] = _digests(normals, empty_too=True)
+    found["host"] = _digests(part["host"], empty_too=True)[:, 0]
+    found["set_start"] = start + np.cumsum(kept_sizes) - kept_sizes
+    found["set_kept"] = kept_sizes
+    found["set_size"] = sets.sizes
+    return found, sets, kept
+
+
+def _digests(values: Sequence[str | bytes | None], *, empty_too: bool = False) -> NDArray[np.uint64]:
+    """Return 128 bits of SHA-256 for each value, zero where there is none."""
+    nothing = bytes(16)
+    joined = b"".join(
+        hashlib.sha256(value if isinstance(value, bytes) else (value or "").encode("utf-8", "surrogatepass")).digest()[
+            :16
+        ]
+        if value or empty_too
+        else nothing
+        for value in values
+    )
+    return np.frombuffer(joined, dtype="<u8").reshape(-1, 2).astype(np.uint64)
+
+
+def _keys(
+    found: NDArray[Any], sets: ShingleSets, signing: Signing, make: Hasher
+) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.int64]]]:
+    """Yield what documents may share, with its kind in the lowest bits, and the documents' places."""
+    for kind, name in enumerate(KINDS[:BAND]):
+        if name in signing.exact:
+            present = np.flatnonzero(found[name].any(axis=1))
+            yield (found[name][present, 0] & ~KIND_BITS) | np.uint64(kind), present
+    filled = np.flatnonzero(sets.sizes)
+    if len(filled):
+        keys = band_keys(make(ShingleSets(sets.values, sets.sizes[filled])), signing.sketch.bands)
+        yield (keys & ~KIND_BITS).ravel() | np.uint64(BAND), np.repeat(filled, keys.shape[1])
+
+
+def _write_sorted(
+    folder: Path, name: str, keys_name: str, rows_name: str, keys: list[NDArray[Any]], rows: list[NDArray[Any]]
+) -> None:
+    all_keys, all_rows = np.concatenate(keys), np.concatenate(rows)
+    order = np.argsort(all_keys, kind="stable")
+    all_keys[order].astype("<u8").tofile(folder / f"{name}.{keys_name}.bin")
+    all_rows[order].astype("<u4").tofile(folder / f"{name}.{rows_name}.bin")
+
+
+class _Preference:
+    """Turns what a survivor is chosen by into numbers of which the smallest is preferred."""
+
+    def __init__(self, signing: Signing) -> None:
+        self._criteria = signing.prefer
+        self._patterns = signing.prefer_hosts
+        self._ranks: dict[str, int] = {}
+
+    def __call__(self, part: dict[str, list[Any]]) -> NDArray[np.uint64]:
+        """Return documents x ORDER_WORDS."""
+        columns = [self._criterion(name, part) for name in self._criteria]
+        count = len(part["doc_id"])
+        spare = ORDER_WORDS - 2 - sum(column.shape[1] for column in columns)
+        return np.concatenate([*columns, np.zeros((count, spare), np.uint64), _identities(part["doc_id"])], axis=1)
+
+    def _criterion(self, name: Criterion, part: dict[str, list[Any]]) -> NDArray[np.uint64]:
+        if name == "hosts":
+            return np.array([[self._rank(host)] for host in part["host"]], dtype=np.uint64)
+        if name in ("longest", "shortest"):
+            lengths = np.array([[len(text)] for text in part["text"]], dtype=np.uint64)
+            return ~lengths if name == "longest" else lengths
+        last = b"\xff" * 8 * TIME_WORDS
+        joined = b"".join(
+            (time or "").encode()[: 8 * TIME_WORDS].ljust(8 * TIME_WORDS, b"\0") for time in part["captured_at"]
         )
-        keys = [("length", "descending"), ("captured_at", "ascending"), ("doc_id", "ascending")]
-        order = pc.sort_indices(table, sort_keys=[*keys, ("part", "ascending"), ("row", "ascending")])
-        self.keys = table.take(order).combine_chunks()
-        self.part = self.keys["part"].to_numpy()
-        self.row = self.keys["row"].to_numpy()
-        self.sizes = self.keys["shingles"].to_numpy()
-        self._order = order.to_numpy()
-        self._bands = [_load(folder / f"{part}.bands.npy") for part in parts]
-        self._sets = [_load(folder / f"{part}.shingles.npy") for part in parts]
-        self._ends = [np.concatenate([[0], np.cumsum(t["shingles_kept"].to_numpy())]) for t in tables]
+        times = np.frombuffer(joined, dtype=">u8").reshape(-1, TIME_WORDS).astype(np.uint64)
+        if name == "latest":
+            times = ~times
+        # An unknown time comes last either way.
+        times[[not time for time in part["captured_at"]]] = np.frombuffer(last, dtype=">u8")
+        return times
 
-    def __len__(self) -> int:
-        return len(self.part)
-
-    def exact_codes(self, key: Literal["payload", "text"]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Return a number for each document, equal where the key is equal, and where there is a key at all."""
-        codes = pc.dictionary_encode(self.keys[key]).combine_chunks().indices
-        return codes.fill_null(-1).to_numpy().astype(np.int64), codes.is_valid().to_numpy(zero_copy_only=False)
-
-    def band(self, number: int) -> NDArray[np.uint64]:
-        """Return one band's hash of every document: one column in memory at a time."""
-        column: NDArray[np.uint64] = np.concatenate([part[:, number] for part in self._bands])[self._order]
-        return column
-
-    def shingles(self, document: int) -> Shingles:
-        """Return a document's shingle set from the memory-mapped file."""
-        part, row = self.part[document], self.row[document]
-        ends = self._ends[part]
-        found: Shingles = self._sets[part][ends[row] : ends[row + 1]]
-        return found
-
-    def doc_id(self, document: int) -> str:
-        """Return a document's id."""
-        found: str = self.keys["doc_id"][int(document)].as_py()
-        return found
+    def _rank(self, host: str) -> int:
+        rank = self._ranks.get(host)
+        if rank is None:
+            matches = (n for n, pattern in enumerate(self._patterns) if fnmatch.fnmatchcase(host, pattern))
+            rank = self._ranks[host] = next(matches, len(self._patterns))
+        return rank
 
 
-def _save(path: Path, array: NDArray[np.uint64]) -> None:
-    with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        np.save(stream, array, allow_pickle=False)
-
-
-def _load(path: Path) -> NDArray[np.uint64]:
+def _identities(doc_ids: Sequence[str]) -> NDArray[np.uint64]:
+    joined = "".join(doc_ids)
     try:
-        mapped: NDArray[np.uint64] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError:  # an array of length 0 cannot be mapped
-        mapped = np.load(path, allow_pickle=False)
-    return mapped
+        if any(len(doc_id) != 32 for doc_id in doc_ids):
+            raise ValueError
+        raw = bytes.fromhex(joined)
+    except ValueError as error:
+        wrong = next((d for d in doc_ids if len(d) != 32 or not set(d) <= set("0123456789abcdef")), joined[:32])
+        raise InputError(
+            "a document has an id of another form",
+            expected="32 hexadecimal digits (tasks.contracts.document.make_doc_id)",
+            found=repr(wrong),
+            fix="run the stage that made it again",
+        ) from error
+    return np.frombuffer(raw, dtype=">u8").reshape(-1, 2).astype(np.uint64)
+
+
+def doc_id(order: NDArray[np.uint64]) -> str:
+    """Return the doc_id that an order ends with."""
+    return order[-2:].astype(">u8").tobytes().hex()

@@ -1,56 +1,56 @@
 """The dedup stage: of documents that say the same, one stays, and the ledger names it for every one that goes.
 
-Four phases: signatures of each part (spread, cached by part), grouping and verification over the whole corpus
-(one process, on hashes only), then each part is written from its own decision file, so that a part whose decisions
-did not change is a hit in the shard cache.
+Passes, each spread over shards or ranges of keys and each out of core:
+
+1. `signatures`: keys, MinHash bands and shingle sets of each part (cached by part)
+2. `candidates`: who shares a URL, payload, text or band, by ranges of keys
+3. `verification`: the true Jaccard of every candidate, by ranges of pairs (remembered from run to run)
+4. `survivors`: one survivor for every dropped document (in this process: documents that share something only)
+5. `frequency`: lines and paragraphs that too many survivors have, by ranges of keys; where a param asks for it
+6. `writing`: each part from its own decisions (cached by part and decisions)
+
+A pass with a single piece of work is done in this process, as starting it elsewhere would take longer.
 """
 
 from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
-import pyarrow as pa
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
-from tasks.contracts.base import Drop, StageParams
-from tasks.contracts.document import Document, read_rows, write_rows
-from tasks.contracts.errors import ParamsError
-from tasks.contracts.files import sha256_file
-from tasks.contracts.ledger import LedgerRow, ledger_row
-from tasks.contracts.manifest import Counts, Manifest, commit_manifest
-from tasks.contracts.workspace import state_folder
-from tasks.dedup.grouping import RULES, Grouping, group
-from tasks.dedup.signatures import Scheme, Signatures, Sketch, write_signatures
-from tasks.engine.shards import ShardWork, keep_or_drop, map_shards, work_for
+from tasks.contracts.base import StageParams, not_identity
+from tasks.contracts.files import sha256_file, sha256_json
+from tasks.contracts.manifest import Manifest, commit_manifest
+from tasks.contracts.workspace import code_hash, state_folder
+from tasks.dedup.blocks import BlockKind
+from tasks.dedup.candidates import GROUP, PAIR, find_candidates
+from tasks.dedup.corpus import Corpus, even_ranges
+from tasks.dedup.decisions import count_hosts, mark_kept, write_decisions
+from tasks.dedup.frequency import Cutting, Limits, find_common_blocks
+from tasks.dedup.minhash import Backend, Sketch, choose_bands, found_with
+from tasks.dedup.signatures import Criterion, Exact, Signing, sign_part
+from tasks.dedup.survivors import RULES, Fates, choose_survivors
+from tasks.dedup.verification import EDGE, Memory, pairs_of, similarities, verify_candidates
+from tasks.dedup.writing import STAGE, Writing, write_part
+from tasks.engine.shards import ShardFunction, ShardWork, map_shards, work_for
 
 logger = logging.getLogger(__name__)
 
-STAGE: Final = "dedup"
-CLUSTER_SIZE: Final = "dedup.cluster_size"
-
-# Probability with which a pair exactly at the threshold becomes a candidate, where bands and rows are not given.
-# A pair above it is found more surely still; the false candidates that this costs are removed by verification.
-_FOUND_AT_THRESHOLD: Final = 0.95
-
-_DECISION_SCHEMA = pa.schema(
-    [
-        pa.field("rule", pa.string()),
-        pa.field("survivor_id", pa.string()),
-        pa.field("similarity", pa.float64()),
-        pa.field("cluster_size", pa.int64(), nullable=False),
-    ]
-)
+_TEXT_CODE: Final = ["tasks.dedup.shingles", "tasks.dedup.minhash", "tasks.dedup.blocks", "tasks.dedup.shards"]
 
 
 class Params(StageParams):
     """The `dedup` section of params.yaml."""
 
+    exact: tuple[Exact, ...] = ("url", "payload", "text")
+    """What makes two documents exact duplicates: the same URL, HTTP payload or normalised text."""
     threshold: float = Field(0.8, gt=0, le=1)
     """Jaccard similarity of the shingle sets from which two documents are near duplicates, 0 to 1."""
     shingle_words: int = Field(5, ge=1, le=50)
@@ -58,22 +58,53 @@ class Params(StageParams):
     num_perm: int = Field(128, ge=8, le=4096)
     """MinHash permutations; the signature's length where bands and rows are not given."""
     bands: int | None = Field(None, ge=1, le=4096)
-    """LSH bands; null chooses bands and rows from threshold and num_perm."""
+    """LSH bands; null lets datasketch choose bands and rows for the threshold, num_perm and missed_weight."""
     rows: int | None = Field(None, ge=1, le=4096)
     """Rows of a band; given together with bands, bands x rows at most num_perm."""
+    missed_weight: float = Field(0.95, ge=0, le=1)
+    """How much a missed pair weighs against a useless comparison where bands are chosen, 0 to 1."""
     max_shingles: int = Field(20_000, ge=100)
-    """Shingles kept of one text (8 bytes each). A longer text is compared by a sample spread over all of it."""
+    """Shingles kept of one text (4 bytes each). A longer text is verified by a sample spread over all of it."""
     seed: int = Field(1, ge=0, lt=2**32)
     """Seed of the MinHash permutations."""
-    hash_scheme: Scheme = "affine32"
-    """datasketch's permutation scheme; "legacy" is what it did before 2.0."""
+    backend: Backend = "datasketch"
+    """What makes the signatures: datasketch (MinHash proper) or rensa (R-MinHash, faster; other signatures)."""
+    prefer: tuple[Criterion, ...] = ("hosts", "longest", "earliest")
+    """By what the survivor is chosen, first to last: hosts, longest, shortest, earliest, latest. The smallest
+    doc_id decides the rest."""
+    prefer_hosts: tuple[str, ...] = ()
+    """Hosts or patterns ("*.example.org") whose documents survive before others, best first."""
+    line_documents: int | None = Field(None, ge=1)
+    """A line in more documents than this is cut; null sets no limit."""
+    line_host_share: float | None = Field(None, gt=0, le=1)
+    """A line in more than this share of one host's documents is cut from that host's; null sets no limit."""
+    paragraph_documents: int | None = Field(None, ge=1)
+    """The same for paragraphs (between blank lines)."""
+    paragraph_host_share: float | None = Field(None, gt=0, le=1)
+    """The same for paragraphs (between blank lines)."""
+    host_documents: int = Field(10, ge=2)
+    """Hosts with fewer documents have no share that means anything."""
+    common_keep: Literal["preferred", "none"] = "preferred"
+    """Who keeps a common line or paragraph: the preferred document (of the host, where its share decides), or none."""
+    common_min_characters: int = Field(20, ge=1)
+    """Shorter lines and paragraphs are never cut: brackets of code, "Parameters", bullets."""
+    rest_min_characters: int = Field(200, ge=0)
+    """A document that is cut to fewer characters than this is dropped."""
+    keys_in_memory: int = not_identity(1 << 18, ge=16)
+    """How many keys (of URLs, payloads, texts, bands, lines) one worker sorts at a time, about 100 bytes each."""
 
     @model_validator(mode="after")
-    def _bands_fit(self) -> Params:
+    def _fits(self) -> Params:
         if (self.bands is None) != (self.rows is None):
             raise ValueError("bands and rows are given together, or both left out")
         if self.bands is not None and self.rows is not None and self.bands * self.rows > self.num_perm:
             raise ValueError(f"bands x rows is {self.bands * self.rows}, more than num_perm, {self.num_perm}")
+        if {"longest", "shortest"} <= set(self.prefer) or {"earliest", "latest"} <= set(self.prefer):
+            raise ValueError("prefer names a criterion and its opposite")
+        if len(set(self.prefer)) < len(self.prefer):
+            raise ValueError("prefer names a criterion twice")
+        if self.prefer_hosts and "hosts" not in self.prefer:
+            raise ValueError('prefer_hosts has no effect unless prefer contains "hosts"')
         return self
 
     def sketch(self) -> Sketch:
@@ -81,66 +112,52 @@ class Params(StageParams):
         if self.bands is not None and self.rows is not None:
             bands, rows = self.bands, self.rows
         else:
-            bands, rows = choose_bands(self.threshold, self.num_perm)
+            bands, rows = choose_bands(self.threshold, self.num_perm, self.missed_weight)
         return Sketch(
             shingle_words=self.shingle_words,
             max_shingles=self.max_shingles,
             bands=bands,
             rows=rows,
             seed=self.seed,
-            scheme=self.hash_scheme,
+            backend=self.backend,
         )
 
-
-def choose_bands(threshold: float, num_perm: int) -> tuple[int, int]:
-    """Return (bands, rows): the most selective bands that still find 95 % of the pairs at the threshold.
-
-    A pair of similarity s shares a band with probability 1 - (1 - s^rows)^bands (Leskovec, Rajaraman and Ullman,
-    Mining of Massive Datasets, section 3.4.2).
-
-    >>> choose_bands(0.8, 128)
-    (18, 7)
-    """
-    for rows in range(num_perm, 0, -1):
-        bands = num_perm // rows
-        if 1 - (1 - threshold**rows) ** bands >= _FOUND_AT_THRESHOLD:
-            return bands, rows
-    raise ParamsError(
-        "too few permutations to find near duplicates at this threshold",
-        where="params.yaml, dedup.num_perm",
-        expected="a larger num_perm, or a higher threshold",
-        found=f"num_perm = {num_perm}, threshold = {threshold}",
-    )
+    def cutting(self) -> Cutting:
+        """Return how common lines and paragraphs are cut."""
+        asked: dict[BlockKind, Limits] = {
+            "paragraph": Limits(documents=self.paragraph_documents, host_share=self.paragraph_host_share),
+            "line": Limits(documents=self.line_documents, host_share=self.line_host_share),
+        }
+        return Cutting(
+            limits={kind: one for kind, one in asked.items() if one != Limits(documents=None, host_share=None)},
+            host_documents=self.host_documents,
+            keep_one=self.common_keep == "preferred",
+        )
 
 
 def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
     """Keep one document of each set of duplicates; the others become ledger rows that name it."""
     (source,) = inputs.values()
-    work = work_for(source)
-    sketch = params.sketch()
     internal = state_folder() / STAGE
-    shutil.rmtree(internal, ignore_errors=True)
-    signed = map_shards(
-        partial(write_signatures, sketch),
-        work,
-        stage=f"{STAGE}.signatures",
-        output=internal / "signatures",
-        params={name: getattr(sketch, name) for name in sketch.__dataclass_fields__},
-        code=["tasks.dedup.signatures", "tasks.dedup.shingles"],
-        libraries=["datasketch", "numpy", "xxhash"],
+    for name in ("signatures", "candidates", "verified", "common", "decisions"):
+        shutil.rmtree(internal / name, ignore_errors=True)
+    dedup = _Run(params, work_for(source), internal)
+    fates = dedup.choose()
+    cuts = dedup.find_common(fates) if dedup.cutting.limits else []
+    parts = write_decisions(dedup.corpus, fates, cuts, dedup.work, internal / "decisions")
+    writing = Writing(
+        threshold=params.threshold,
+        block_characters=params.common_min_characters,
+        rest_characters=params.rest_min_characters,
     )
-    logger.info("dedup: grouping %d documents in %d bands of %d rows", signed.counts.out, sketch.bands, sketch.rows)
-    signatures = Signatures(internal / "signatures", [item.name for item in work])
-    grouping = group(signatures, bands=sketch.bands, threshold=params.threshold)
-    logger.info("dedup: %d pairs verified", grouping.verified)
-    decisions = _write_decisions(signatures, grouping, work, internal / "decisions")
     result = map_shards(
-        partial(_write_part, params.threshold),
-        decisions,
+        partial(write_part, writing),
+        parts,
         stage=STAGE,
         output=output,
-        params={"threshold": params.threshold},
-        code=["tasks.dedup.stage"],
+        params=asdict(writing),
+        code=["tasks.dedup.writing", "tasks.dedup.survivors", "tasks.dedup.blocks", "tasks.dedup.shards"],
+        libraries=["pyarrow"],
     )
     return commit_manifest(
         output,
@@ -153,56 +170,126 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     )
 
 
-def _write_decisions(
-    signatures: Signatures, grouping: Grouping, work: list[ShardWork], folder: Path
-) -> list[ShardWork]:
-    """Write one decision file a part, a row a document in the part's own order, and pair it with the part."""
-    sizes = grouping.cluster_sizes()
-    order = np.lexsort((signatures.row, signatures.part))
-    bounds = np.searchsorted(signatures.part[order], np.arange(len(work) + 1))
-    paired = []
-    for index, item in enumerate(work):
+class _Run:
+    """The passes of one run, up to the decisions."""
 
-        def rows(documents: np.ndarray = order[bounds[index] : bounds[index + 1]]) -> Iterator[dict[str, object]]:
-            for document in documents:
-                rule = int(grouping.rule[document])
-                dropped = rule >= 0
-                yield {
-                    "rule": RULES[rule] if dropped else None,
-                    "survivor_id": signatures.doc_id(grouping.survivor[document]) if dropped else None,
-                    "similarity": float(grouping.similarity[document]) if dropped else None,
-                    "cluster_size": int(sizes[document]),
-                }
-
-        path = folder / f"{item.name}.parquet"
-        write_rows(path, rows(), _DECISION_SCHEMA)
-        paired.append(
-            ShardWork(
-                name=item.name,
-                inputs=(*item.inputs, path),
-                input_hashes=(*item.input_hashes, sha256_file(path)),
-            )
+    def __init__(self, params: Params, work: Sequence[ShardWork], internal: Path) -> None:
+        self.params, self.work, self.internal = params, work, internal
+        self.cutting = params.cutting()
+        self.sketch = params.sketch()
+        signing = Signing(
+            sketch=self.sketch,
+            exact=params.exact,
+            prefer=params.prefer,
+            prefer_hosts=params.prefer_hosts,
+            blocks=self.cutting.kinds(),
+            block_characters=params.common_min_characters if self.cutting.limits else 0,
         )
-    return paired
+        self._signed = map_shards(
+            partial(sign_part, signing),
+            work,
+            stage=f"{STAGE}.signatures",
+            output=internal / "signatures",
+            params={**asdict(signing), "sketch": self.sketch.identity()},
+            code=["tasks.dedup.signatures", *_TEXT_CODE],
+            libraries=self.sketch.libraries(),
+        )
+        self.corpus = Corpus.gather(internal / "signatures", [item.name for item in work])
 
+    def choose(self) -> Fates:
+        """Return the fate of every document that shares something with another."""
+        params, corpus = self.params, self.corpus
+        logger.info(
+            "dedup: %d documents, %d bands of %d rows: a pair at the threshold is found with %.1f %%",
+            len(corpus),
+            self.sketch.bands,
+            self.sketch.rows,
+            100 * found_with(params.threshold, self.sketch.bands, self.sketch.rows),
+        )
+        folder = self.internal / "candidates"
+        ranges = self._ranges(corpus.count("keys"), 2 * params.keys_in_memory)
+        self._spread(
+            partial(find_candidates, corpus, ranges, params.threshold, params.keys_in_memory),
+            self._work(ranges, self._arrays("docs", "keys", "rows")),
+            folder,
+        )
+        groups = np.concatenate([np.fromfile(path, GROUP) for path in sorted(folder.glob("*.groups.bin"))])
+        candidates = sorted(folder.glob("*.pairs.*.bin"))
+        folder = self.internal / "verified"
+        memory = self._memory("pairs")
+        ranges = self._ranges(sum(path.stat().st_size for path in candidates) // PAIR.itemsize, params.keys_in_memory)
+        self._spread(
+            partial(verify_candidates, corpus, memory, ranges, params.threshold),
+            self._work(ranges, [(path, sha256_file(path) if len(ranges) > 1 else "") for path in candidates]),
+            folder,
+        )
+        memory.replace(sorted(folder.glob("*.verified.bin")))
+        edges = np.concatenate([np.fromfile(path, EDGE) for path in sorted(folder.glob("*.edges.bin"))])
+        fates = choose_survivors(corpus, groups, edges)
+        self._compare_exact(fates)
+        for number, rule in enumerate(RULES):
+            logger.info("dedup: %s: %d documents", rule, int((fates.rule == number).sum()))
+        return fates
 
-def _write_part(threshold: float, work: ShardWork, folder: Path) -> Counts:
-    """Write one part's survivors, and a ledger row for each document that another stands for."""
+    def _compare_exact(self, fates: Fates) -> None:
+        """Fill in how like its survivor a document of the same URL or payload is."""
+        unknown = np.flatnonzero(np.isnan(fates.similarity))
+        pairs = pairs_of(self.corpus, fates.numbers[fates.survivor[unknown]], fates.numbers[unknown])
+        order = np.lexsort((pairs["key"][:, 1], pairs["key"][:, 0]))
+        memory = self._memory("exact")
+        found = similarities(self.corpus, pairs[order], memory)
+        fates.similarity[unknown[order]] = found
+        memory.store(pairs["key"][order], found)
 
-    def decide(documents: Iterator[Document]) -> Iterator[Document | LedgerRow]:
-        for document, row in zip(documents, read_rows(work.inputs[1], _DECISION_SCHEMA), strict=True):
-            if row["rule"] is not None:
-                near = row["rule"] == "near_duplicate"
-                drop = Drop(
-                    rule=row["rule"],
-                    score=row["similarity"],
-                    threshold=threshold if near else None,
-                    survivor_id=row["survivor_id"],
-                )
-                yield ledger_row(STAGE, document, drop)
-            elif row["cluster_size"] > 1:
-                yield document.with_scores({CLUSTER_SIZE: float(row["cluster_size"])})
-            else:
-                yield document
+    def find_common(self, fates: Fates) -> list[Path]:
+        """Return the files that say which lines and paragraphs are cut from which document."""
+        corpus, folder = self.corpus, self.internal / "common"
+        folder.mkdir(parents=True)
+        kept, hosts = folder / "kept.bin", folder / "hosts.npz"
+        mark_kept(corpus, fates, kept)
+        count_hosts(corpus, kept, hosts)
+        ranges = self._ranges(corpus.count("line_keys"), 2 * self.params.keys_in_memory)
+        shared = [(path, sha256_file(path)) for path in (kept, hosts)]
+        self._spread(
+            partial(find_common_blocks, corpus, ranges, self.cutting, self.params.keys_in_memory, kept, hosts),
+            self._work(ranges, [*self._arrays("docs", "line_keys", "line_rows"), *shared]),
+            folder,
+        )
+        return sorted(folder.glob("*.cuts.bin"))
 
-    return keep_or_drop(work, folder, decide)
+    def _ranges(self, entries: int, of_task: int) -> dict[str, tuple[int, int]]:
+        """Return work names and ranges of keys, so many that each holds about as many entries as asked for."""
+        ranges = even_ranges(max(1, -(-entries // of_task)))
+        return {f"range-{number:05d}-of-{len(ranges):05d}": bounds for number, bounds in enumerate(ranges)}
+
+    def _arrays(self, *names: str) -> list[tuple[Path, str]]:
+        """Return the first pass's files of some kinds, with their hashes."""
+        endings = tuple(f".{name}.bin" for name in names)
+        files = sorted(self._signed.files, key=lambda file: file.name)
+        return [(self.corpus.folder / file.name, file.sha256) for file in files if file.name.endswith(endings)]
+
+    def _work(self, ranges: Mapping[str, object], files: Sequence[tuple[Path, str]]) -> list[ShardWork]:
+        inputs, hashes = tuple(path for path, _ in files), tuple(digest for _, digest in files)
+        return [ShardWork(name=name, inputs=inputs, input_hashes=hashes) for name in ranges]
+
+    def _spread(self, function: ShardFunction, work: Sequence[ShardWork], folder: Path) -> None:
+        if len(work) == 1:
+            folder.mkdir(parents=True, exist_ok=True)
+            function(work[0], folder)
+            return
+        settings: dict[str, JsonValue] = {
+            "sketch": self.sketch.identity(),
+            "threshold": self.params.threshold,
+            "cutting": asdict(self.cutting),
+            "keys_in_memory": self.params.keys_in_memory,
+        }
+        map_shards(function, work, stage=f"{STAGE}.{folder.name}", output=folder, params=settings, code=["tasks.dedup"])
+
+    def _memory(self, name: str) -> Memory:
+        """Return the memory of pairs verified with this way to make shingles."""
+        identity: dict[str, JsonValue] = {
+            "shingle_words": self.sketch.shingle_words,
+            "max_shingles": self.sketch.max_shingles,
+            "code": code_hash("tasks.dedup.shingles", "tasks.dedup.verification"),
+        }
+        return Memory(self.internal / f"memory-{name}-{sha256_json(identity)[:16]}.bin")

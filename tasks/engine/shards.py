@@ -127,7 +127,8 @@ def map_shards(
         "shared": {name: _content_hash(path) for name, path in (shared or {}).items()},
     }
     keys = {item.name: sha256_json({**base, "name": item.name, "inputs": list(item.input_hashes)}) for item in work}
-    todo = [item for item in work if _cached(cache / keys[item.name]) is None]
+    known = {item.name: _cached(cache / keys[item.name]) for item in work}
+    todo = [item for item in work if known[item.name] is None]
     result = MapResult(hits=len(work) - len(todo))
     if result.hits:
         logger.info("%s: %d of %d shards reused", stage, result.hits, len(work))
@@ -138,7 +139,7 @@ def map_shards(
         logger.info("%s: %d/%d shards, %d in, %d kept", stage, result.hits + done, len(work), counts.in_, counts.out)
     output.mkdir(parents=True, exist_ok=True)
     for item in work:
-        record = _cached(cache / keys[item.name])
+        record = known[item.name] or _cached(cache / keys[item.name])
         if record is None:
             raise ManifestError("a finished shard vanished from the shard cache", where=str(cache / keys[item.name]))
         for shard in record.files:

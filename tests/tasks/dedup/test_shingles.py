@@ -7,13 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.dedup.shingles import jaccard, normalise, shingles, text_key, words
+from tasks.dedup import shingles as module
+from tasks.dedup.shingles import jaccard, normal_bytes, normalise, shingle_sets, shingles, words
 
-NUMBERS = st.sets(st.integers(0, 2**64 - 1), max_size=60)
+NUMBERS = st.sets(st.integers(0, 2**32 - 1), max_size=60)
+ODD_TEXT = st.text(st.sampled_from("abAB é1_'.,\n\t\x1c\u00a0世界กहि\u0301\ud800ﬁ"), max_size=60)
 
 
 def as_shingles(numbers: set[int]) -> np.ndarray:
-    return np.array(sorted(numbers), dtype=np.uint64)
+    return np.array(sorted(numbers), dtype=np.uint32)
 
 
 @given(left=NUMBERS, right=NUMBERS)
@@ -27,7 +29,7 @@ def test_jaccard_is_intersection_over_union(left: set[int], right: set[int]) -> 
 
 def test_a_capped_set_estimates_the_similarity_of_the_whole_texts() -> None:
     rng = np.random.default_rng(0)
-    shared, only_left, only_right = (rng.integers(0, 2**63, n, dtype=np.uint64) for n in (30_000, 5_000, 5_000))
+    shared, only_left, only_right = (rng.integers(0, 2**32, n, dtype=np.uint32) for n in (30_000, 5_000, 5_000))
     left, right = np.unique(np.concatenate([shared, only_left])), np.unique(np.concatenate([shared, only_right]))
     estimate = jaccard(left[:4_000], right[:4_000], left_size=len(left), right_size=len(right))
     assert estimate == pytest.approx(30_000 / 40_000, abs=0.03)
@@ -58,5 +60,36 @@ def test_a_text_shorter_than_a_shingle_has_none() -> None:
 
 def test_the_normal_form_ignores_width_case_and_spaces_only() -> None:
     assert normalise("Ｆｕｌｌ  Width\n") == "full width"
-    assert text_key("a b") == text_key(" A\tB ")
-    assert text_key("a b") != text_key("a, b")
+    assert normal_bytes("a b") == normal_bytes(" A\tB ")
+    assert normal_bytes("a b") != normal_bytes("a, b")
+
+
+@given(text=ODD_TEXT)
+@settings(max_examples=200)
+def test_the_fast_normal_form_is_the_normal_form(text: str) -> None:
+    assert normal_bytes(text) == normalise(text).encode("utf-8", "surrogatepass")
+
+
+@given(texts=st.lists(ODD_TEXT, max_size=6), size=st.integers(1, 4))
+@settings(max_examples=200)
+def test_sets_made_together_are_those_of_each_text_and_as_large_as_its_set_of_word_runs(
+    texts: list[str], size: int
+) -> None:
+    together = shingle_sets([normal_bytes(text) for text in texts], size=size)
+    for text, found in zip(texts, together, strict=True):
+        split = words(text)
+        runs = {tuple(split[at : at + size]) for at in range(len(split) - size + 1)}
+        assert len(found) == len(runs)
+        assert np.array_equal(found, shingles(text, size=size))
+        assert (found[1:] > found[:-1]).all()
+
+
+def test_words_are_hashed_alike_wherever_they_stand_in_a_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = " ".join(f"word{n % 700}" for n in range(5_000)) + " " + "x" * 3_000 + " end of the text here"
+    whole = shingles(text, size=5)
+    assert len(whole) == 700 + 6
+    monkeypatch.setattr(module, "_PIECE", 1_000)
+    words_only = " ".join(f"word{n % 700}" for n in range(5_000))
+    assert np.array_equal(shingles(words_only, size=5), whole[np.isin(whole, shingles(words_only, size=5))])
+    assert len(shingles(words_only, size=5)) == 700
+    assert len(shingles(text, size=5)) > 0, "a word longer than a piece is cut and stops nothing"
