@@ -51,8 +51,8 @@ GERMAN = dict(
         "the/der a/ein an/eine is/ist are/sind was/war of/von in/im on/auf to/zu and/und for/für with/mit which/welche "
         "that/dass how/wie many/viele what/was if/wenn he/er she/sie it/es they/sie his/sein her/ihr will/wird "
         "can/kann does/tut has/hat have/haben each/jeder all/alle more/mehr most/meisten people/Leute from/aus "
-        "by/durch at/bei as/als or/oder not/nicht when/wann day/Tag water/Wasser year/Jahr time/Zeit house/Haus one/eins "
-        "two/zwei three/drei four/vier five/fünf"
+        "by/durch at/bei as/als or/oder not/nicht when/wann day/Tag water/Wasser year/Jahr time/Zeit house/Haus "
+        "one/eins two/zwei three/drei four/vier five/fünf"
     ).split()
 )
 
