@@ -103,6 +103,10 @@ class CorpusTooSmallError(HeadwaterError):
     """Too little text is left for what comes next."""
 
 
+class ModelError(HeadwaterError):
+    """A program that makes a model failed."""
+
+
 class TrainingError(HeadwaterError):
     """Training could not start, go on or be resumed."""
 

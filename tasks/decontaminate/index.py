@@ -1,49 +1,51 @@
 """An index of protected texts, and the search for them in a document.
 
 Each text gives its n-grams of `ngram` words; a shorter text is one n-gram of its own length, if it has at least
-`min_words` words and `min_characters` characters (so that "yes" or "the first one" match nothing). N-grams are
-64-bit hashes: of each word by xxh3, combined as a polynomial modulo 2**64, which numpy computes for a whole
-document at once. With 10**7 n-grams a page of 1,000 words meets a false equal about once in 2 * 10**9 pages.
+`min_words` words and `min_characters` characters (so that "yes" or "the first one" match nothing). An n-gram is a
+64-bit hash; what is removed in the end is compared word by word.
+
+Every n-gram, long or short, begins with `min_words` words. The hashes of those beginnings stand in a blocked Bloom
+filter (Putze, Sanders and Singler 2007: all bits of an entry in one 64-bit block), so a clean page costs one look
+at one number a word, whatever the index holds. The arrays are mapped into memory, one copy for all processes:
+12 bytes an n-gram, and 6 to 12 bytes an n-gram for the filter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import xxhash
 from numpy.typing import NDArray
 
 from tasks.contracts.base import FrozenModel
-from tasks.contracts.document import read_rows, write_rows
+from tasks.contracts.document import write_rows
 from tasks.contracts.files import atomic_path
-from tasks.contracts.words import chunk_spans, chunks, normalise_chunk
 from tasks.decontaminate.items import ItemText
+from tasks.decontaminate.words import Hashes, Places, Units, gram_hashes, partial_sums, split_many, split_with_words
 
-Hashes = NDArray[np.uint64]
+TEXTS, GRAMS, NUMBERS, FILTER, LENGTHS = "texts.parquet", "grams.npy", "numbers.npy", "filter.npy", "lengths.npy"
+FILES = (TEXTS, GRAMS, NUMBERS, FILTER, LENGTHS)
 
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd: 2**64 over the golden ratio, as in Fibonacci hashing
-
-TEXTS_NAME, GRAMS_NAME = "texts.parquet", "grams.parquet"
+_BITS_AN_ENTRY = 48
+_SIX_BITS = np.uint64(63)
+_SHIFTS = tuple(map(np.uint64, (0, 6, 12)))
+_ONE = np.uint64(1)
+CHARACTERS_LIKE = 3
+"""How many letters a character of a script without spaces counts for in `min_characters`."""
 
 _TEXTS_SCHEMA = pa.schema(
     [
         pa.field("task", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
         pa.field("item", pa.string(), nullable=False),
         pa.field("field", pa.string(), nullable=False),
         pa.field("grams", pa.int32(), nullable=False),
-    ]
-)
-_GRAMS_SCHEMA = pa.schema(
-    [
-        pa.field("words", pa.int32(), nullable=False),
-        pa.field("gram", pa.uint64(), nullable=False),
-        pa.field("text", pa.int32(), nullable=False),
+        pa.field("words", pa.string(), nullable=False),
     ]
 )
 
@@ -56,132 +58,192 @@ class IndexSettings(FrozenModel):
     min_characters: int
 
 
-@dataclass(frozen=True, slots=True)
-class Words:
-    """A document's words as hashes, with where in the text each word's chunk begins and ends."""
-
-    hashes: Hashes
-    starts: NDArray[np.int64]
-    ends: NDArray[np.int64]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hit:
-    """One n-gram of a protected text, found in a document: words `first` to `first + length`."""
+    """One n-gram of protected texts, found in a document: words `first` up to `end`."""
 
     gram: int
     first: int
-    length: int
+    end: int
     texts: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Protected:
-    """What the index knows of one protected text, apart from its words."""
+    """One protected text.
+
+    Attributes:
+        grams: how many different n-grams it has.
+        words: its normalised words, a space before, between and after them.
+    """
 
     task: str
+    split: str
     item: str
     field: str
     grams: int
+    words: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Index:
-    """N-gram hashes by length in words, each sorted, beside the number of the text that holds it."""
+    """N-gram hashes, sorted, beside the number of the text that holds each.
 
-    by_length: dict[int, tuple[Hashes, NDArray[np.int32]]]
-    texts: tuple[Protected, ...]
-
-    def search(self, words: Hashes) -> list[Hit]:
-        """Return every place where a protected n-gram stands, in order of length and place."""
-        hits: list[Hit] = []
-        for length, (known, numbers) in self.by_length.items():
-            grams = ngram_hashes(words, length)
-            left = np.minimum(np.searchsorted(known, grams), len(known) - 1)
-            for first in np.flatnonzero(known[left] == grams).tolist():
-                end = int(np.searchsorted(known, grams[first], side="right"))
-                texts = tuple(numbers[int(left[first]) : end].tolist())
-                hits.append(Hit(gram=int(grams[first]), first=first, length=length, texts=texts))
-        return hits
-
-
-def hash_words(text: str) -> Hashes:
-    """Return the hash of each word of a text."""
-    hashes: list[int] = []
-    for chunk in chunks(text):
-        hashes += _chunk_hashes(chunk)
-    return np.array(hashes, np.uint64)
-
-
-def split_words(text: str) -> Words:
-    """Hash a document's words, and say where they stand."""
-    hashes: list[int] = []
-    starts: list[int] = []
-    ends: list[int] = []
-    for chunk, start, end in chunk_spans(text):
-        for word_hash in _chunk_hashes(chunk):
-            hashes.append(word_hash)
-            starts.append(start)
-            ends.append(end)
-    return Words(np.array(hashes, np.uint64), np.array(starts, np.int64), np.array(ends, np.int64))
-
-
-def ngram_hashes(words: Hashes, length: int) -> Hashes:
-    """Return the hash of each run of `length` words; none where there are fewer words.
-
-    Equal runs have equal hashes, wherever they stand; the length is part of the hash.
+    Attributes:
+        filter: blocks of 64 bits, a power of two of them.
+        lengths: how many words the short texts have that are looked for as a whole.
+        folder: where the texts are read from, once one is found.
     """
-    count = len(words) - length + 1
-    if count <= 0:
-        return np.empty(0, np.uint64)
-    total = np.full(count, length, np.uint64)
-    for place in range(length):
-        total = total * _MULTIPLIER + words[place : place + count]
-    return total ^ (total >> np.uint64(29))
+
+    settings: IndexSettings
+    grams: Hashes
+    numbers: NDArray[np.int32]
+    filter: Hashes
+    lengths: tuple[int, ...]
+    folder: Path
+
+    @cached_property
+    def _texts(self) -> pa.Table:
+        return pq.read_table(self.folder / TEXTS)
+
+    def protected(self, number: int) -> Protected:
+        """Return a protected text by its number."""
+        (row,) = self._texts.slice(number, 1).to_pylist()
+        return Protected(**row | {"words": f" {row['words']} "})
+
+    def bytes(self) -> int:
+        """Return how much memory the search takes, the texts apart."""
+        return self.grams.nbytes + self.numbers.nbytes + self.filter.nbytes
+
+    def search_texts(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return, for each text, the n-grams of protected texts that stand in it, sorted."""
+        found: list[set[int]] = [set() for _ in texts]
+        for numbers, units, ends in split_many(texts):
+            for hit in self.search(units):
+                place = int(np.searchsorted(ends, hit.first, side="right"))
+                if hit.end <= ends[place]:
+                    found[numbers[place]].add(hit.gram)
+        return [sorted(grams) for grams in found]
+
+    def search(self, units: Units) -> list[Hit]:
+        """Return every place where a protected n-gram stands, in order of place and length."""
+        least = self.settings.min_words
+        ends = units.ends(least)
+        count = max(len(units.hashes) - least + 1, 0) if ends is None else len(ends)
+        if not count or not len(self.grams):
+            return []
+        sums = partial_sums(units.hashes)
+        stops = slice(least, None) if ends is None else ends
+        (places,) = self._may_begin(gram_hashes(sums, slice(0, count), stops)).nonzero()
+        return self._look_up(units, sums, places) if len(places) else []
+
+    def _may_begin(self, beginnings: Hashes) -> NDArray[np.bool_]:
+        blocks = self.filter[beginnings >> np.uint64(64 - (len(self.filter).bit_length() - 1))]
+        mask = _bits(beginnings)
+        return (blocks & mask) == mask
+
+    def _look_up(self, units: Units, sums: Hashes, places: Places) -> list[Hit]:
+        hits: list[Hit] = []
+        ends = units.ends(self.settings.ngram)
+        long_ends = places + self.settings.ngram if ends is None else _at(ends, places, len(units.hashes) + 1)
+        for stops in (long_ends, *(places + length for length in self.lengths)):
+            inside = stops <= len(units.hashes)
+            firsts, stops_ = places[inside], stops[inside]
+            grams = gram_hashes(sums, firsts, stops_)
+            left = np.minimum(np.searchsorted(self.grams, grams), len(self.grams) - 1)
+            for i in np.flatnonzero(self.grams[left] == grams).tolist():
+                right = int(np.searchsorted(self.grams, grams[i], side="right"))
+                texts = tuple(self.numbers[int(left[i]) : right].tolist())
+                hits.append(Hit(gram=int(grams[i]), first=int(firsts[i]), end=int(stops_[i]), texts=texts))
+        return sorted(hits, key=lambda hit: (hit.first, hit.end))
 
 
-@lru_cache(maxsize=1 << 17)
-def _chunk_hashes(chunk: str) -> tuple[int, ...]:
-    return tuple(xxhash.xxh3_64_intdigest(word.encode(errors="surrogatepass")) for word in normalise_chunk(chunk))
+def _at(values: Places, places: Places, beyond: int) -> Places:
+    """Return the values at some places; `beyond` where there is none."""
+    return np.where(places < len(values), np.append(values, beyond)[np.minimum(places, len(values))], beyond)
+
+
+def _bits(beginnings: Hashes) -> Hashes:
+    """Return the three bits that stand for a beginning inside its block."""
+    mask = _ONE << (beginnings & _SIX_BITS)
+    for shift in _SHIFTS[1:]:
+        mask |= _ONE << ((beginnings >> shift) & _SIX_BITS)
+    return mask
 
 
 def write_index(folder: Path, texts: Iterable[ItemText], settings: IndexSettings) -> int:
-    """Write the n-grams of `texts` into two files, equal texts of one item once; return how many texts."""
-    rows: dict[tuple[str, str, bytes], dict[str, object]] = {}
-    parts: list[tuple[int, Hashes]] = []
+    """Write the n-grams of `texts`, equal texts of one item once; return how many texts there are."""
+    rows: dict[tuple[str, str, str, bytes], dict[str, object]] = {}
+    found: list[Hashes] = []
+    beginnings: list[Hashes] = [np.empty(0, np.uint64)]
+    lengths: set[int] = set()
     for one in texts:
-        words = hash_words(one.text)
-        length = min(len(words), settings.ngram)
-        if length < settings.ngram and (
-            length < settings.min_words or len("".join(one.text.split())) < settings.min_characters
-        ):
+        units, words = split_with_words(one.text)
+        ends = units.ends(settings.ngram)
+        last = len(units.hashes) - settings.ngram + 1 if ends is None else len(ends)
+        if last <= 0 and (units.weight() < settings.min_words or _letters(units, words) < settings.min_characters):
             continue
-        grams = np.unique(ngram_hashes(words, length))
-        key = (one.task, one.item, grams.tobytes())
-        if key not in rows:
-            rows[key] = {"task": one.task, "item": one.item, "field": one.field, "grams": len(grams)}
-            parts.append((length, grams))
-    write_rows(folder / TEXTS_NAME, rows.values(), _TEXTS_SCHEMA)
-    lengths = np.array([length for length, grams in parts for _ in range(len(grams))], np.int32)
-    numbers = np.array([number for number, (_, grams) in enumerate(parts) for _ in range(len(grams))], np.int32)
-    hashes = np.concatenate([grams for _, grams in parts]) if parts else np.empty(0, np.uint64)
-    order = np.lexsort((numbers, hashes, lengths))
-    table = pa.table([lengths[order], hashes[order], numbers[order]], schema=_GRAMS_SCHEMA)
-    with atomic_path(folder / GRAMS_NAME) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+        sums = partial_sums(units.hashes)
+        firsts = np.arange(max(last, 1))
+        stops = firsts + settings.ngram if ends is None else ends
+        if last <= 0:
+            stops = np.array([len(units.hashes)])
+            lengths.add(len(units.hashes))
+        grams = np.unique(gram_hashes(sums, firsts, stops))
+        key = (one.task, one.split, one.item, grams.tobytes())
+        if key in rows:
+            continue
+        rows[key] = {
+            "task": one.task,
+            "split": one.split,
+            "item": one.item,
+            "field": one.field,
+            "grams": len(grams),
+            "words": " ".join(words),
+        }
+        found.append(grams)
+        begun = units.ends(settings.min_words)
+        stops = firsts + settings.min_words if begun is None else begun[: len(firsts)]
+        beginnings.append(gram_hashes(sums, firsts, stops))
+    write_rows(folder / TEXTS, rows.values(), _TEXTS_SCHEMA)
+    numbers = np.repeat(np.arange(len(found), dtype=np.int32), [len(grams) for grams in found])
+    hashes = np.concatenate([np.empty(0, np.uint64), *found])
+    order = np.lexsort((numbers, hashes))
+    for name, array in (
+        (GRAMS, hashes[order]),
+        (NUMBERS, numbers[order]),
+        (FILTER, _filter(np.unique(np.concatenate(beginnings)))),
+        (LENGTHS, np.array(sorted(lengths), np.int64)),
+    ):
+        with atomic_path(folder / name) as temporary, temporary.open("wb") as stream:
+            np.save(stream, array)
     return len(rows)
 
 
-def read_index(folder: Path) -> Index:
-    """Read what `write_index` wrote."""
-    table = pq.read_table(folder / GRAMS_NAME, schema=_GRAMS_SCHEMA)
-    lengths, hashes, numbers = (table[name].to_numpy() for name in ("words", "gram", "text"))
-    rows = read_rows(folder / TEXTS_NAME, _TEXTS_SCHEMA)
+def _letters(units: Units, words: Sequence[str]) -> int:
+    letters = sum(map(len, words))
+    return letters if units.weights is None else letters + (CHARACTERS_LIKE - 1) * int((units.weights == 8).sum())
+
+
+def _filter(beginnings: Hashes) -> Hashes:
+    blocks = 1 << max(1, (len(beginnings) * _BITS_AN_ENTRY // 64).bit_length() - 1)
+    table = np.zeros(blocks, np.uint64)
+    np.bitwise_or.at(table, beginnings >> np.uint64(64 - (blocks.bit_length() - 1)), _bits(beginnings))
+    return table
+
+
+def read_index(folder: Path, settings: IndexSettings) -> Index:
+    """Map what `write_index` wrote with these settings into memory."""
+    arrays: Mapping[str, NDArray[np.generic]] = {
+        name: np.load(folder / name, mmap_mode="r") for name in (GRAMS, NUMBERS, FILTER, LENGTHS)
+    }
     return Index(
-        by_length={
-            int(length): (hashes[lengths == length], numbers[lengths == length]) for length in np.unique(lengths)
-        },
-        texts=tuple(Protected(row["task"], row["item"], row["field"], row["grams"]) for row in rows),
+        settings=settings,
+        grams=np.asarray(arrays[GRAMS]),
+        numbers=np.asarray(arrays[NUMBERS]),
+        filter=np.asarray(arrays[FILTER]),
+        lengths=tuple(np.asarray(arrays[LENGTHS]).tolist()),
+        folder=folder,
     )
 
 

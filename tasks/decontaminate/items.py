@@ -1,14 +1,19 @@
 """The texts that must not be in the training documents: items of evaluation tasks and of benchmark files.
 
-Which fields of an item are read: those whose name says question, context, choice, answer or the like
+Of a benchmark file, those fields are read whose name says question, context, choice, answer or the like
 (`TEXT_FIELDS`), their strings, lists and nested objects included; where no field is named so, every string of the
-item. So a query that leaked without its answer is found, and so is a published answer.
+item. So a query that leaked without its answer is found, and so is a published answer. A label such as "Question:"
+divides a text: what stands between labels is protected by itself as well, since a page need not repeat the label.
+A question that is too short to be looked for alone is protected together with each answer.
+
+Of a task that lm-eval fetches, the task object itself is asked for prompt, choices, target and few-shot examples.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +24,23 @@ from tasks.contracts.errors import InputError, NetworkError, ParamsError
 logger = logging.getLogger(__name__)
 
 TEXT_FIELDS = (
-    "answer", "article", "choice", "claim", "completion", "context", "continuation", "ctx", "ending", "goal",
-    "hypothesis", "input", "option", "output", "passage", "premise", "problem", "prompt", "query", "question",
-    "sentence", "sol", "story", "target", "text",
+    "answer", "article", "choice", "claim", "completion", "context", "continuation", "ctx", "ending", "explanation",
+    "goal", "hypothesis", "input", "instruction", "option", "output", "passage", "premise", "problem", "prompt",
+    "query", "question", "rationale", "sentence", "sol", "story", "target", "text", "thought",
 )  # fmt: skip
 
+_ASKING = ("question", "query", "problem", "goal", "instruction", "prompt", "input")
+_BEFORE = ("ctx", "context", "premise", "sentence", "story", "passage")
+_ANSWERING = ("answer", "choice", "option", "ending", "sol", "target", "output", "completion", "continuation")
 _ID_FIELDS = ("item_id", "task_id", "id", "question_id")
 _NOT_TEXT = ("_id", "_ids", "idx", "label", "url")
+_SPLITS = ("train", "validation", "valid", "val", "dev", "test")
+_LABEL = re.compile(
+    r"^[ \t]*(?:passage|question|query|context|problem|instruction|input|answer|options?|choices|q|a)[ \t]*[:：]",
+    re.IGNORECASE | re.MULTILINE,
+)
+SHORT_QUESTION_WORDS = 13
+MOST_ANSWERS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,11 +49,13 @@ class ItemText:
 
     Attributes:
         task: the task's name, or the benchmark file's.
+        split: which part of it, such as "test" or "few-shot"; "" where nothing says.
         item: the item's own id, or "line 17".
         field: which of its fields the text is.
     """
 
     task: str
+    split: str
     item: str
     field: str
     text: str
@@ -61,10 +78,11 @@ def benchmark_texts(path: Path) -> Iterator[ItemText]:
             fix="correct the path in params.yaml, decontaminate.benchmarks",
         ) from error
     found = 0
+    split = _split_of(path.stem)
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        for one in _item_texts(path.name, f"line {number}", _parse(path, number, line)):
+        for one in item_texts(path.name, f"line {number}", _parse(path, number, line), split=split):
             found += 1
             yield one
     if not found:
@@ -77,7 +95,10 @@ def benchmark_texts(path: Path) -> Iterator[ItemText]:
 
 
 def task_texts(names: Sequence[str], local: Path) -> Iterator[ItemText]:
-    """Yield the texts of evaluation tasks: local ones from `local`/NAME.jsonl, others through lm-eval.
+    """Yield the texts of evaluation tasks: those of the stage holdout from their files, others through lm-eval.
+
+    A task of the stage holdout names each field that lm-eval reads as a column of `local`/NAME.jsonl, so its rows
+    are its prompts, choices and targets.
 
     Raises:
         ParamsError: lm-eval knows no task of that name.
@@ -89,7 +110,7 @@ def task_texts(names: Sequence[str], local: Path) -> Iterator[ItemText]:
         if path.is_file():
             for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
                 if line.strip():
-                    yield from _item_texts(name, f"line {number}", _parse(path, number, line))
+                    yield from item_texts(name, f"line {number}", _parse(path, number, line), split="test")
         else:
             remote.append(name)
     if remote:
@@ -110,7 +131,7 @@ def _hub_texts(names: Sequence[str]) -> Iterator[ItemText]:
             )
         try:
             tasks = manager.load([name])["tasks"]
-            items = {subtask: list(task.eval_docs) for subtask, task in sorted(tasks.items())}
+            texts = [text for subtask, task in sorted(tasks.items()) for text in asked_texts(subtask, task)]
         except Exception as error:  # a hub, its client and dataset builders raise errors of many kinds
             raise NetworkError(
                 f"the items of the evaluation task {name!r} cannot be read, so they cannot be protected",
@@ -118,9 +139,32 @@ def _hub_texts(names: Sequence[str]) -> Iterator[ItemText]:
                 found=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
                 fix="connect to the hub, fill its cache (HF_HOME) beforehand, or take the task off evaluate.tasks",
             ) from error
-        for subtask, documents in items.items():
-            for number, item in enumerate(documents, start=1):
-                yield from _item_texts(subtask, f"item {number}", item)
+        yield from texts
+
+
+def asked_texts(name: str, task: Any) -> Iterator[ItemText]:
+    """Yield what an lm-eval task object puts before a model: its items, prompts, choices and few-shot examples."""
+    config = task.config
+    scored = config.test_split or config.validation_split or "test"
+    for number, item in enumerate(task.eval_docs):
+        yield from _task_item(name, scored, f"item {number}", task, item)
+    split = getattr(config, "fewshot_split", None)
+    samples = (getattr(config, "fewshot_config", None) or {}).get("samples")
+    if (split and split != scored) or samples or (config.num_fewshot or 0) > 0:
+        for number, item in enumerate(task.fewshot_docs() or ()):
+            yield from _task_item(name, "few-shot", f"item {number}", task, item)
+
+
+def _task_item(name: str, split: str, place: str, task: Any, item: Mapping[str, Any]) -> Iterator[ItemText]:
+    yield from item_texts(name, place, item, split=split)
+    own = _own_id(item) or place
+    asked, target = task.doc_to_text(item), task.doc_to_target(item)
+    choices = task.doc_to_choice(item) if task.config.doc_to_choice is not None else []
+    rendered = {"prompt": asked, "choice": list(choices), "target": target}
+    yield from _pieces(name, split, own, [(field, text) for field, value in rendered.items() for text in _flat(value)])
+    if isinstance(asked, str):
+        answers = [*_flat(list(choices)), *_flat(target)][:MOST_ANSWERS]
+        yield from _with_answers(name, split, own, "prompt and answers", asked, answers)
 
 
 def _parse(path: Path, number: int, line: str) -> Mapping[str, Any]:
@@ -140,11 +184,59 @@ def _parse(path: Path, number: int, line: str) -> Mapping[str, Any]:
     return item
 
 
-def _item_texts(task: str, place: str, item: Mapping[str, Any]) -> Iterator[ItemText]:
-    own = next((str(item[key]) for key in _ID_FIELDS if isinstance(item.get(key), str | int)), None)
+def item_texts(task: str, place: str, item: Mapping[str, Any], *, split: str) -> Iterator[ItemText]:
+    """Yield the texts of one item given as a mapping: its fields, and a short question with each answer."""
+    own = _own_id(item) or place
     named = list(_strings(item, only_named=True)) or list(_strings(item, only_named=False))
-    for field, text in named:
-        yield ItemText(task=task, item=own or place, field=field, text=text)
+    yield from _pieces(task, split, own, named)
+    asked = [(field, text) for field, text in named if any(part in field.lower() for part in _ASKING)]
+    before = [(field, text) for field, text in named if any(part in field.lower() for part in _BEFORE)]
+    answers = [text for field, text in named if any(part in field.lower() for part in _ANSWERING)]
+    for field, text in asked[:1] or sorted(before, key=lambda one: len(one[1]))[-1:]:
+        others = [answer for answer in answers if answer != text][:MOST_ANSWERS]
+        yield from _with_answers(task, split, own, f"{field} and answers", text, others)
+
+
+def _pieces(task: str, split: str, item: str, fields: Iterable[tuple[str, str]]) -> Iterator[ItemText]:
+    """Yield each text, and what stands between the labels in it."""
+    for field, text in fields:
+        yield ItemText(task=task, split=split, item=item, field=field, text=text)
+        if _LABEL.search(text):
+            for piece in _LABEL.split(text):
+                if piece.strip():
+                    yield ItemText(task=task, split=split, item=item, field=field, text=piece)
+
+
+def _with_answers(
+    task: str, split: str, item: str, field: str, question: str, answers: Sequence[str]
+) -> Iterator[ItemText]:
+    """Yield what only question and answers together hold.
+
+    A question too short to be looked for alone is followed by each answer, as a page of questions and answers has
+    them. The end of a longer one is followed by all of them, as a prompt has them: their n-grams across the borders.
+    """
+    parts = [piece for piece in _LABEL.split(question) if piece.strip()]
+    if not parts or not answers:
+        return
+    last = parts[-1].split()
+    texts = [" ".join([*last[1 - SHORT_QUESTION_WORDS :], *answers])]
+    if len(parts) == 1 and len(last) < SHORT_QUESTION_WORDS:
+        texts += [f"{' '.join(last)} {answer}" for answer in answers]
+    yield from (ItemText(task=task, split=split, item=item, field=field, text=text) for text in texts)
+
+
+def _own_id(item: Mapping[str, Any]) -> str | None:
+    return next((str(item[key]) for key in _ID_FIELDS if isinstance(item.get(key), str | int)), None)
+
+
+def _split_of(stem: str) -> str:
+    """Return the split that a file's name ends in: "gsm8k_test" gives "test".
+
+    >>> _split_of("gsm8k_test"), _split_of("copa")
+    ('test', '')
+    """
+    last = re.split(r"[_\-.]", stem.lower())[-1]
+    return last if last in _SPLITS else ""
 
 
 def _strings(item: Mapping[str, Any], *, only_named: bool) -> Iterator[tuple[str, str]]:

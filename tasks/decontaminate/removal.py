@@ -3,6 +3,10 @@
 An n-gram that stands in many documents of the corpus (a licence clause, a famous quotation) is a common phrase.
 Found alone it is no leak; it counts in a document that holds most of the item, for a leak mirrored on many pages
 is common as well. This is decided document by document, so a benchmark is never unprotected as a whole.
+
+A found n-gram is compared with the protected text word by word before it counts. Items of one task that share a
+template ("Sort these words:") are all found by it: those of which a better found item explains everything are not
+named.
 """
 
 from __future__ import annotations
@@ -12,7 +16,8 @@ from dataclasses import dataclass
 
 from tasks.contracts.base import FrozenModel
 from tasks.contracts.document import Document
-from tasks.decontaminate.index import Hit, Index, Words, merge_ranges, split_words
+from tasks.decontaminate.index import Hit, Index, Protected, merge_ranges
+from tasks.decontaminate.words import Located, locate
 
 _BLANK_LINES = re.compile(r"\n{3,}")
 LONGEST_QUOTE = 200
@@ -38,6 +43,7 @@ class Leak:
     """
 
     task: str
+    split: str
     item: str
     field: str
     grams: int
@@ -45,8 +51,9 @@ class Leak:
     quote: str
 
     def describe(self) -> str:
-        """Return one line for the ledger: which item, and the words that matched."""
-        return f"{self.task}, {self.item}, {self.field}: {self.quote}"
+        """Return one line for the ledger: benchmark, split, item, field, and the words that matched."""
+        where = f"{self.task} ({self.split})" if self.split else self.task
+        return f"{where}, {self.item}, {self.field}: {self.quote}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,54 +71,69 @@ def inspect(document: Document, index: Index, common: frozenset[int], settings: 
     Args:
         common: hashes of the n-grams that stand in many documents.
     """
-    words = split_words(document.text)
-    hits = index.search(words.hashes)
-    if not hits:
-        return None
+    words = locate(document.text)
     found: dict[int, list[Hit]] = {}
-    for hit in hits:
+    for hit in index.search(words.units):
         for number in hit.texts:
             found.setdefault(number, []).append(hit)
-    leaks: list[Leak] = []
+    leaks: list[tuple[Leak, frozenset[int]]] = []
     ranges: list[tuple[int, int]] = []
-    for number, of_text in sorted(found.items()):
-        protected = index.texts[number]
-        grams = {hit.gram for hit in of_text}
+    for number, hits in sorted(found.items()):
+        protected = index.protected(number)
+        of_text = [hit for hit in hits if _is_in(hit, words, protected)]
+        grams = frozenset(hit.gram for hit in of_text)
         coverage = len(grams) / protected.grams
-        if grams <= common and coverage < settings.common_coverage:
+        if not grams or (grams <= common and coverage < settings.common_coverage):
             continue
         spans = [_span(hit, words) for hit in of_text]
         ranges += spans
-        first, last = merge_ranges(spans)[0]
-        leaks.append(
-            Leak(
-                task=protected.task,
-                item=protected.item,
-                field=protected.field,
-                grams=len(grams),
-                coverage=coverage,
-                quote=" ".join(document.text[first:last].split())[:LONGEST_QUOTE],
-            )
+        first, last = max(merge_ranges(spans), key=lambda span: span[1] - span[0])
+        leak = Leak(
+            task=protected.task,
+            split=protected.split,
+            item=protected.item,
+            field=protected.field,
+            grams=len(grams),
+            coverage=coverage,
+            quote=" ".join(document.text[first:last].split())[:LONGEST_QUOTE],
         )
+        leaks.append((leak, grams))
     if not leaks:
         return None
-    ordered = tuple(sorted(leaks, key=lambda leak: (-leak.grams, leak.task, leak.item, leak.field)))
-    return _remove(document.text, words, merge_ranges(ranges), ordered, settings)
+    return _remove(document.text, words, merge_ranges(ranges), _best(leaks), settings)
 
 
-def _span(hit: Hit, words: Words) -> tuple[int, int]:
-    return int(words.starts[hit.first]), int(words.ends[hit.first + hit.length - 1])
+def _best(leaks: list[tuple[Leak, frozenset[int]]]) -> tuple[Leak, ...]:
+    """Return the leaks, the longest first, without those whose n-grams better ones of the same task explain."""
+    explained: dict[str, set[int]] = {}
+    kept: list[Leak] = []
+    for leak, grams in sorted(
+        leaks, key=lambda one: (-one[0].grams, -one[0].coverage, one[0].task, one[0].item, one[0].field)
+    ):
+        known = explained.setdefault(leak.task, set())
+        if not grams <= known:
+            kept.append(leak)
+            known |= grams
+    return tuple(kept)
+
+
+def _is_in(hit: Hit, words: Located, protected: Protected) -> bool:
+    return f" {' '.join(words.words[hit.first : hit.end])} " in protected.words
+
+
+def _span(hit: Hit, words: Located) -> tuple[int, int]:
+    return int(words.starts[hit.first]), int(words.ends[hit.end - 1])
 
 
 def _remove(
-    text: str, words: Words, ranges: list[tuple[int, int]], leaks: tuple[Leak, ...], settings: RemovalSettings
+    text: str, words: Located, ranges: list[tuple[int, int]], leaks: tuple[Leak, ...], settings: RemovalSettings
 ) -> Finding:
     matched = sum(int(((words.starts >= a) & (words.ends <= b)).sum()) for a, b in ranges)
     if settings.remove == "paragraph":
         ranges = _whole_lines(text, ranges)
     gone = sum(int(((words.starts >= a) & (words.ends <= b)).sum()) for a, b in ranges)
-    left = len(words.hashes) - gone
-    removed = matched / max(len(words.hashes), 1)
+    left = len(words.words) - gone
+    removed = matched / max(len(words.words), 1)
     if settings.remove == "document" or removed > settings.max_removed or left < settings.min_words_left:
         return Finding(leaks=leaks, removed=removed, text=None)
     kept, position = [], 0

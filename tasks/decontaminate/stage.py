@@ -18,26 +18,27 @@ from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import Field, JsonValue
 
 from tasks.contracts.base import Drop, Edit, StageParams, borrowed_from, not_identity
-from tasks.contracts.document import Document, read_documents, read_rows, write_rows
+from tasks.contracts.document import ROWS_PER_GROUP, Document, read_rows, write_rows
 from tasks.contracts.errors import ParamsError
 from tasks.contracts.files import sha256_file, sha256_json, write_json
 from tasks.contracts.ledger import LedgerRow, ledger_row
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest
 from tasks.contracts.workspace import state_folder
-from tasks.decontaminate.index import GRAMS_NAME, TEXTS_NAME, Index, IndexSettings, hash_words, read_index, write_index
+from tasks.decontaminate.index import FILES, Index, IndexSettings, read_index, write_index
 from tasks.decontaminate.items import ItemText, benchmark_texts, task_texts
 from tasks.decontaminate.removal import Finding, RemovalSettings, inspect
-from tasks.engine.shards import ShardWork, keep_or_drop, map_shards, work_for
+from tasks.engine.shards import ShardFunction, ShardWork, keep_or_drop, map_shards, work_for
 
 logger = logging.getLogger(__name__)
 
 STAGE = "decontaminate"
 RULE = "benchmark_overlap"
 CODE = ("tasks.decontaminate",)
-LIBRARIES = ("xxhash", "numpy")
+LIBRARIES = ("numpy",)
 
 _HITS_SCHEMA = pa.schema([pa.field("row", pa.int64(), nullable=False), pa.field("gram", pa.uint64(), nullable=False)])
 _COMMON_SCHEMA = pa.schema(
@@ -55,7 +56,7 @@ class Params(StageParams):
     min_words: int = Field(8, ge=3)
     """Fewest words of an item's text that is shorter than an n-gram, and is then looked for as a whole."""
     min_characters: int = Field(35, ge=1)
-    """Fewest characters, white space left out, of such a short text."""
+    """Fewest letters and digits of such a short text; a character of a script without spaces counts as three."""
     common_in_documents: int = Field(10, ge=1)
     """An n-gram in more documents than this is a common phrase, which is no leak by itself."""
     common_coverage: float = Field(0.5, gt=0, le=1)
@@ -84,10 +85,11 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     try:
         files = _benchmark_hashes(params.benchmarks)
         index = scratch / "index"
-        number = write_index(index, _protected(params, source), _index_settings(params))
-        shared = {"texts": index / TEXTS_NAME, "grams": index / GRAMS_NAME}
+        how = IndexSettings(ngram=params.ngram, min_words=params.min_words, min_characters=params.min_characters)
+        number = write_index(index, _protected(params, source), how)
+        shared = {name: index / name for name in FILES}
         logger.info("decontaminate: %d protected texts", number)
-        found = _find(work, index, shared, scratch / "hits")
+        found = _find(work, partial(_find_in_shard, index=index, how=how), shared, scratch / "hits", how)
         common = scratch / "common.parquet"
         _write_common(common, found, params.common_in_documents)
         settings = RemovalSettings(
@@ -97,11 +99,11 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
             min_words_left=params.min_words_left,
         )
         cleaned = map_shards(
-            partial(_clean_shard, index=index, common=common, settings=settings),
+            partial(_clean_shard, index=index, how=how, common=common, settings=settings),
             found,
             stage=STAGE,
             output=output,
-            params=settings.model_dump(mode="json"),
+            params={**settings.model_dump(mode="json"), **how.model_dump(mode="json")},
             code=CODE,
             libraries=LIBRARIES,
             shared={**shared, "common": common},
@@ -120,10 +122,6 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
         counts=cleaned.counts,
         known=cleaned.files,
     )
-
-
-def _index_settings(params: Params) -> IndexSettings:
-    return IndexSettings(ngram=params.ngram, min_words=params.min_words, min_characters=params.min_characters)
 
 
 def _benchmark_hashes(paths: Sequence[str]) -> dict[str, JsonValue]:
@@ -146,14 +144,16 @@ def _protected(params: Params, holdout: Path) -> Iterator[ItemText]:
         yield from benchmark_texts(Path(path))
 
 
-def _find(work: Sequence[ShardWork], index: Path, shared: Mapping[str, Path], scratch: Path) -> list[ShardWork]:
+def _find(
+    work: Sequence[ShardWork], function: ShardFunction, shared: Mapping[str, Path], scratch: Path, how: IndexSettings
+) -> list[ShardWork]:
     """Search every document, and return the work of the second pass: each shard with what was found in it."""
     hits = map_shards(
-        partial(_find_in_shard, index=index),
+        function,
         work,
         stage=f"{STAGE}: search",
         output=scratch,
-        params={},
+        params=how.model_dump(mode="json"),
         code=CODE,
         libraries=LIBRARIES,
         shared=shared,
@@ -169,14 +169,15 @@ def _find(work: Sequence[ShardWork], index: Path, shared: Mapping[str, Path], sc
     ]
 
 
-def _find_in_shard(work: ShardWork, folder: Path, *, index: Path) -> Counts:
-    known = _index(index, _index_hash(index))
+def _find_in_shard(work: ShardWork, folder: Path, *, index: Path, how: IndexSettings) -> Counts:
+    known = _index(index, how, _index_hash(index))
     rows: list[dict[str, int]] = []
     count = 0
-    for document in read_documents(work.inputs[0]):
-        grams = {hit.gram for hit in known.search(hash_words(document.text))}
-        rows += [{"row": count, "gram": gram} for gram in sorted(grams)]
-        count += 1
+    with pq.ParquetFile(work.inputs[0]) as parquet:
+        for batch in parquet.iter_batches(batch_size=ROWS_PER_GROUP, columns=["text"]):
+            for grams in known.search_texts(batch.column(0).to_pylist()):
+                rows += [{"row": count, "gram": gram} for gram in grams]
+                count += 1
     write_rows(folder / f"{work.name}.parquet", rows, _HITS_SCHEMA)
     return Counts(in_=count, out=count)
 
@@ -189,8 +190,10 @@ def _write_common(target: Path, found: Sequence[ShardWork], limit: int) -> None:
     write_rows(target, rows, _COMMON_SCHEMA)
 
 
-def _clean_shard(work: ShardWork, folder: Path, *, index: Path, common: Path, settings: RemovalSettings) -> Counts:
-    known = _index(index, _index_hash(index))
+def _clean_shard(
+    work: ShardWork, folder: Path, *, index: Path, how: IndexSettings, common: Path, settings: RemovalSettings
+) -> Counts:
+    known = _index(index, how, _index_hash(index))
     phrases = frozenset(row["gram"] for row in read_rows(common, _COMMON_SCHEMA))
     suspects = {row["row"] for row in read_rows(work.inputs[1], _HITS_SCHEMA)}
 
@@ -219,10 +222,10 @@ def _rows(document: Document, finding: Finding) -> Iterator[LedgerRow]:
 
 
 @lru_cache(maxsize=1)
-def _index(path: Path, _content: str) -> Index:
-    """Read the index once a process; a cached one is used for the same content only."""
-    return read_index(path)
+def _index(path: Path, how: IndexSettings, _content: str) -> Index:
+    """Map the index into memory once a process; a cached one is used for the same content only."""
+    return read_index(path, how)
 
 
 def _index_hash(folder: Path) -> str:
-    return sha256_json([sha256_file(folder / TEXTS_NAME), sha256_file(folder / GRAMS_NAME)])
+    return sha256_json([sha256_file(folder / name) for name in FILES])

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
-from pydantic import Field, JsonValue, field_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from tasks.contracts.base import Drop, StageParams
 from tasks.contracts.document import Document, read_documents, read_rows, write_rows
@@ -48,10 +48,26 @@ class Params(StageParams):
 
     groups: tuple[Group, ...] = ()
     """Groups with their weights, the first that takes a document wins; none means everything once."""
+    temperature: float = Field(1.0, gt=0)
+    """Where no group has a weight: its share is proportional to its size ** (1 / temperature)."""
     total_bytes: int | None = Field(None, ge=1)
     """UTF-8 bytes of text to put together, repeats counted; null means as much as there is once."""
+    total_tokens: int | None = Field(None, ge=1)
+    """The same in tokens, estimated as bytes / bytes_per_token, as the tokenizer is made only afterwards."""
+    bytes_per_token: float = Field(4.0, gt=0)
+    """For that estimate; data/tokenizer/metrics.json says what it came to in the end."""
     seed: int = 0
     """Seed of the sampling."""
+
+    @model_validator(mode="after")
+    def _one_total(self) -> Params:
+        if self.total_bytes is not None and self.total_tokens is not None:
+            raise ValueError("total_bytes and total_tokens say the same: give one of them")
+        return self
+
+    def total(self) -> float | None:
+        """Return the bytes asked for, None where everything is to go in once."""
+        return self.total_bytes if self.total_tokens is None else self.total_tokens * self.bytes_per_token
 
     @field_validator("groups")
     @classmethod
@@ -76,7 +92,9 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     work = work_for(source)
     groups = complete_groups(params.groups)
     documents, available = _measure(work, groups)
-    plan = plan_mixture(groups, available, params.total_bytes)
+    plan = plan_mixture(
+        groups, available, params.total(), temperature=params.temperature, bytes_per_token=params.bytes_per_token
+    )
     mixed = map_shards(
         partial(_mix_shard, groups=groups, plan=plan, seed=params.seed),
         work,
@@ -93,7 +111,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
             found=f"{mixed.counts.in_} documents in, {sum(available)} bytes",
             fix="give a group that has documents a weight above 0, or raise mix.total_bytes",
         )
-    _write_mixture(output, work, groups, plan, documents, available)
+    _write_mixture(output, work, params, groups, plan, documents, available)
     return commit_manifest(
         output,
         stage=STAGE,
@@ -109,7 +127,9 @@ def _measure(work: Sequence[ShardWork], groups: tuple[Group, ...]) -> tuple[list
     """Return how many documents, and UTF-8 bytes of text, each group has."""
     state_folder().mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix="mix-", dir=state_folder()))
-    dumped: list[JsonValue] = [group.model_dump(mode="json", exclude={"weight", "max_epochs"}) for group in groups]
+    dumped: list[JsonValue] = [
+        group.model_dump(mode="json", exclude={"weight", "max_epochs", "max_tokens"}) for group in groups
+    ]
     documents, sizes = [0] * len(groups), [0] * len(groups)
     try:
         map_shards(
@@ -157,12 +177,13 @@ def _mix_shard(work: ShardWork, folder: Path, *, groups: tuple[Group, ...], plan
 def _write_mixture(
     output: Path,
     work: Sequence[ShardWork],
+    params: Params,
     groups: tuple[Group, ...],
     plan: Plan,
     documents: Sequence[int],
     available: Sequence[int],
 ) -> None:
-    """Write mixture.json: what was asked for, what there was, and what came out."""
+    """Write mixture.json: what was asked for, what there was, what came out, and why it differs."""
     kept, resulting = [0] * len(groups), [0] * len(groups)
     for item in work:
         for document in read_documents(output / f"{item.name}.parquet"):
@@ -170,22 +191,44 @@ def _write_mixture(
             kept[index] += 1
             resulting[index] += int(document.scores["mix.epochs"]) * len(document.text.encode())
     names = [group.name for group in groups]
-    asked = shares({group.name: group.weight for group, size in zip(groups, available, strict=True) if size})
+    weights = zip(names, plan.weights, available, strict=True)
+    asked = shares({name: weight for name, weight, size in weights if size})
     got = shares(dict(zip(names, map(float, resulting), strict=True)))
     rows: list[JsonValue] = [
         {
             "name": name,
             "asked_share": asked.get(name, 0.0),
             "resulting_share": got[name],
+            "why": plan.why[i],
             "available_documents": documents[i],
             "available_bytes": available[i],
             "planned_bytes": round(plan.bytes[i]),
             "resulting_documents": kept[i],
             "resulting_bytes": resulting[i],
+            "resulting_tokens_estimated": round(resulting[i] / params.bytes_per_token),
             "epochs": round(resulting[i] / available[i], 6) if available[i] else 0.0,
         }
         for i, name in enumerate(names)
     ]
-    for name, share in got.items():
-        logger.info("mix: %s: %.1f %% asked for, %.1f %% given", name, 100 * asked.get(name, 0.0), 100 * share)
-    write_json(output / MIXTURE_NAME, {"groups": rows, "resulting_bytes": sum(resulting)})
+    for name, why, size in zip(names, plan.why, available, strict=True):
+        if size:
+            because = f" ({why})" if why else ""
+            logger.info(
+                "mix: %s: %.1f %% asked for, %.1f %% given%s", name, 100 * asked[name], 100 * got[name], because
+            )
+    total = params.total()
+    write_json(
+        output / MIXTURE_NAME,
+        {
+            "groups": rows,
+            "asked_bytes": None if total is None else round(total),
+            "resulting_bytes": sum(resulting),
+            "resulting_tokens_estimated": round(sum(resulting) / params.bytes_per_token),
+            "why": _why(total, sum(plan.bytes)),
+        },
+    )
+
+
+def _why(asked: float | None, planned: float) -> str:
+    """Say why the whole is smaller than asked for; "" where it is not."""
+    return "every group has reached its limit" if asked is not None and planned < asked * (1 - 1e-9) else ""

@@ -16,17 +16,14 @@ from typing import Any, Final
 
 import fsspec
 
-from tasks.contracts.errors import CorpusTooSmallError, HeadwaterError, InputError, ToolMissingError
+from tasks.contracts.errors import CorpusTooSmallError, InputError, ModelError, ToolMissingError
 from tasks.contracts.files import atomic_path, sha256_file, sha256_json
 from tasks.contracts.workspace import state_folder
 
 # Part of a trained model's key: what infra/build_lmplz.sh builds (constraints.txt pins it).
 LMPLZ_VERSION: Final = "0.3.0"
 _STDERR_LINES: Final = 15
-
-
-class ModelError(HeadwaterError):
-    """KenLM could not make a model."""
+MODELS_AT_ONCE: Final = 64  # mapped into memory: what is not asked for takes none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +177,7 @@ def given(name: str) -> Model:
         ) from error
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=MODELS_AT_ONCE)
 def load(path: Path, identity: str) -> Any:  # noqa: ARG001 - the identity tells apart files of one name in the cache
     """Return the model, loaded once a process; its pages are shared with the other processes of this machine.
 

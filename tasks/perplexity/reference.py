@@ -1,5 +1,7 @@
 """The reference: the text that a good document should read like, picked from the corpus or read from files.
 
+Each language has a model of its own, trained on the reference's documents of that language.
+
 A document that the model was trained on looks far too good to it. So when the reference comes from the corpus
 itself, its documents are halved by a hash of their content and two models are trained, one on each half. A
 reference document is scored by the model of the half it is not in, any other document by the mean of both. Every
@@ -12,6 +14,7 @@ import heapq
 import io
 import json
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -20,6 +23,7 @@ from pathlib import Path
 from typing import Literal
 
 import fsspec
+from pydantic import JsonValue
 
 from tasks.contracts.base import FrozenModel
 from tasks.contracts.document import Document, read_documents
@@ -29,21 +33,28 @@ from tasks.contracts.manifest import Counts
 from tasks.engine.shards import ShardWork, map_shards
 from tasks.perplexity.model import LmplzOptions, Model, too_small, train
 from tasks.perplexity.text import fold_of, lines_of
+from tasks.perplexity.units import Pieces, cut, learn
 
 logger = logging.getLogger(__name__)
 
 FOLDS = 2
+ANY = "any"
+"""Stands for every language that has no model of its own."""
+UNDETERMINED = "und"
 
 
 class Reference(FrozenModel):
-    """Which text the model is trained on: documents of the corpus by source or host, and files."""
+    """Which text the models are trained on: documents of the corpus by source or host, and files."""
 
     sources: tuple[str, ...] = ()
     """Sources whose documents are reference."""
     hosts: tuple[str, ...] = ()
     """Hosts whose documents are reference; * and ? match as in file names."""
-    files: tuple[str, ...] = ()
-    """Paths or addresses of text (a sentence or paragraph a line) or JSONL with `text`; .gz, .bz2, .xz are opened."""
+    files: tuple[str, ...] | dict[str, tuple[str, ...]] = ()
+    """Paths or addresses of text (a sentence or paragraph a line) or JSONL with `text`; .gz, .bz2, .xz are opened.
+
+    By language ({en: [a.txt], de: [b.txt]}), or a list for documents of any language without a model of its own.
+    """
     otherwise: Literal["error", "corpus"] = "error"
     """When that is too little text: "error" stops, "corpus" takes every document of the corpus as reference."""
 
@@ -55,69 +66,139 @@ class Reference(FrozenModel):
         """Return whether a document of the corpus is part of the reference."""
         return document.source in self.sources or any(fnmatchcase(document.host, glob) for glob in self.hosts)
 
+    def files_of(self) -> dict[str, tuple[str, ...]]:
+        """Return the files by language."""
+        return self.files if isinstance(self.files, dict) else {ANY: self.files} if self.files else {}
+
 
 WHOLE_CORPUS = Reference(hosts=("*",))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Scorer:
+    """What scores the documents of one language: one model, or one for each half of the reference."""
+
+    models: tuple[Model, ...]
+    pieces: Pieces | None = None
+
+    def identity(self) -> list[JsonValue]:
+        """Return what stands for it in a shard's key."""
+        return [*(model.identity for model in self.models), *([self.pieces.identity] if self.pieces else [])]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fitted:
-    """Trained models and the reference that they were trained on in the end (see `Reference.otherwise`)."""
+    """Scorers by language, and the reference that they were trained on in the end (see `Reference.otherwise`)."""
 
     reference: Reference
-    models: tuple[Model, ...]
+    scorers: dict[str, Scorer]
 
 
-def fit(
-    reference: Reference, options: LmplzOptions, work: list[ShardWork], folder: Path, *, least_words: int
-) -> Fitted:
-    """Train one model on files alone, or two by halves where documents of the corpus are in the reference.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fitting:
+    """How models are trained.
+
+    Attributes:
+        least_words: words that each model's text must have; a language with fewer gets no model.
+        by_language: one model a language; else one for all.
+        pieces: how many pieces are learnt as units; None counts words.
+    """
+
+    options: LmplzOptions
+    least_words: int
+    by_language: bool
+    pieces: int | None
+
+
+def language_of(document: Document, by_language: bool) -> str:
+    """Return the language whose model a document asks for; "und" where it is not known (ISO 639-2)."""
+    return (document.language or UNDETERMINED) if by_language else ANY
+
+
+def fit(reference: Reference, how: Fitting, work: list[ShardWork], folder: Path) -> Fitted:
+    """Train one scorer a language: one model on files alone, or two by halves where documents of the corpus are in it.
 
     Args:
         folder: where each part's reference lines are kept, internal.
-        least_words: words that each model's text must have.
 
     Raises:
-        CorpusTooSmallError: too little text, and `otherwise` does not allow the whole corpus.
+        CorpusTooSmallError: too little text in every language, and `otherwise` does not allow the whole corpus.
     """
-    lines = folder / "lines"
-    map_shards(
-        partial(_write_lines, reference),
+    halves = _corpus_halves(reference, how, work, folder / "lines")
+    for language, names in sorted(reference.files_of().items()):
+        extra = folder / f"files.{_file_part(language)}.txt"
+        _write_sorted(extra, [line for name in names for line in _file_lines(name)])
+        for half in halves.setdefault(language, [[]]):
+            half.append(extra)
+    scorers: dict[str, Scorer] = {}
+    most, of = 0, ANY
+    for language, parts in sorted(halves.items()):
+        words = min(sum(_words(path) for path in half) for half in parts)
+        if words >= how.least_words:
+            scorers[language] = _train(parts, how, f"{language}, trained on halves" if len(parts) > 1 else "files")
+        else:
+            logger.info("perplexity: no model for %s: %d words of reference", language, words)
+            most, of = max((most, of), (words, language))
+    if not scorers:
+        if reference.otherwise == "error" or reference == WHOLE_CORPUS:
+            raise too_small(most, how.least_words, f"{of}, the smaller half" if len(halves.get(of, [])) > 1 else of)
+        logger.warning("perplexity: the reference has too few words, so the whole corpus is taken as reference")
+        return fit(WHOLE_CORPUS, how, work, folder / "corpus")
+    return Fitted(reference=reference, scorers=scorers)
+
+
+def _train(parts: list[list[Path]], how: Fitting, what: str) -> Scorer:
+    pieces = None
+    if how.pieces is not None:
+        pieces = learn(_merged([path for half in parts for path in half]), size=how.pieces)
+    models = tuple(train(cut(_merged(half), pieces), how.options, least_words=1, what=what) for half in parts)
+    return Scorer(models=models, pieces=pieces)
+
+
+def _corpus_halves(
+    reference: Reference, how: Fitting, work: list[ShardWork], folder: Path
+) -> dict[str, list[list[Path]]]:
+    """Write the reference lines of every part, and return the files of each half by language."""
+    if not (reference.sources or reference.hosts):
+        return {}
+    made = map_shards(
+        partial(_write_lines, reference, how.by_language),
         work,
         stage="perplexity.reference",
-        output=lines,
-        params={"sources": list(reference.sources), "hosts": list(reference.hosts)},
+        output=folder,
+        params={
+            "sources": list(reference.sources),
+            "hosts": list(reference.hosts),
+            "by_language": how.by_language,
+        },
         code=["tasks.perplexity.reference", "tasks.perplexity.text"],
     )
-    halves = [[lines / f"{item.name}.{fold}.txt" for item in work] for fold in range(FOLDS)]
-    if reference.files:
-        extra = folder / "files.txt"
-        _write_sorted(extra, [line for name in reference.files for line in _file_lines(name)])
-        for half in halves:
-            half.append(extra)
-    if not (reference.sources or reference.hosts):
-        halves = halves[:1]
-    counts = [sum(_words(path) for path in half) for half in halves]
-    if min(counts) < least_words:
-        if reference.otherwise == "error" or reference == WHOLE_CORPUS:
-            raise too_small(min(counts), least_words, "the smaller half" if len(halves) > 1 else "files")
-        logger.warning("perplexity: the reference has too few words, so the whole corpus is taken as reference")
-        return fit(WHOLE_CORPUS, options, work, folder / "corpus", least_words=least_words)
-    models = tuple(train(_merged(half), options, least_words=least_words, what="trained on halves") for half in halves)
-    return Fitted(reference=reference, models=models)
+    halves: dict[str, list[list[Path]]] = {}
+    for name in sorted(shard.name for shard in made.files):
+        _, language, fold, _ = name.split(".")
+        halves.setdefault(language, [[] for _ in range(FOLDS)])[int(fold)].append(folder / name)
+    return halves
 
 
-def _write_lines(reference: Reference, work: ShardWork, folder: Path) -> Counts:
-    """Write one part's reference lines, sorted, a file for each half."""
-    halves: list[list[str]] = [[] for _ in range(FOLDS)]
+def _write_lines(reference: Reference, by_language: bool, work: ShardWork, folder: Path) -> Counts:
+    """Write one part's reference lines, sorted, a file for each language and half."""
+    halves: dict[str, list[list[str]]] = {}
     seen = 0
     for document in read_documents(work.inputs[0]):
         seen += 1
         if reference.holds(document):
             lines = lines_of(document.text)
-            halves[fold_of(lines)].extend(lines)
-    for fold, lines in enumerate(halves):
-        _write_sorted(folder / f"{work.name}.{fold}.txt", lines)
+            language = _file_part(language_of(document, by_language))
+            halves.setdefault(language, [[] for _ in range(FOLDS)])[fold_of(lines)].extend(lines)
+    for language, folds in sorted(halves.items()):
+        for fold, lines in enumerate(folds):
+            _write_sorted(folder / f"{work.name}.{language}.{fold}.txt", lines)
     return Counts(in_=seen, out=seen)
+
+
+def _file_part(language: str) -> str:
+    """Return a language's code as it may stand in a file's name."""
+    return re.sub(r"[^A-Za-z0-9-]", "-", language)
 
 
 def _write_sorted(path: Path, lines: list[str]) -> None:

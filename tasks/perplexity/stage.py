@@ -1,7 +1,8 @@
 """The perplexity stage: how much each document reads like the reference, and which are dropped for reading unlike it.
 
-Perplexity under a KenLM 5-gram, cut into head, middle and tail by percentile, after CCNet (Wenzek et al. 2020,
-arXiv 1911.00359). Scoring and thresholds are apart: scores are kept by shard, so moving a cut point scores nothing.
+Perplexity under a KenLM 5-gram of the document's language, cut into head, middle and tail by percentile within that
+language, after CCNet (Wenzek et al. 2020, arXiv 1911.00359). Scoring and thresholds are apart: scores are kept by
+shard, so moving a cut point scores nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Final, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from pydantic import Field, JsonValue, model_validator
 
 from tasks.contracts.base import Drop, StageParams, not_identity
@@ -27,8 +28,9 @@ from tasks.contracts.manifest import Counts, Manifest, commit_manifest
 from tasks.contracts.workspace import state_folder
 from tasks.engine.shards import ShardWork, keep_or_drop, map_shards, work_for
 from tasks.perplexity.model import LmplzOptions, given, load, log10_probability
-from tasks.perplexity.reference import Fitted, Reference, fit
+from tasks.perplexity.reference import ANY, WHOLE_CORPUS, Fitted, Fitting, Reference, Scorer, fit, language_of
 from tasks.perplexity.text import fold_of, lines_of
+from tasks.perplexity.units import cut
 
 logger = logging.getLogger(__name__)
 
@@ -36,13 +38,15 @@ STAGE: Final = "perplexity"
 VALUE: Final = "perplexity.value"
 PERCENTILE: Final = "perplexity.percentile"
 
+NO_MODEL: Final = "no_model"
+
 Bucket = Literal["head", "middle", "tail"]
 
-_SCORE_SCHEMA = pa.schema([pa.field("value", pa.float64(), nullable=False)])
+_SCORE_SCHEMA = pa.schema([pa.field("model", pa.string()), pa.field("value", pa.float64())])
 _DECISION_SCHEMA = pa.schema(
     [
-        pa.field("value", pa.float64(), nullable=False),
-        pa.field("percentile", pa.float64(), nullable=False),
+        pa.field("value", pa.float64()),
+        pa.field("percentile", pa.float64()),
         pa.field("rule", pa.string()),
         pa.field("threshold", pa.float64()),
     ]
@@ -52,10 +56,24 @@ _DECISION_SCHEMA = pa.schema(
 class Params(StageParams):
     """The `perplexity` section of params.yaml."""
 
-    model: str | None = not_identity(None)
-    """Path or address of a finished KenLM model (.arpa or binary), known by its content; null trains one."""
+    model: str | dict[str, str] | None = not_identity(None)
+    """Path or address of a finished KenLM model (.arpa or binary), known by its content; null trains one.
+
+    One for every language, or by language ({en: en.bin}), besides those that are trained on the reference.
+    """
     reference: Reference = Reference()
-    """What a model is trained on when none is given."""
+    """What models are trained on where none is given."""
+    by_language: bool = True
+    """Train and score each language by itself; false trains one model for all of the reference."""
+    without_model: str = Field("keep", pattern=r"^(keep|drop|[A-Za-z]{2,3}(-[A-Za-z0-9]+)*)$")
+    """A document whose language has no model: keep it unscored, drop it, or score it by the language named here."""
+    units: Literal["words", "pieces"] = "pieces"
+    """What trained models count: words and punctuation, or pieces of words that are learnt from the reference.
+
+    A given model counts words.
+    """
+    pieces: int = Field(8_000, ge=300, le=1 << 20)
+    """How many different pieces are learnt, for each language; more want a larger reference."""
     order: int = Field(5, ge=2, le=6)
     """Longest n-gram, in words; 5 as in CCNet, 6 is the most that KenLM is built for."""
     prune: tuple[int, ...] = ()
@@ -97,22 +115,10 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     internal = state_folder() / STAGE
     for name in ("reference", "scores", "decisions"):
         shutil.rmtree(internal / name, ignore_errors=True)
-    if params.model is not None:
-        fitted = Fitted(reference=Reference(), models=(given(params.model),))
-    elif params.reference.is_empty():
-        raise ParamsError(
-            "nothing says what a good document reads like",
-            where="params.yaml, perplexity",
-            expected="a model, or a reference with sources, hosts or files",
-            found="neither",
-            fix="name a model in perplexity.model, or hosts in perplexity.reference.hosts",
-        )
-    else:
-        least = params.min_reference_words
-        fitted = fit(params.reference, params.options(), work, internal / "reference", least_words=least)
-    models: list[JsonValue] = [model.identity for model in fitted.models]
+    fitted = _fitted(params, work, internal / "reference")
+    models: dict[str, JsonValue] = {language: scorer.identity() for language, scorer in fitted.scorers.items()}
     scored = map_shards(
-        partial(_write_scores, fitted),
+        partial(_write_scores, fitted, params.by_language, params.without_model),
         work,
         stage=f"{STAGE}.scores",
         output=internal / "scores",
@@ -120,9 +126,11 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
             "models": models,
             "sources": list(fitted.reference.sources),
             "hosts": list(fitted.reference.hosts),
+            "by_language": params.by_language,
+            "without_model": params.without_model,
         },
-        code=["tasks.perplexity.stage", "tasks.perplexity.model", "tasks.perplexity.text"],
-        libraries=["kenlm"],
+        code=["tasks.perplexity"],
+        libraries=["kenlm", "tokenizers"],
     )
     logger.info("perplexity: %d documents scored, %d shards reused", scored.counts.out, scored.hits)
     result = map_shards(
@@ -145,43 +153,87 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     )
 
 
-def _write_scores(fitted: Fitted, work: ShardWork, folder: Path) -> Counts:
-    """Write the perplexity of one part's documents, a row a document."""
-    loaded = [load(model.path, model.identity) for model in fitted.models]
+def _fitted(params: Params, work: list[ShardWork], folder: Path) -> Fitted:
+    """Return a scorer for each language: given models, and those trained on the reference."""
+    named = {ANY: params.model} if isinstance(params.model, str) else params.model or {}
+    scorers = {language: Scorer(models=(given(name),)) for language, name in sorted(named.items())}
+    if ANY in scorers or (scorers and params.reference == Reference()):
+        return Fitted(reference=Reference(), scorers=scorers)
+    reference = params.reference
+    if reference.is_empty() and reference.otherwise == "corpus":
+        reference = WHOLE_CORPUS
+    if reference.is_empty():
+        raise ParamsError(
+            "nothing says what a good document reads like",
+            where="params.yaml, perplexity",
+            expected="a model, or a reference with sources, hosts or files",
+            found="neither",
+            fix="name a model in perplexity.model, or hosts in perplexity.reference.hosts",
+        )
+    how = Fitting(
+        options=params.options(),
+        least_words=params.min_reference_words,
+        by_language=params.by_language,
+        pieces=params.pieces if params.units == "pieces" else None,
+    )
+    trained = fit(reference, how, work, folder)
+    return Fitted(reference=trained.reference, scorers={**trained.scorers, **scorers})
 
-    def rows() -> Iterator[dict[str, float]]:
+
+def _write_scores(fitted: Fitted, by_language: bool, without_model: str, work: ShardWork, folder: Path) -> Counts:
+    """Write the perplexity of one part's documents and whose model it is, a row a document."""
+    scorers = fitted.scorers
+
+    def rows() -> Iterator[dict[str, object]]:
         for document in read_documents(work.inputs[0]):
-            lines = lines_of(document.text)
-            judges = loaded
-            if len(loaded) > 1 and fitted.reference.holds(document):
-                judges = [loaded[1 - fold_of(lines)]]
-            judged = [log10_probability(model, lines) for model in judges]
-            mean = sum(total for total, _ in judged) / len(judged)
-            yield {"value": 10.0 ** (-mean / judged[0][1])}
+            wanted = (language_of(document, by_language), ANY, without_model)
+            language = next((name for name in wanted if name in scorers), None)
+            value = None if language is None else _perplexity(document, scorers[language], fitted.reference)
+            yield {"model": language, "value": value}
 
     count = write_rows(folder / f"{work.name}.parquet", rows(), _SCORE_SCHEMA)
     return Counts(in_=count, out=count)
 
 
+def _perplexity(document: Document, scorer: Scorer, reference: Reference) -> float:
+    lines = lines_of(document.text)
+    units = list(cut(lines, scorer.pieces))
+    models = scorer.models
+    if len(models) > 1 and reference.holds(document):
+        models = (models[1 - fold_of(lines)],)
+    judged = [log10_probability(load(model.path, model.identity), units) for model in models]
+    mean = sum(total for total, _ in judged) / len(judged)
+    return float(10.0 ** (-mean / judged[0][1]))
+
+
 def _write_decisions(params: Params, work: list[ShardWork], internal: Path) -> list[ShardWork]:
-    """Place every document among all by its perplexity, and write what follows from that, a file a part.
+    """Place every document among those of its model by its perplexity, and write what follows, a file a part.
 
     A percentile is the share of documents with a smaller perplexity, so equal ones are treated alike, and neither
     the order of documents nor the shards matter.
     """
-    parts = [
-        pq.read_table(internal / "scores" / f"{item.name}.parquet")["value"].to_numpy().astype(np.float64)
-        for item in work
-    ]
-    everything = np.sort(np.concatenate([np.zeros(0), *parts]))
-    cuts = {bucket: _value_at(everything, percentile) for bucket, percentile in _starts(params).items()}
+    parts = [list(read_rows(internal / "scores" / f"{item.name}.parquet", _SCORE_SCHEMA)) for item in work]
+    by_model: dict[str, list[float]] = {}
+    for row in (row for part in parts for row in part if row["model"] is not None):
+        by_model.setdefault(row["model"], []).append(row["value"])
+    everything = {model: np.sort(np.array(values, np.float64)) for model, values in by_model.items()}
+    cuts = {
+        model: {bucket: _value_at(values, percentile) for bucket, percentile in _starts(params).items()}
+        for model, values in everything.items()
+    }
     paired = []
-    for item, values in zip(work, parts, strict=True):
-        percentiles = 100.0 * np.searchsorted(everything, values, side="left") / max(len(everything), 1)
+    for item, part in zip(work, parts, strict=True):
         rows = []
-        for value, percentile in zip(values.tolist(), percentiles.tolist(), strict=True):
-            rule = _rule(params, percentile)
-            threshold = None if rule is None else cuts[rule]
+        for row in part:
+            model, value = row["model"], row["value"]
+            percentile = rule = threshold = None
+            if model is not None:
+                among = everything[model]
+                percentile = 100.0 * float(np.searchsorted(among, value, side="left")) / len(among)
+                rule = _rule(params, percentile)
+                threshold = None if rule is None else cuts[model][rule]
+            elif params.without_model != "keep":
+                rule = NO_MODEL
             rows.append({"value": value, "percentile": percentile, "rule": rule, "threshold": threshold})
         path = internal / "decisions" / f"{item.name}.parquet"
         write_rows(path, rows, _DECISION_SCHEMA)
@@ -215,7 +267,7 @@ def _rule(params: Params, percentile: float) -> str | None:
     return None if bucket in params.keep else bucket
 
 
-def _value_at(values: np.ndarray, percentile: float) -> float | None:
+def _value_at(values: NDArray[np.float64], percentile: float) -> float | None:
     """Return the smallest perplexity whose percentile is at least `percentile`, None where there is none."""
     if not len(values):
         return None
@@ -229,9 +281,12 @@ def _write_part(work: ShardWork, folder: Path) -> Counts:
     def decide(documents: Iterator[Document]) -> Iterator[Document | LedgerRow]:
         for document, row in zip(documents, read_rows(work.inputs[1], _DECISION_SCHEMA), strict=True):
             if row["rule"] is None:
-                yield document.with_scores({VALUE: row["value"], PERCENTILE: row["percentile"]})
+                known = row["value"] is not None
+                yield document.with_scores({VALUE: row["value"], PERCENTILE: row["percentile"]}) if known else document
             else:
-                detail = f"percentile {row['percentile']:.2f} of perplexity"
+                detail = f"language {document.language or 'unknown'} has no model"
+                if row["percentile"] is not None:
+                    detail = f"percentile {row['percentile']:.2f} of perplexity"
                 drop = Drop(rule=row["rule"], score=row["value"], threshold=row["threshold"], detail=detail)
                 yield ledger_row(STAGE, document, drop)
 
@@ -245,12 +300,17 @@ def _reference_identity(reference: Reference) -> dict[str, JsonValue]:
 
 def _describe(params: Params, fitted: Fitted) -> JsonValue:
     """Return what model.json says: which models scored, and what they were trained on."""
-    trained = params.model is None
+    trained = bool(fitted.reference != Reference())
+    identities: dict[str, JsonValue] = {language: scorer.identity() for language, scorer in fitted.scorers.items()}
     return {
         "kind": "trained" if trained else "given",
         "order": params.order if trained else None,
+        "units": params.units,
         "reference": _reference_identity(fitted.reference) if trained else None,
-        "reference_files": len(fitted.reference.files),
-        "models": [{"sha256": model.identity, "words": model.words} for model in fitted.models],
-        "sha256": sha256_json([model.identity for model in fitted.models]),
+        "reference_files": sum(map(len, fitted.reference.files_of().values())),
+        "languages": {
+            language: [{"sha256": model.identity, "words": model.words} for model in scorer.models]
+            for language, scorer in fitted.scorers.items()
+        },
+        "sha256": sha256_json(identities),
     }

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, model_validator
 from tokenizers import Tokenizer
 
 from tasks.contracts.base import StageParams
@@ -24,7 +24,14 @@ from tasks.contracts.errors import CorpusTooSmallError
 from tasks.contracts.files import write_json
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest, text_shards
 from tasks.contracts.words import words
-from tasks.tokenization.byte_level import SMALLEST_VOCABULARY, load_tokenizer, save_tokenizer, train_tokenizer
+from tasks.tokenization.byte_level import (
+    SMALLEST_VOCABULARY,
+    SPECIAL_TOKENS,
+    PreTokenization,
+    load_tokenizer,
+    save_tokenizer,
+    train_tokenizer,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -39,12 +46,28 @@ class Params(StageParams):
 
     vocab_size: int = Field(4096, ge=SMALLEST_VOCABULARY, le=1 << 20)
     """Ids, special tokens included. A power of two, or a multiple of 128, suits matrix hardware."""
+    pre_tokenization: PreTokenization = "gpt4"
+    """How text is cut before merges are learnt: gpt4 (numbers in threes, line ends apart) or gpt2 (numbers whole)."""
+    special_tokens: tuple[str, ...] = ()
+    """Tokens kept free for later use (a chat template, tools), besides end-of-sequence and padding.
+
+    Where a document's text reads like one of them, it is encoded as text.
+    """
     max_bytes: int = Field(100_000_000, ge=1)
     """UTF-8 bytes of text to learn from, about; a larger mixture is sampled."""
     metric_bytes: int = Field(1_000_000, ge=1)
     """UTF-8 bytes of that sample on which bytes per token and fertility are measured, about."""
     seed: int = 0
     """Seed of the samples."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Params:
+        named = (*SPECIAL_TOKENS, *self.special_tokens)
+        if len(set(named)) != len(named) or not all(named):
+            raise ValueError(f"special_tokens must differ from each other and from {', '.join(SPECIAL_TOKENS)}")
+        if self.vocab_size < SMALLEST_VOCABULARY + len(self.special_tokens):
+            raise ValueError(f"vocab_size must be at least {SMALLEST_VOCABULARY} and the number of special_tokens")
+        return self
 
 
 def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
@@ -58,7 +81,12 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     total = sum(_copies(document) * _size(document) for document in _documents(paths))
     rate = params.max_bytes / max(total, 1)
     texts = (d.text for d in _sample(paths, rate, params.seed) for _ in range(_copies(d)))
-    tokenizer = train_tokenizer(texts, vocab_size=params.vocab_size)
+    tokenizer = train_tokenizer(
+        texts,
+        vocab_size=params.vocab_size,
+        pre_tokenization=params.pre_tokenization,
+        special_tokens=params.special_tokens,
+    )
     if tokenizer.get_vocab_size() < params.vocab_size:
         raise CorpusTooSmallError(
             "the mixture holds too little text for the vocabulary",
@@ -67,7 +95,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
             found=f"{tokenizer.get_vocab_size()} entries could be learnt from {min(total, params.max_bytes)} bytes",
             fix="lower tokenizer.vocab_size, or crawl more pages",
         )
-    save_tokenizer(tokenizer, output)
+    save_tokenizer(tokenizer, output, params.special_tokens)
     metrics = _measure(load_tokenizer(output), paths, params.metric_bytes / max(total, 1), params)
     write_json(output / METRICS_NAME, metrics)
     logger.info("tokenizer: %s bytes a token, %s tokens a word", metrics["bytes_per_token"], metrics["fertility"])

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,6 +22,8 @@ QUESTION = (
     "so how many baskets does she need for a month of eggs?"
 )
 SHORT = "Which planet in our system has the tallest mountain?"
+JAPANESE = "次のうち光合成がほとんどの食物網の基礎である理由を最もよく説明するものはどれですか"
+THAI = "ข้อใดต่อไปนี้อธิบายได้ดีที่สุดว่าเหตุใดการสังเคราะห์ด้วยแสงจึงเป็นรากฐานของสายใยอาหารส่วนใหญ่"
 CHINESE = "下列哪一项最能说明为什么光合作用是大多数食物网的基础请选择"
 
 
@@ -86,10 +91,17 @@ def test_a_word_such_as_yes_matches_nothing():
     assert (kept, rows) == (texts, [])
 
 
-def test_a_language_without_spaces_is_protected():
-    _, kept, rows = decontaminate(f"{prose(1)}\n前文。{CHINESE[:20]}。后文\nend of it")
-    assert len(rows) == 1
-    assert CHINESE[:13] not in kept[0]
+@pytest.mark.parametrize(
+    ("item", "part"),
+    [(CHINESE, CHINESE[3:24]), (JAPANESE, JAPANESE[2:23]), (THAI, THAI[5:60])],
+    ids=["Chinese", "Japanese", "Thai"],
+)
+def test_a_language_without_spaces_is_protected(item, part):
+    Path("bench.jsonl").write_text(json.dumps({"question": item}) + "\n")
+    _, kept, rows = decontaminate(f"{prose(1)}\n前文。{part}。后文\nend of it", f"{prose(2)}\n{part[:8]}。{part[9:17]}")
+    assert [row.record_id for row in rows] == ["page-0"]
+    assert part not in kept[0]
+    assert kept[1].endswith(f"{part[:8]}。{part[9:17]}")
 
 
 def test_clean_documents_stay_as_they_are():
@@ -135,7 +147,7 @@ def test_the_tasks_that_are_scored_are_protected():
     Path("in/tasks/heldout.jsonl").write_text(json.dumps(item) + "\n")
     _, kept, rows = decontaminate(f"{prose(1)}\n{prose(77).splitlines()[1]}", benchmarks=(), tasks=("heldout",))
     assert kept == [prose(1)]
-    assert rows[0].detail.startswith("heldout, abc-text, text: ")
+    assert rows[0].detail.startswith("heldout (test), abc-text, text: ")
 
 
 def test_a_changed_benchmark_is_never_served_from_the_shard_cache():
@@ -196,6 +208,108 @@ def test_a_hub_task_that_cannot_be_read_or_does_not_exist_is_an_error(monkeypatc
         decontaminate(prose(1), tasks=("hellaswag",))
     with pytest.raises(ParamsError, match="no such evaluation task"):
         decontaminate(prose(1), tasks=("hellaswig",))
+
+
+class _Task:
+    """What of an lm-eval task object counts here: a rendered prompt, choices, a target, and few-shot examples."""
+
+    config = SimpleNamespace(
+        test_split=None,
+        validation_split="validation",
+        fewshot_split="train",
+        fewshot_config=None,
+        num_fewshot=0,
+        doc_to_choice="choices",
+    )
+    eval_docs = ({"n": 1}, {"n": 2})
+
+    def fewshot_docs(self):
+        return [{"n": 9}]
+
+    def doc_to_text(self, item):
+        return f"Solve this for me, please: {prose(500 + item['n'], sentences=1)} Answer:"
+
+    def doc_to_choice(self, item):
+        return [prose(600 + item["n"], sentences=1), "no"]
+
+    def doc_to_target(self, item):
+        return 0
+
+
+class _Manager:
+    all_tasks = ("toy",)
+
+    def load(self, names):
+        return {"tasks": {name: _Task() for name in names}}
+
+
+def test_the_task_object_is_asked_for_prompts_choices_and_few_shot_examples(monkeypatch):
+    monkeypatch.setattr("lm_eval.tasks.TaskManager", _Manager)
+    texts = [f"{prose(i)}\n{prose(n, sentences=1)}" for i, n in enumerate((502, 601, 509, 777))]
+    _, kept, rows = decontaminate(*texts, benchmarks=(), tasks=("toy",))
+    assert kept == [*map(prose, range(3)), texts[3]]
+    assert [row.detail.split(": ")[0] for row in rows] == [
+        "toy (validation), item 1, prompt",
+        "toy (validation), item 0, choice",
+        "toy (few-shot), item 0, prompt",
+    ]
+
+
+def test_a_short_question_is_found_with_its_answer_and_without_its_label():
+    Path("bench.jsonl").write_text(
+        json.dumps({"question": "Who baked the bread?", "answer": "the baker of the small village did"})
+        + "\n"
+        + json.dumps({"query": "Question: which planet of our system has the tallest known mountain?\nAnswer:"})
+        + "\n"
+    )
+    leaks = (
+        "Who baked the bread?\nThe baker of the small village did!",
+        "which planet of our system has the tallest known mountain",
+    )
+    _, kept, rows = decontaminate(*(f"{prose(i)}\n{leak}" for i, leak in enumerate(leaks)))
+    assert kept == [prose(0), prose(1)]
+    assert [row.detail.split(",")[1] for row in rows] == [" line 1", " line 2"]
+
+
+def test_items_that_share_a_template_are_not_all_named():
+    template = "Sort the following words by the alphabet and give me nothing but the sorted list, please:"
+    items = [{"id": str(i), "input": f"{template} {prose(i, sentences=1)}"} for i in range(30)]
+    Path("bench.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    _, _, rows = decontaminate(f"{prose(100)}\n{items[7]['input']}")
+    assert [row.detail.split(",")[1] for row in rows] == [" 7"]
+
+
+def test_words_that_only_share_a_hash_are_no_leak(monkeypatch):
+    text = f"{prose(1)}\n{prose(2, sentences=3)}"
+    sought = "".join(prose(3, sentences=1))
+    Path("bench.jsonl").write_text(json.dumps({"question": sought}) + "\n")
+    monkeypatch.setattr("tasks.decontaminate.words._mix", lambda values: values * 0)
+    _, kept, rows = decontaminate(text)
+    assert (kept, rows) == ([text], [])
+
+
+def test_planted_leaks_of_every_form_are_found_and_clean_pages_are_left_alone():
+    generator = random.Random(1)
+    items = [
+        {"id": f"q{i}", "question": prose(10_000 + i, sentences=1), "answer": prose(20_000 + i, sentences=1, words=12)}
+        for i in range(60)
+    ]
+    Path("bench.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    forms = (
+        lambda item: f"{item['question']}\n{item['answer']}",
+        lambda item: re.sub(r" ", lambda _: generator.choice([" ", ", ", " – "]), item["question"].upper()),
+        lambda item: item["question"],
+        lambda item: item["answer"],
+        lambda item: re.sub(r" ", lambda _: generator.choice([" ", "\n", " \t"]), item["question"]),
+    )
+    planted = {i * 7: (item, forms[i % len(forms)](item)) for i, item in enumerate(items)}
+    texts = [f"{prose(i)}\n{planted[i][1]}\nthe end" if i in planted else prose(i) for i in range(600)]
+    _, kept, rows = decontaminate(*texts)
+    named = {row.record_id: row.detail.split(", ")[1] for row in rows}
+    assert named == {f"page-{i}": item["id"] for i, (item, _) in planted.items()}
+    assert [text for i, text in enumerate(kept) if i not in planted] == [
+        prose(i) for i in range(600) if i not in planted
+    ]
 
 
 def test_two_benchmarks_of_one_name_are_refused():

@@ -70,6 +70,23 @@ def test_mixture_json_says_what_was_asked_and_what_came_out():
     assert mixture["resulting_bytes"] == written == sum(g["resulting_bytes"] for g in mixture["groups"])
 
 
+def test_a_token_budget_is_met_about_and_what_is_missing_is_explained():
+    two_hosts()
+    mix(Params(groups=GROUPS, total_tokens=50_000, bytes_per_token=3))
+    mixture = json.loads(Path("out/mixture.json").read_text())
+    assert mixture["asked_bytes"] == 150_000
+    assert mixture["resulting_tokens_estimated"] == pytest.approx(50_000, rel=0.15)
+    assert mixture["why"] == ""
+    by_name = {group["name"]: group for group in mixture["groups"]}
+    assert by_name["few"]["why"] == "max_epochs reached"
+    assert by_name["many"]["why"] == "takes over what other groups could not give"
+    mix(Params(groups=GROUPS, total_tokens=10**9), output="all")
+    mixture = json.loads(Path("all/mixture.json").read_text())
+    assert mixture["why"] == "every group has reached its limit"
+    with pytest.raises(ValueError, match="give one"):
+        Params(total_tokens=1, total_bytes=1)
+
+
 def test_sampling_does_not_depend_on_the_shards(monkeypatch, tmp_path):
     two_hosts()
     mix(Params(groups=GROUPS, total_bytes=60_000))

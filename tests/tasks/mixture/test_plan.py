@@ -75,6 +75,36 @@ def test_no_group_gets_more_than_its_limit_nor_the_whole_more_than_asked(rows, t
     assert sum(plan.bytes) == pytest.approx(min(wanted, full), rel=1e-6, abs=1e-3)
 
 
+def test_without_weights_a_higher_temperature_lifts_small_groups() -> None:
+    groups = [Group(name="small", max_epochs=9), Group(name="large")]
+    natural = plan_mixture(groups, [100, 900], None)
+    assert natural.epochs == pytest.approx((1, 1))
+    warm = plan_mixture(groups, [100, 900], 400, temperature=2)
+    assert warm.bytes == pytest.approx((100, 300))
+    assert plan_mixture(groups, [100, 900], 400, temperature=1e9).bytes == pytest.approx((200, 200))
+    assert plan_mixture([Group(name="small", weight=1), groups[1]], [100, 900], 100, temperature=2).weights == (1, 1)
+
+
+def test_a_group_stops_at_its_token_budget_and_the_plan_says_so() -> None:
+    groups = [
+        Group(name="capped", weight=1, max_tokens=50),
+        Group(name="repeated", weight=1, max_epochs=2),
+        Group(name="open", weight=1),
+        Group(name="empty", weight=1),
+        Group(name="out", weight=0),
+    ]
+    plan = plan_mixture(groups, [5000, 100, 5000, 0, 50], 3000, bytes_per_token=4)
+    assert plan.bytes == pytest.approx((200, 200, 2600, 0, 0))
+    assert plan.why == (
+        "max_tokens reached",
+        "max_epochs reached",
+        "takes over what other groups could not give",
+        "no text",
+        "weight 0",
+    )
+    assert plan_mixture(groups[:1], [5000], 100).why == ("",)
+
+
 @pytest.mark.parametrize("epochs", [0.25, 1.0, 1.5, 3.0])
 def test_documents_are_copied_as_often_as_planned_on_average(epochs):
     times = [copies(d, epochs, seed=0) for d in DOCUMENTS]

@@ -6,6 +6,7 @@ import gzip
 import json
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,12 @@ import pytest
 from pydantic import ValidationError
 
 from tasks.contracts.document import Document, make_doc_id, read_documents, write_documents
-from tasks.contracts.errors import CorpusTooSmallError, InputError, ParamsError, ToolMissingError
+from tasks.contracts.errors import CorpusTooSmallError, InputError, ModelError, ParamsError, ToolMissingError
 from tasks.contracts.ledger import read_ledger
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest
 from tasks.perplexity import model as model_module
 from tasks.perplexity import stage as stage_module
-from tasks.perplexity.model import ModelError, find_tool
+from tasks.perplexity.model import find_tool
 from tasks.perplexity.reference import Reference
 from tasks.perplexity.stage import PERCENTILE, VALUE, Params, run
 
@@ -62,7 +63,7 @@ def corpus() -> list[Document]:
 
 
 REFERENCE = Reference(hosts=("*.reference.example",))
-SMALL = Params(reference=REFERENCE, min_reference_words=500, memory="64M", max_percentile=90)
+SMALL = Params(reference=REFERENCE, min_reference_words=500, memory="64M", max_percentile=90, units="words")
 
 
 class Outcome:
@@ -74,7 +75,7 @@ class Outcome:
         self.model = json.loads((folder / "model.json").read_text())
 
     def values(self) -> dict[str, float]:
-        kept = {name: d.scores[VALUE] for name, d in self.kept.items()}
+        kept = {name: d.scores[VALUE] for name, d in self.kept.items() if VALUE in d.scores}
         return kept | {str(name): float(r.score or 0) for name, r in self.ledger.items()}
 
 
@@ -192,6 +193,126 @@ def test_too_little_reference_is_an_error_that_counts_or_falls_back_where_asked(
     assert set(outcome.ledger) == {f"salad-{n}" for n in range(5)}
     with pytest.raises(CorpusTooSmallError):
         perplexity([], params=SMALL.model_copy(update={"reference": falling_back}))
+
+
+GERMAN = (
+    "der",
+    "die",
+    "das",
+    "ein",
+    "und",
+    "oder",
+    "wenn",
+    "liest",
+    "schreibt",
+    "hält",
+    "jede",
+    "neue",
+    "Zeile",
+    "Datei",
+)
+
+
+def german(seed: int) -> str:
+    rng = random.Random(seed)
+    return "\n".join(" ".join(rng.choices(GERMAN[i % 3 :: 3], k=7)) + "." for i in range(25))
+
+
+def two_languages() -> list[Document]:
+    english = [replace(d, language="en") for d in corpus()]
+    others = [document(f"de-{n}", f"{n % 3}.reference.example", german(n)) for n in range(30)]
+    french = document("fr", "other.example", "Le lecteur lit la ligne du fichier.")
+    return [*english, *(replace(d, language="de") for d in others), replace(french, language="fr")]
+
+
+def test_each_language_has_its_own_model_and_percentiles(perplexity: Perplexity) -> None:
+    outcome = perplexity(two_languages(), params=SMALL.model_copy(update={"max_percentile": 100.0}))
+    assert set(outcome.model["languages"]) == {"en", "de"}
+    alone = perplexity(
+        [replace(d, language="en") for d in corpus()], params=SMALL.model_copy(update={"max_percentile": 100.0})
+    )
+    for name, kept in alone.kept.items():
+        assert outcome.kept[name].scores == kept.scores, "a second language changed what is said of the first"
+    assert min(d.scores[PERCENTILE] for n, d in outcome.kept.items() if n.startswith("de")) == 0
+    together = perplexity(two_languages(), params=SMALL.model_copy(update={"by_language": False}))
+    assert set(together.model["languages"]) == {"any"}
+
+
+def test_a_language_without_a_model_is_kept_dropped_or_scored_by_another(perplexity: Perplexity) -> None:
+    outcomes = {
+        what: perplexity(
+            two_languages(), params=SMALL.model_copy(update={"without_model": what, "max_percentile": 100.0})
+        )
+        for what in ("keep", "drop", "de")
+    }
+    assert outcomes["keep"].kept["fr"].scores == {}
+    assert outcomes["drop"].ledger["fr"].rule == "no_model"
+    assert "fr" in str(outcomes["drop"].ledger["fr"].detail)
+    assert outcomes["drop"].manifest.counts.dropped == {"no_model": 1}
+    assert outcomes["de"].kept["fr"].scores[VALUE] > 0
+
+
+def test_files_and_models_are_given_by_language(perplexity: Perplexity, tmp_path: Path) -> None:
+    (tmp_path / "en.txt").write_text("\n".join(prose(n) for n in range(20)))
+    (tmp_path / "de.txt").write_text("\n".join(german(n) for n in range(20)))
+    both = SMALL.model_copy(update={"reference": Reference(files={"en": ("en.txt",), "de": ("de.txt",)})})
+    first = perplexity(two_languages(), params=both)
+    (english,) = first.model["languages"]["en"]
+    binary = tmp_path / "state" / "perplexity" / "models" / f"{english['sha256']}.bin"
+    binary.rename(tmp_path / "english.bin")
+    mixed = Params(
+        model={"en": "english.bin"},
+        reference=Reference(files={"de": ("de.txt",)}),
+        min_reference_words=500,
+        memory="64M",
+        units="words",
+        max_percentile=90,
+    )
+    assert perplexity(two_languages(), params=mixed).values() == first.values()
+    (tmp_path / "de.txt").write_text("\n".join(german(500 + n) for n in range(20)))
+    changed = perplexity(two_languages(), params=both)
+    assert changed.values()["de-1"] != first.values()["de-1"]
+    assert changed.values()["good-1"] == first.values()["good-1"]
+
+
+def test_pieces_separate_salad_too_and_are_the_same_each_time(perplexity: Perplexity) -> None:
+    pieces = SMALL.model_copy(update={"units": "pieces", "pieces": 300})
+    documents = [*corpus(), document("new", "other.example", prose(77).replace("parser", "writerparser"))]
+    first, second = perplexity(documents, params=pieces), perplexity(documents[20:], documents[:20], params=pieces)
+    assert first.values() == second.values()
+    assert set(first.ledger) >= {f"salad-{n}" for n in range(5)}
+    assert first.values()["new"] != perplexity(documents).values()["new"], "a new word is made of known pieces"
+
+
+def test_an_empty_reference_may_fall_back_to_the_corpus(perplexity: Perplexity) -> None:
+    outcome = perplexity(corpus(), params=SMALL.model_copy(update={"reference": Reference(otherwise="corpus")}))
+    assert outcome.model["reference"]["hosts"] == ["*"]
+
+
+def test_prose_is_told_from_its_imitations(perplexity: Perplexity) -> None:
+    """The same words shuffled, menus of them, and the page's own key words said again and again."""
+
+    def menu(seed: int) -> str:
+        words = prose(seed).replace(".", "").split()
+        rng = random.Random(seed)
+        return "\n".join(" | ".join(rng.choice(words).capitalize() for _ in range(6)) for _ in range(20))
+
+    def spam(seed: int) -> str:
+        rng = random.Random(seed)
+        keys = rng.sample(sorted(set(prose(seed).lower().split())), 8)
+        return ", ".join(rng.choices(keys, k=150))
+
+    made = {"salad": salad, "menu": menu, "spam": spam}
+    documents = [
+        *corpus()[:45],
+        *(document(f"{kind}-{n}", "other.example", make(500 + n)) for kind, make in made.items() for n in range(15)),
+    ]
+    values = perplexity(documents, params=SMALL.model_copy(update={"max_percentile": 100.0})).values()
+    real = [value for name, value in values.items() if name.startswith("other")]
+    for kind in made:
+        imitations = [value for name, value in values.items() if name.startswith(kind)]
+        above = sum(fake > true for fake in imitations for true in real) / (len(real) * len(imitations))
+        assert above >= 0.97, kind
 
 
 def test_a_missing_lmplz_says_how_to_build_it(

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Regex
+from tokenizers.pre_tokenizers import Split
 
 from tasks.contracts.errors import CorpusTooSmallError, InputError
 from tasks.contracts.files import sha256_file
-from tasks.tokenization.byte_level import EOS, PADDING, load_tokenizer, save_tokenizer, train_tokenizer
+from tasks.tokenization.byte_level import EOS, PADDING, PATTERNS, load_tokenizer, save_tokenizer, train_tokenizer
 from tasks.tokenization.tokenizer import Params, run
 from tests.corpus import corpus, document, prose, write_stage
 
@@ -25,18 +27,46 @@ def _workspace(tmp_path, monkeypatch):
     monkeypatch.setenv("HEADWATER_STATE", str(tmp_path / "state"))
 
 
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory):
+@pytest.fixture(scope="module", params=["gpt4", "gpt2"])
+def tokenizer(tmp_path_factory, request):
     folder = tmp_path_factory.mktemp("tokenizer")
-    save_tokenizer(train_tokenizer([prose(i) for i in range(20)], vocab_size=600), folder)
+    texts = [prose(i) for i in range(20)]
+    save_tokenizer(train_tokenizer(texts, vocab_size=600, pre_tokenization=request.param), folder)
     return load_tokenizer(folder)
 
 
-@settings(max_examples=100, deadline=None)
-@given(text=st.text())
+ODD_TEXT = st.text(alphabet=" \t\r\n\v\f\x00\x85\xa0\u2028\u3000\ufeff\u200daB1½'é\u0301न्ไ東한😀\U000e0001")
+ANY_BYTES = st.one_of(
+    st.binary().map(lambda content: content.decode("utf-8", "replace")),
+    st.binary().map(lambda content: content.decode("latin-1")),
+    st.binary(max_size=40).map(lambda content: (content + content[:1] * 300).decode("utf-8", "ignore")),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(text=st.one_of(st.text(), ODD_TEXT, ANY_BYTES))
 def test_any_text_comes_back(tokenizer, text):
     ids = tokenizer.encode(text).ids
     assert tokenizer.decode(ids, skip_special_tokens=False) == text
+    assert all(0 <= number < tokenizer.get_vocab_size() for number in ids)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "pieces"),
+    [
+        ("gpt4", "1234567", ["123", "456", "7"]),
+        ("gpt2", "1234567", ["1234567"]),
+        ("gpt4", "DON'T we'll", ["DON", "'T", " we", "'ll"]),
+        ("gpt2", "DON'T we'll", ["DON", "'", "T", " we", "'ll"]),
+        ("gpt4", "a (b)\n\n    c", ["a", " (", "b", ")\n\n", "   ", " c"]),
+        ("gpt2", "a (b)\n\n    c", ["a", " (", "b", ")", "\n\n   ", " c"]),
+        ("gpt4", "x  =  $y  \n", ["x", " ", " =", " ", " $", "y", "  \n"]),
+        ("gpt4", "cafe\u0301 हिन्दी", ["cafe\u0301", " हिन्दी"]),
+    ],
+)
+def test_where_text_is_cut(kind, text, pieces):
+    cut = Split(Regex(PATTERNS[kind]), behavior="isolated").pre_tokenize_str(text)
+    assert [piece for piece, _ in cut] == pieces
 
 
 @pytest.mark.parametrize(
@@ -48,9 +78,36 @@ def test_hard_texts_come_back_and_never_become_special_tokens(tokenizer, text):
     assert not {tokenizer.token_to_id(EOS), tokenizer.token_to_id(PADDING)} & set(ids)
 
 
-def test_numbers_are_split_into_at_most_three_digits(tokenizer):
-    pieces = [piece for piece, _ in tokenizer.pre_tokenizer.pre_tokenize_str("1234567")]
-    assert pieces == ["123", "456", "7"]
+def test_special_tokens_get_ids_and_are_text_in_a_document(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    write_stage(Path("in"), corpus(30))
+    params = Params(vocab_size=700, special_tokens=("<|user|>", "<|tool|>"))
+    run(params=params, inputs={"mix": Path("in")}, output=Path("out"))
+    reader = load_tokenizer(Path("out"))
+    special = [reader.token_to_id(name) for name in (EOS, PADDING, "<|user|>", "<|tool|>")]
+    assert special == [0, 1, 2, 3]
+    ids = reader.encode("a <|user|> b").ids
+    assert reader.decode(ids, skip_special_tokens=False) == "a <|user|> b"
+    assert not set(special) & set(ids)
+    assert json.loads(Path("out/special_tokens_map.json").read_text())["additional_special_tokens"] == [
+        "<|user|>",
+        "<|tool|>",
+    ]
+    from transformers import AutoTokenizer
+
+    assert AutoTokenizer.from_pretrained(os.fspath(Path("out").resolve())).encode("<|tool|>") == [3]
+    with pytest.raises(ValueError, match="must differ"):
+        Params(special_tokens=(EOS,))
+    with pytest.raises(ValueError, match="at least"):
+        Params(vocab_size=258, special_tokens=("<a>",))
+
+
+def test_a_sample_of_the_mixture_is_learnt_from_where_it_is_large():
+    write_stage(Path("in"), corpus(60))
+    whole, part = (Params(vocab_size=400, max_bytes=size) for size in (10**9, 20_000))
+    run(params=whole, inputs={"mix": Path("in")}, output=Path("whole"))
+    run(params=part, inputs={"mix": Path("in")}, output=Path("part"))
+    assert sha256_file(Path("whole/tokenizer.json")) != sha256_file(Path("part/tokenizer.json"))
 
 
 @pytest.mark.parametrize("parallel", ["true", "false"])
