@@ -30,6 +30,8 @@ DOCUMENT_SCHEMA = pa.schema(
         pa.field("payload_digest", pa.string()),
         pa.field("source", pa.string(), nullable=False),
         pa.field("title", pa.string()),
+        pa.field("author", pa.string()),
+        pa.field("published", pa.string()),
         pa.field("text", pa.string(), nullable=False),
         pa.field("language", pa.string()),
         pa.field("language_score", pa.float64()),
@@ -53,6 +55,8 @@ class Document:
         warc_path: the WARC file's name inside the crawl snapshot, None for text sources.
         warc_offset: the record's first byte in that file.
         payload_digest: digest of the HTTP payload, labelled as in WARC ("sha1:…").
+        author: as the page's metadata name them, several divided by "; ".
+        published: the day of publication that the page's metadata name, "2026-01-31".
         language: ISO 639-1 code.
         language_score: probability of `language`, 0 to 1.
         opt_out: signals seen at fetch time, such as "meta:noai".
@@ -70,6 +74,8 @@ class Document:
     warc_offset: int | None = None
     payload_digest: str | None = None
     title: str | None = None
+    author: str | None = None
+    published: str | None = None
     language: str | None = None
     language_score: float | None = None
     license: str | None = None

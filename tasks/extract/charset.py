@@ -10,7 +10,6 @@ META_BYTES = 4096
 MARKS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 _META = re.compile(rb"""<(?:meta|\?xml)[^>]*?(?:charset|encoding)\s*=\s*["']?\s*([A-Za-z0-9_.:-]+)""", re.IGNORECASE)
 _HEADER = re.compile(r"""charset\s*=\s*["']?\s*([A-Za-z0-9_.:-]+)""", re.IGNORECASE)
-_UNWANTED = re.compile("[\x00\ud800-\udfff]")
 
 
 def decode(body: bytes, content_type: str) -> tuple[str, str]:
@@ -18,7 +17,7 @@ def decode(body: bytes, content_type: str) -> tuple[str, str]:
 
     The order is the HTML standard's (section 13.2.3.2): byte order mark, the HTTP header, meta, then a guess from
     the bytes. A declared charset that the bytes contradict gives way to UTF-8 if they are valid UTF-8, else to the
-    guess. NUL bytes and lone surrogates, which neither XML nor Parquet can hold, are left out.
+    guess. NUL characters, which XML cannot hold, are left out; lone surrogates no decoder here makes.
 
     >>> decode("naïve".encode("latin-1"), "text/html; charset=iso-8859-1")
     ('naïve', 'cp1252')
@@ -45,4 +44,4 @@ def decode(body: bytes, content_type: str) -> tuple[str, str]:
 
 
 def _clean(text: str) -> str:
-    return _UNWANTED.sub("", text)
+    return text.replace("\x00", "") if "\x00" in text else text

@@ -2,107 +2,90 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cache
-from typing import Any, Literal
-
-from lxml import etree
-from trafilatura import extract, load_html
-from trafilatura.metadata import examine_meta, extract_license, extract_title
+import hashlib
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from tasks.contracts.evidence import html_signals
 from tasks.extract.charset import decode
-from tasks.extract.language import identify
+from tasks.extract.engines import Settings, content_of
+from tasks.extract.language import identify, languages_by_line
 from tasks.extract.records import Page
 
-Mode = Literal["default", "precision", "recall", "fast"]
-# libxml2's HTML parser (2.14) nests 256 elements and drops what is below, text too, without an error: an element with
-# as many ancestors is the last that it makes.
-DEPTH_LIMIT = 255
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """How to extract: the part of the stage's params that the child needs."""
-
-    mode: Mode
-    tables: bool
-    comments: bool
+# Payloads whose result is kept for an exact repeat; a shard of the crawl holds some hundred pages.
+REMEMBERED_PAYLOADS = 2_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extracted:
-    """What a page gave; `text` is empty when nothing was found."""
+    """What a page gave; `text` is empty when nothing was found.
+
+    Attributes:
+        published: the day of publication that the page names, "2026-01-31".
+        line_languages: the share of the text in each language, line by line, where the settings ask for it.
+    """
 
     text: str
     title: str | None = None
+    author: str | None = None
+    published: str | None = None
     license: str | None = None
     opt_out: tuple[str, ...] = ()
     language: str | None = None
     language_score: float | None = None
+    line_languages: Mapping[str, float] = field(default_factory=dict)
     truncated_depth: bool = False
 
 
-def extract_page(page: Page, settings: Settings) -> Extracted:
-    """Return a page's main text with what its head says about it.
+class PageExtractor:
+    """Extracts pages one by one; a payload that was seen before is not extracted again."""
 
-    Raises:
-        ValueError: the body is not HTML that can be parsed; lxml's and trafilatura's own errors also come through.
-    """
-    if not page.body.strip():
-        return Extracted(text="", opt_out=page.signals)
+    def __init__(self) -> None:
+        self._seen: OrderedDict[tuple[bytes, str, Settings], Extracted] = OrderedDict()
+
+    def prepare(self) -> None:
+        """Load the language model, which takes a second or two."""
+        identify("")
+
+    def __call__(self, page: Page, settings: Settings) -> Extracted:
+        """Return a page's main text with what its head says about it.
+
+        Raises:
+            ValueError: the body is not HTML that can be parsed; the engines' own errors also come through.
+        """
+        headers = page.signals
+        if not page.body.strip():
+            return Extracted(text="", opt_out=headers)
+        # By the body itself: the archive's digest may be of the encoded payload, missing or wrong.
+        key = (hashlib.sha256(page.body).digest(), page.content_type, settings)
+        found = self._seen.get(key)
+        if found is None:
+            found = self._seen[key] = _extracted(page, settings)
+            if len(self._seen) > REMEMBERED_PAYLOADS:
+                self._seen.popitem(last=False)
+        return replace(found, opt_out=tuple(sorted({*headers, *found.opt_out}))) if headers else found
+
+
+extract_page = PageExtractor()
+
+
+def _extracted(page: Page, settings: Settings) -> Extracted:
     html, _ = decode(page.body, page.content_type)
-    # trafilatura takes str and guesses again only for bytes. An XML declaration makes lxml refuse a str.
-    tree = load_html(_without_declaration(html), max_size=len(page.body) * 4 + 1)
-    if tree is None:
-        return Extracted(text="", opt_out=page.signals)
-    title = examine_meta(tree).title or extract_title(tree)
-    license_ = extract_license(tree) or _license_link(tree)
-    opt_out = tuple(sorted({*page.signals, *map(str, html_signals(html))}))
-    truncated = bool(_too_deep()(tree))
-    text = extract(
-        tree,
-        url=page.url or None,
-        output_format="txt",
-        fast=settings.mode == "fast",
-        favor_precision=settings.mode == "precision",
-        favor_recall=settings.mode == "recall",
-        include_comments=settings.comments,
-        include_tables=settings.tables,
-        # It keeps state between calls: the same page gives None on the fourth.
-        deduplicate=False,
-    )
-    text = (text or "").strip()
+    content = content_of(html, settings)
+    if content is None:
+        return Extracted(text="")
+    text = content.text.strip()
     language, score = identify(text) if text else (None, None)
     return Extracted(
         text=text,
-        title=title or None,
-        license=license_,
-        opt_out=opt_out,
+        title=content.metadata.title,
+        author=content.metadata.author,
+        published=content.metadata.published,
+        license=content.metadata.license,
+        opt_out=tuple(sorted(map(str, html_signals(html)))),
         language=language,
         language_score=score,
-        truncated_depth=truncated,
+        line_languages=languages_by_line(text) if settings.language_by_line else {},
+        truncated_depth=content.truncated,
     )
-
-
-def _license_link(tree: Any) -> str | None:
-    """Return what `<link rel=license>` or a licence meta element says."""
-    for element in tree.iter("link"):
-        if "license" in (element.get("rel") or "").lower().split() and element.get("href"):
-            return str(element.get("href")).strip()
-    for element in tree.iter("meta"):
-        if (element.get("name") or "").strip().lower() in ("license", "dc.rights", "dcterms.license"):
-            return (element.get("content") or "").strip() or None
-    return None
-
-
-def _without_declaration(html: str) -> str:
-    start = html.lstrip()
-    if not start.startswith("<?xml"):
-        return html
-    return start.partition("?>")[2] or start
-
-
-@cache
-def _too_deep() -> Any:
-    return etree.XPath(f"boolean(//*[count(ancestor::*) >= {DEPTH_LIMIT}])")

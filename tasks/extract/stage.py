@@ -18,15 +18,17 @@ from tasks.contracts.evidence import OptOutPolicy, judge
 from tasks.contracts.ledger import LedgerRow, ledger_row, write_ledger
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest, read_manifest
 from tasks.engine.shards import ShardWork, keep_or_drop, map_shards
-from tasks.extract.language import identify
-from tasks.extract.page import Extracted, Mode, Settings
+from tasks.extract.engines import EngineName, Mode, Settings
+from tasks.extract.language import identify, languages_by_line
+from tasks.extract.page import Extracted
 from tasks.extract.records import Page, read_pages
-from tasks.extract.worker import Extractor, Limits
+from tasks.extract.worker import Extractor, Limits, shared_extractor
 
 logger = logging.getLogger(__name__)
 
 STAGE = "extract"
-PAGES_PER_BATCH = 16
+PAGES_PER_BATCH = 32
+TRUNCATED = "extract.truncated_depth"
 NOT_PAGES = ("not_html", "http_status")
 FAILURES = ("timeout", "crashed", "out_of_memory", "parse_error")
 CUT = "text below 256 nested elements may be missing: the parser stops there"
@@ -36,12 +38,16 @@ LIBRARIES = ("trafilatura", "lxml", "justext", "fastwarc", "resiliparse", "py3la
 class Params(StageParams):
     """How pages become text."""
 
+    engine: EngineName = "trafilatura"
+    """What finds the main text: trafilatura, resiliparse, justext, or combined (our block rules, then trafilatura)."""
     mode: Mode = "default"
     """trafilatura's mode: default, precision (less, cleaner), recall (more) or fast (no second opinion)."""
     tables: bool = True
     """Whether the text of tables is kept."""
     comments: bool = False
     """Whether readers' comments are kept."""
+    language_by_line: bool = False
+    """Whether the languages of single lines are scored too (extract.line_language.CODE: its share of the text)."""
     max_page_bytes: int = Field(20_000_000, ge=1)
     """Largest page, in bytes after decompression; a larger one is dropped (too_large)."""
     page_seconds: float = Field(20.0, gt=0)
@@ -117,10 +123,15 @@ def extract_shard(work: ShardWork, folder: Path, *, source: str, params: Params)
     """Make one shard from one part file of the crawl."""
     if work.inputs[0].name.endswith(".parquet"):
         return keep_or_drop(work, folder, partial(_with_language, params=params))
-    settings = Settings(mode=params.mode, tables=params.tables, comments=params.comments)
+    settings = Settings(
+        engine=params.engine,
+        mode=params.mode,
+        tables=params.tables,
+        comments=params.comments,
+        language_by_line=params.language_by_line,
+    )
     limits = Limits(seconds=params.page_seconds, memory_mebibytes=params.memory_mebibytes)
-    with Extractor(settings, limits) as extractor:
-        return _write(work, folder, extractor, source=source, params=params)
+    return _write(work, folder, shared_extractor(settings, limits), source=source, params=params)
 
 
 def _write(work: ShardWork, folder: Path, extractor: Extractor, *, source: str, params: Params) -> Counts:
@@ -138,7 +149,7 @@ def _write(work: ShardWork, folder: Path, extractor: Extractor, *, source: str, 
                 if reason is not None:
                     rows.append(ledger_row(STAGE, document, reason))
                     continue
-                if document.scores:
+                if TRUNCATED in document.scores:
                     rows.append(_note(document, "truncated_depth", CUT))
                 if document.opt_out and (verdict := judge(document.opt_out, params.opt_out)).action == "mark":
                     rows.append(_note(document, "opt_out", ", ".join(map(str, verdict.because))))
@@ -177,11 +188,16 @@ def _document(page: Page, answer: Extracted | Drop, source: str, warc: str) -> D
         document,
         text=answer.text,
         title=answer.title,
+        author=answer.author,
+        published=answer.published,
         license=answer.license,
         opt_out=answer.opt_out,
         language=answer.language,
         language_score=answer.language_score,
-        scores={"extract.truncated_depth": 1.0} if answer.truncated_depth else {},
+        scores={
+            **({TRUNCATED: 1.0} if answer.truncated_depth else {}),
+            **_line_scores(answer.line_languages),
+        },
     )
 
 
@@ -191,7 +207,7 @@ def _unwanted(document: Document, policy: OptOutPolicy) -> Drop | None:
     if verdict.action == "drop":
         return Drop(rule="opt_out", detail=", ".join(map(str, verdict.because)))
     if not document.text.strip():
-        cut = f"; {CUT}" if document.scores else ""
+        cut = f"; {CUT}" if TRUNCATED in document.scores else ""
         return Drop(rule="empty", detail=f"no main text was found{cut}")
     return None
 
@@ -215,6 +231,16 @@ def _with_language(documents: Iterator[Document], *, params: Params) -> Iterator
             yield ledger_row(STAGE, document, reason)
         elif document.language is None:
             language, score = identify(document.text)
-            yield replace(document, language=language, language_score=score)
+            yield _line_scored(replace(document, language=language, language_score=score), params)
         else:
-            yield document
+            yield _line_scored(document, params)
+
+
+def _line_scored(document: Document, params: Params) -> Document:
+    if not params.language_by_line:
+        return document
+    return document.with_scores(_line_scores(languages_by_line(document.text)))
+
+
+def _line_scores(shares: Mapping[str, float]) -> dict[str, float]:
+    return {f"extract.line_language.{code}": share for code, share in shares.items()}

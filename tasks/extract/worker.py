@@ -1,19 +1,24 @@
 """A child process that extracts pages and may be killed: a page that hangs, crashes or eats memory costs only itself.
 
-The child answers page by page, so the first unanswered page is the one that killed it. It is started as a plain
-program, not by multiprocessing: that would import the parent's main module (Ray's, for one) first.
+The child says in shared memory which page it works on, so that the one that killed it is known, and sends its answers
+several at a time. It is started as a plain program, not by multiprocessing: that would import the parent's main module
+(Ray's, for one) first.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib
 import logging
+import mmap
 import os
 import resource
 import signal
 import subprocess
 import sys
+import tempfile
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,11 +30,15 @@ from typing import Any
 from tasks.contracts.base import Drop
 from tasks.contracts.errors import ToolMissingError
 from tasks.contracts.workspace import ROOT
-from tasks.extract.page import Extracted, Settings
+from tasks.extract.engines import Settings
+from tasks.extract.page import Extracted
 from tasks.extract.records import Page
 
 MEBIBYTE = 1024 * 1024
 START_SECONDS = 120.0
+SEND_EVERY_SECONDS = 0.25
+GRACE_SECONDS = 5.0
+CELL_BYTES = 8
 EXTRACT_PAGE = "tasks.extract.page:extract_page"
 logger = logging.getLogger(__name__)
 
@@ -55,13 +64,23 @@ class Extractor:
         self._function = function
         self._child: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
+        # Memory that the child shares: it writes there which page it works on, and says nothing until some are done.
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed with this object
+        self._file.truncate(CELL_BYTES)
+        self._cell = mmap.mmap(self._file.fileno(), CELL_BYTES)
         self.children_started = 0
 
     def __enter__(self) -> Extractor:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the child."""
         self._stop()
+        self._cell.close()
+        self._file.close()
 
     def extract(self, pages: Sequence[Page]) -> Iterator[Extracted | Drop]:
         """Yield, for each page in order, what it gave or why it gave nothing.
@@ -69,48 +88,55 @@ class Extractor:
         A page at which a child dies that had served others before is tried once more in a fresh child, so that a
         neighbour's leak is not blamed on it.
         """
-        position, alone = 0, False
+        position = 0
+        suspect: int | None = None
         while position < len(pages):
-            batch = pages[position : position + 1] if alone else pages[position:]
-            answered = 0
-            failure: Drop | None = None
-            for answer in self._answers(batch, fresh=alone):
-                if isinstance(answer, Drop) and answer.rule in ("timeout", "crashed", "out_of_memory"):
-                    failure = answer
-                    break
-                answered += 1
-                yield answer
-            position += answered
-            if failure is not None and (alone or len(pages) == 1):
+            alone = position == suspect
+            end = position + 1 if alone else (suspect if suspect is not None else len(pages))
+            if alone:
+                self._stop()
+            fresh = self._child is None
+            answers, failure = self._answers(pages[position:end])
+            yield from answers
+            at = position + (max(self._page_at_work(), len(answers)) if failure else 0)
+            position += len(answers)
+            if failure is None:
+                suspect = None if alone else suspect
+            elif at == position and (alone or fresh) and not answers:
                 yield failure
-                position, alone = position + 1, False
+                position, suspect = position + 1, None
             else:
-                alone = failure is not None
+                suspect = at
 
-    def _answers(self, batch: Sequence[Page], *, fresh: bool) -> Iterator[Extracted | Drop]:
-        """Yield the child's answers; a Drop that names its death is the last one."""
-        if fresh:
-            self._stop()
+    def _answers(self, batch: Sequence[Page]) -> tuple[list[Extracted | Drop], Drop | None]:
+        """Return the child's answers, and how it died if it did: at the page `_page_at_work`."""
+        answers: list[Extracted | Drop] = []
         connection = self._start()
         try:
             connection.send(list(batch))
-            for _ in batch:
-                if not connection.poll(self._limits.seconds):
+            while len(answers) < len(batch):
+                # The child ends itself at a page's limit; one that cannot is ended here.
+                if not connection.poll(self._limits.seconds + SEND_EVERY_SECONDS + GRACE_SECONDS):
                     self._stop()
-                    yield Drop(
-                        rule="timeout", threshold=self._limits.seconds, detail="the parser did not answer in time"
-                    )
-                    return
-                answer: Extracted | Drop = connection.recv()
-                if isinstance(answer, Drop) and answer.rule == "out_of_memory":
+                    return answers, self._timeout()
+                answers += connection.recv()
+                last = answers[-1]
+                if isinstance(last, Drop) and last.rule == "out_of_memory":
                     self._stop()
-                yield answer
+                    return answers[:-1], last
         except (EOFError, OSError):
             code = self._stop()
             if code == -signal.SIGALRM:
-                yield Drop(rule="timeout", threshold=self._limits.seconds, detail="the parser did not answer in time")
-            else:
-                yield Drop(rule="crashed", detail=_ended(code))
+                return answers, self._timeout()
+            return answers, Drop(rule="crashed", detail=_ended(code))
+        return answers, None
+
+    def _timeout(self) -> Drop:
+        return Drop(rule="timeout", threshold=self._limits.seconds, detail="the parser did not answer in time")
+
+    def _page_at_work(self) -> int:
+        """Return the index, in the last batch sent, of the page that the child had begun last."""
+        return int.from_bytes(self._cell[:CELL_BYTES], "little")
 
     def _start(self) -> Connection:
         if self._connection is not None:
@@ -120,8 +146,11 @@ class Extractor:
         # One thread each: shards are the parallelism, and every thread's stack counts against the memory limit.
         threads = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
         self._child = subprocess.Popen(
-            [sys.executable, "-c", f"from tasks.extract.worker import serve; serve({theirs.fileno()})"],
-            pass_fds=[theirs.fileno()],
+            [
+                *(sys.executable, "-c"),
+                f"from tasks.extract.worker import serve; serve({theirs.fileno()}, {self._file.fileno()})",
+            ],
+            pass_fds=[theirs.fileno(), self._file.fileno()],
             env={**os.environ, **threads, "PYTHONPATH": path},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -166,17 +195,39 @@ def _ended(code: int | None) -> str:
     return f"the parser's process ended with exit code {code}"
 
 
-def serve(descriptor: int) -> None:
+_shared: dict[tuple[int, Settings, Limits], Extractor] = {}
+
+
+def shared_extractor(settings: Settings, limits: Limits) -> Extractor:
+    """Return this process's extractor for these settings; its child lives on, since a start costs two seconds.
+
+    Extraction is a pure function of the page, so it does not matter to the output which pages a child saw before.
+    """
+    key = (os.getpid(), settings, limits)
+    if key not in _shared:
+        for other in [k for k in _shared if k[0] == key[0]]:
+            _shared.pop(other).close()
+        _shared[key] = Extractor(settings, limits)
+        atexit.register(_shared[key].close)
+    return _shared[key]
+
+
+def serve(descriptor: int, cell_descriptor: int) -> None:
     """Be the child: answer each page of each batch until the parent closes the connection."""
     connection = Connection(descriptor)
+    cell = mmap.mmap(cell_descriptor, CELL_BYTES)
     settings, limits, name = connection.recv()
     try:
         function = _load(name)
+        # What loads on first use loads here, so that no page's time is spent on it.
+        getattr(function, "prepare", lambda: None)()
     except Exception:  # noqa: BLE001 - whatever it is, the parent reports it
         connection.send(traceback.format_exc(limit=-1).strip())
         return
     connection.send(True)
     logging.disable(logging.CRITICAL)
+    # The default action ends this process wherever it hangs, also inside C, and when its parent is gone.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
     size = limits.memory_mebibytes * MEBIBYTE
     resource.setrlimit(resource.RLIMIT_AS, (size, size))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -187,15 +238,35 @@ def serve(descriptor: int) -> None:
             return
         except MemoryError:
             os._exit(1)
-        for page in batch:
-            # Ends this process also when its parent is gone and nobody waits for the answer.
-            signal.setitimer(signal.ITIMER_REAL, limits.seconds + 5)
-            answer = _answer(function, page, settings)
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            try:
-                connection.send(answer)
-            except (BrokenPipeError, ConnectionResetError):
-                return
+        try:
+            _serve_batch(batch, connection, cell, limits, lambda page: _answer(function, page, settings))
+        except (BrokenPipeError, ConnectionResetError):
+            return
+
+
+def _serve_batch(
+    batch: Sequence[Page],
+    connection: Connection,
+    cell: mmap.mmap,
+    limits: Limits,
+    answer: Callable[[Page], Extracted | Drop],
+) -> None:
+    """Answer the pages of one batch, several at a time: a message and a switch between processes cost time too."""
+    answers: list[Extracted | Drop] = []
+    sent = time.monotonic()
+    for index, page in enumerate(batch):
+        cell[:CELL_BYTES] = index.to_bytes(CELL_BYTES, "little")
+        signal.setitimer(signal.ITIMER_REAL, limits.seconds)
+        answers.append(answer(page))
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        last = answers[-1]
+        starved = isinstance(last, Drop) and last.rule == "out_of_memory"
+        if starved or index == len(batch) - 1 or time.monotonic() - sent > SEND_EVERY_SECONDS:
+            connection.send(answers)
+            answers = []
+            sent = time.monotonic()
+        if starved:
+            return
 
 
 def _answer(function: Callable[[Page, Settings], Extracted], page: Page, settings: Settings) -> Extracted | Drop:

@@ -4,7 +4,8 @@ import os
 import signal
 import time
 
-from tasks.extract.page import Extracted, Settings
+from tasks.extract.engines import Settings
+from tasks.extract.page import Extracted
 from tasks.extract.records import Page
 
 

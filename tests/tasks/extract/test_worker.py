@@ -1,7 +1,7 @@
 """A page that hangs, crashes or eats memory costs only itself."""
 
 from tasks.contracts.base import Drop
-from tasks.extract.page import Settings
+from tasks.extract.engines import Settings
 from tasks.extract.records import Page
 from tasks.extract.worker import Extractor, Limits
 

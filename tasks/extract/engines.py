@@ -1,0 +1,216 @@
+"""The engines that find a page's main text, behind one call: `content_of(html, settings)`.
+
+- trafilatura: the library, in one of its modes.
+- resiliparse: its main-content extraction on the Lexbor parser; very fast, keeps more boilerplate.
+- justext: paragraphs by length, links and stop words of the language that is detected.
+- combined: this project's block rules (main_content.py), and trafilatura where they have too little to go by.
+
+Each is a pure function of the page's HTML. docs/benchmarks.md compares them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+from lxml import etree
+from resiliparse.extract.html2text import extract_plain_text
+from resiliparse.parse.html import HTMLTree
+from trafilatura import extract, load_html
+from trafilatura.metadata import extract_license
+
+from tasks.extract.blocks import lines_of, read
+from tasks.extract.language import identify
+from tasks.extract.main_content import main_blocks
+from tasks.extract.metadata import Head, Metadata, head_of, metadata_of
+
+EngineName = Literal["trafilatura", "resiliparse", "justext", "combined"]
+Mode = Literal["default", "precision", "recall", "fast"]
+# libxml2's HTML parser (2.14) nests 256 elements and drops what is below, text too, without an error.
+DEPTH_LIMIT = 256
+JUSTEXT_SAMPLE_CHARACTERS = 4_000
+# jusText's stop word lists by ISO 639-1 code; a language that is not here is judged by lengths and links alone.
+_LISTS = """
+    af=Afrikaans ar=Arabic az=Azerbaijani be=Belarusian bg=Bulgarian bn=Bengali bs=Bosnian ca=Catalan cs=Czech
+    cy=Welsh da=Danish de=German el=Greek en=English eo=Esperanto es=Spanish et=Estonian eu=Basque fa=Persian
+    fi=Finnish fr=French ga=Irish gl=Galician gu=Gujarati he=Hebrew hi=Hindi hr=Croatian hu=Hungarian
+    hy=Armenian id=Indonesian is=Icelandic it=Italian ka=Georgian kk=Kazakh kn=Kannada ko=Korean la=Latin
+    lt=Lithuanian lv=Latvian mk=Macedonian ml=Malayalam mr=Marathi ms=Malay ne=Nepali nl=Dutch
+    nn=Norwegian_Nynorsk no=Norwegian_Bokmal nb=Norwegian_Bokmal pl=Polish pt=Portuguese ro=Romanian ru=Russian
+    sk=Slovak sl=Slovenian sq=Albanian sr=Serbian sv=Swedish sw=Swahili ta=Tamil te=Telugu tl=Tagalog tr=Turkish
+    uk=Ukrainian ur=Urdu vi=Vietnamese
+"""
+JUSTEXT_LISTS = dict(pair.split("=") for pair in _LISTS.split())
+_LICENSE_CUE = re.compile(r"license|creative ?commons|\bcc by")
+_LICENSE_LINK = re.compile(r"""rel\s*=\s*["']?[^"'>]*license""")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How to extract: the part of the stage's params that the child process needs."""
+
+    engine: EngineName = "trafilatura"
+    mode: Mode = "default"
+    tables: bool = True
+    comments: bool = False
+    language_by_line: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """What an engine made of a page.
+
+    Attributes:
+        head: what holds the page's meta elements; `iter("meta")` yields them.
+        truncated: the parser stopped at its depth limit, and text may be missing.
+    """
+
+    text: str
+    metadata: Metadata
+    head: Any
+    truncated: bool = False
+
+
+def content_of(html: str, settings: Settings) -> Content | None:
+    """Return a page's main text and what it says about itself, None where there is no element in it.
+
+    Raises:
+        ValueError: the page cannot be parsed; the libraries' own errors also come through.
+    """
+    return _ENGINES[settings.engine](html, settings)
+
+
+def _trafilatura(html: str, settings: Settings) -> Content | None:
+    tree = _tree(html)
+    if tree is None:
+        return None
+    return _with_metadata(tree, html, _by_trafilatura(tree, settings, settings.mode))
+
+
+def _by_trafilatura(tree: Any, settings: Settings, mode: Mode) -> str:
+    text = extract(
+        tree,
+        output_format="txt",
+        fast=mode == "fast",
+        favor_precision=mode == "precision",
+        favor_recall=mode == "recall",
+        include_comments=settings.comments,
+        include_tables=settings.tables,
+        # It keeps state between calls: the same page gives None on the fourth.
+        deduplicate=False,
+    )
+    return text or ""
+
+
+def _combined(html: str, settings: Settings) -> Content | None:
+    try:
+        reader = read(html)
+    except etree.XMLSyntaxError:
+        return None
+    choice = main_blocks(reader.blocks, reader.elements, comments=settings.comments, tables=settings.tables)
+    text = ""
+    if not choice.sure:
+        tree = _tree(html)
+        text = _by_trafilatura(tree, settings, "recall") if tree is not None else ""
+    headings = [block.text for block in reader.blocks if block.tag == "h1"]
+    return Content(
+        text=text or "\n".join(lines_of(choice.blocks)),
+        metadata=metadata_of(reader.head, headings[0] if len(headings) == 1 else None),
+        head=reader.head,
+        truncated=reader.depth >= DEPTH_LIMIT,
+    )
+
+
+def _resiliparse(html: str, settings: Settings) -> Content | None:
+    tree = HTMLTree.parse(html)
+    if tree.document is None:
+        return None
+    text = extract_plain_text(
+        tree,
+        main_content=True,
+        alt_texts=False,
+        form_fields=False,
+        comments=settings.comments,
+        skip_elements=None if settings.tables else ["table"],
+    )
+    head = _head_only(html)
+    return Content(text=text, metadata=metadata_of(head), head=head)
+
+
+def _head_only(html: str) -> Head:
+    """Return what a page says about itself by reading its head, or all of it where the body says something too."""
+    lower = html.lower()
+    end = lower.find("</head")
+    rest = lower[end:] if end >= 0 else ""
+    if end < 0 or "<meta" in rest or _LICENSE_LINK.search(rest):
+        end = len(html)
+    try:
+        return read(html[:end]).head
+    except etree.XMLSyntaxError:
+        return Head()
+
+
+def _justext(html: str, _: Settings) -> Content | None:
+    from justext import core
+
+    tree = _tree(html)
+    if tree is None:
+        return None
+    found = _with_metadata(tree, html, "")
+    paragraphs = core.ParagraphMaker.make_paragraphs(core.preprocessor(tree))
+    longest = sorted(paragraphs, key=len, reverse=True)
+    sample = "\n".join(paragraph.text for paragraph in longest)[:JUSTEXT_SAMPLE_CHARACTERS]
+    stop_words = _stop_words(identify(sample)[0]) if sample else frozenset()
+    # Without stop words every long paragraph of few links is good: jusText's language-independent mode.
+    thresholds = {} if stop_words else {"stopwords_low": 0.0, "stopwords_high": 0.0}
+    core.classify_paragraphs(paragraphs, stop_words, **thresholds)
+    core.revise_paragraph_classification(paragraphs)
+    text = "\n".join(paragraph.text for paragraph in paragraphs if not paragraph.is_boilerplate)
+    return Content(text=text, metadata=found.metadata, head=found.head, truncated=found.truncated)
+
+
+@cache
+def _stop_words(language: str) -> frozenset[str]:
+    from justext import get_stoplist
+
+    name = JUSTEXT_LISTS.get(language)
+    return frozenset(get_stoplist(name)) if name else frozenset()
+
+
+def _tree(html: str) -> Any:
+    # trafilatura takes str and guesses again only for bytes. An XML declaration makes lxml refuse a str.
+    return load_html(_without_declaration(html), max_size=len(html) * 4 + 1) if html.strip() else None
+
+
+def _with_metadata(tree: Any, html: str, text: str) -> Content:
+    head = head_of(tree)
+    headings = tree.findall(".//h1")
+    metadata = metadata_of(head, " ".join(headings[0].text_content().split()) if len(headings) == 1 else None)
+    if metadata.license is None and _LICENSE_CUE.search(html.lower()):
+        metadata = Metadata(
+            title=metadata.title, author=metadata.author, published=metadata.published, license=extract_license(tree)
+        )
+    return Content(text=text, metadata=metadata, head=head, truncated=bool(_too_deep()(tree)))
+
+
+def _without_declaration(html: str) -> str:
+    start = html.lstrip()
+    if not start.startswith("<?xml"):
+        return html
+    return start.partition("?>")[2] or start
+
+
+@cache
+def _too_deep() -> Any:
+    return etree.XPath("boolean(" + "/*" * DEPTH_LIMIT + ")")
+
+
+_ENGINES: dict[EngineName, Callable[[str, Settings], Content | None]] = {
+    "trafilatura": _trafilatura,
+    "resiliparse": _resiliparse,
+    "justext": _justext,
+    "combined": _combined,
+}
