@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 COUNTED = ("response", "resource")
 REVISIT = "revisit"
+FOLLOWED = ("request", "metadata")
+MOST_BEFORE_BYTES = 64 << 20
 
 
 @dataclass(slots=True)
@@ -113,6 +115,8 @@ def _job(job: Unit | Path, *, megabytes: float, verify: bool) -> _Taken | str:
 def _take(unit: Unit, megabytes: float, verify: bool) -> _Taken:
     """Copy one unit's records into parts of its own."""
     taken = _Taken()
+    # What stands before a response belongs to it (its request, our evidence): they share a part.
+    before = bytearray()
     with PartWriter(unit.folder, megabytes) as parts:
         for file in unit.files:
             records = 0
@@ -124,9 +128,15 @@ def _take(unit: Unit, megabytes: float, verify: bool) -> _Taken:
                         taken.rows.append(row)
                     if isinstance(found, Record) and (row is None or row.rule == REVISIT):
                         taken.kinds[found.kind] += 1
-                        parts.add(found.member)
+                        before += found.member
+                        if found.kind not in FOLLOWED or len(before) > MOST_BEFORE_BYTES:
+                            parts.add(bytes(before))
+                            before.clear()
                 if unit.whole:
                     taken.hashes[file.url] = hashed.rest()
+            if before:
+                parts.add(bytes(before))
+                before.clear()
             taken.records[file.url] = records
             logger.info("crawl: %s, %d records", file.name, records)
     return taken

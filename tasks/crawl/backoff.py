@@ -9,14 +9,17 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
+from scrapy.core.downloader.handlers.http11 import HTTP11DownloadHandler
 from scrapy.exceptions import IgnoreRequest
 
 BUSY = frozenset({429, 503})
 FIRST_WAIT_SECONDS = 2.0
-SHORTEST_DELAY_SECONDS = 0.01  # Scrapy looks at a slot's pause only where its delay is not zero
+# Without a delay, Scrapy (2.19) looks neither at a host's pause nor, when many requests come at once, at the number
+# that may be open: each is counted only when its task has started.
+SHORTEST_DELAY_SECONDS = 0.001
 
 
 class HostBusy(IgnoreRequest):
@@ -27,17 +30,66 @@ class HostBusy(IgnoreRequest):
 class _Host:
     until: float = 0.0
     tries: int = 0
-    given_up: str = ""
 
 
-class Backoff:
-    """Downloader middleware: pauses a busy host's queue, then asks again; its URLs end as `host_busy` after that."""
+class Handler(HTTP11DownloadHandler):
+    """Sends requests, and keeps a busy host's queue waiting from the moment at which its answer is read.
+
+    A middleware would come too late: by the time it sees an answer, Scrapy has sent the next request of the queue.
+
+    Attributes:
+        hosts: one table for the process, which makes one crawler.
+        given_up: host → why.
+    """
+
+    hosts: ClassVar[dict[str, _Host]] = {}
+    given_up: ClassVar[dict[str, str]] = {}
 
     def __init__(self, crawler: Any) -> None:
+        super().__init__(crawler)
         self.crawler = crawler
         self.longest = crawler.settings.getfloat("HEADWATER_MAX_WAIT")
         self.tries = crawler.settings.getint("HEADWATER_BUSY_TRIES")
-        self.hosts: dict[str, _Host] = {}
+
+    async def download_request(self, request: Any) -> Any:
+        """Raise HostBusy where the host was given up while the request stood in the queue; or return the response."""
+        name = urlsplit(request.url).hostname or ""
+        if name in self.given_up:
+            raise HostBusy(self.given_up[name])
+        host = self.hosts.setdefault(name, _Host())
+        sent = time.monotonic()
+        response = await super().download_request(request)
+        if response.status not in BUSY:
+            host.tries = 0
+        elif sent >= host.until:  # what was on its way already when the pause began says nothing new
+            host.tries += 1
+            self._pause(host, name, request, response)
+        return response
+
+    def _pause(self, host: _Host, name: str, request: Any, response: Any) -> None:
+        """Give the host up, or keep its queue waiting for as long as it asks."""
+        asked = retry_after(response.headers.get("Retry-After", b"").decode("latin-1"), datetime.now(UTC))
+        said = f"answered {response.status}"
+        if asked is not None and asked > self.longest:
+            limit = f"crawl.max_wait_seconds is {self.longest:g}"
+            self.given_up[name] = f"{said} with Retry-After {asked:.0f} s, {limit}"
+            return
+        if host.tries >= self.tries:
+            self.given_up[name] = f"{said} {host.tries} times in a row"
+            return
+        wait = asked if asked is not None else FIRST_WAIT_SECONDS * 2.0 ** (host.tries - 1)
+        host.until = time.monotonic() + min(wait, self.longest)
+        downloader = self.crawler.engine.downloader
+        slot = downloader.slots.get(downloader.get_slot_key(request))
+        if slot is not None:
+            slot.lastseen = max(slot.lastseen, host.until)
+
+
+class Backoff:
+    """Downloader middleware: asks again for what a busy host did not give; its URLs end as `host_busy` after that."""
+
+    def __init__(self, crawler: Any) -> None:
+        self.tries = crawler.settings.getint("HEADWATER_BUSY_TRIES")
 
     @classmethod
     def from_crawler(cls, crawler: Any) -> Backoff:
@@ -46,46 +98,21 @@ class Backoff:
 
     def process_request(self, request: Any) -> None:
         """Turn away what is meant for a host that was given up."""
-        host = self.hosts.get(urlsplit(request.url).hostname or "")
-        if host is not None and host.given_up:
-            raise HostBusy(host.given_up)
+        if reason := Handler.given_up.get(urlsplit(request.url).hostname or ""):
+            raise HostBusy(reason)
 
     def process_response(self, request: Any, response: Any) -> Any:
         """Return the response, or the request again where the host was busy."""
-        name = urlsplit(request.url).hostname or ""
         if response.status not in BUSY:
-            if name in self.hosts:
-                self.hosts[name].tries = 0
             return response
-        host = self.hosts.setdefault(name, _Host())
-        now = time.monotonic()
-        # What was on its way already when the pause began says nothing new.
-        if now - request.meta.get("download_latency", 0.0) >= host.until:
-            host.tries += 1
-            self._pause(host, request, response, now)
         tries = request.meta.get("busy_tries", 0) + 1
-        if host.given_up or tries >= self.tries:
-            raise HostBusy(host.given_up or f"answered {response.status} at each of {tries} tries")
+        reason = Handler.given_up.get(urlsplit(request.url).hostname or "")
+        if reason or tries >= self.tries:
+            raise HostBusy(reason or f"answered {response.status} at each of {tries} tries")
         again = request.copy()
         again.meta["busy_tries"] = tries
         again.dont_filter = True
         return again
-
-    def _pause(self, host: _Host, request: Any, response: Any, now: float) -> None:
-        asked = retry_after(response.headers.get("Retry-After", b"").decode("latin-1"), datetime.now(UTC))
-        if asked is not None and asked > self.longest:
-            host.given_up = (
-                f"answered {response.status} with Retry-After {asked:.0f} s, crawl.max_wait_seconds is {self.longest:g}"
-            )
-        elif host.tries >= self.tries:
-            host.given_up = f"answered {response.status} {host.tries} times in a row"
-        wait = asked if asked is not None else FIRST_WAIT_SECONDS * 2.0 ** (host.tries - 1)
-        host.until = now + min(wait, self.longest)
-        downloader = self.crawler.engine.downloader
-        slot = downloader.slots.get(downloader.get_slot_key(request))
-        if slot is not None:
-            slot.delay = max(slot.delay, SHORTEST_DELAY_SECONDS)
-            slot.lastseen = max(slot.lastseen, host.until)
 
 
 def retry_after(value: str, now: datetime) -> float | None:

@@ -27,7 +27,7 @@ from twisted.internet.task import LoopingCall
 
 from tasks.contracts.files import disk_full_is_clear
 from tasks.crawl.addresses import GuardedResolver, named
-from tasks.crawl.backoff import HostBusy
+from tasks.crawl.backoff import SHORTEST_DELAY_SECONDS, HostBusy
 from tasks.crawl.exchange import REDIRECTS, header_pairs, request_bytes, status_line
 from tasks.crawl.hosts import Forbidden, HostRules, TooSlow, Unreachable, evidence_of
 from tasks.crawl.journal import DONE, FAR, NOTE, PAGE, TAKEN, Journal
@@ -383,7 +383,7 @@ def crawl_part(job: Job) -> None:
     settings = {
         "USER_AGENT": job.crawl.user_agent,
         "ROBOTSTXT_OBEY": False,  # HostGate does
-        "DOWNLOAD_DELAY": job.crawl.delay_seconds,
+        "DOWNLOAD_DELAY": max(job.crawl.delay_seconds, SHORTEST_DELAY_SECONDS),
         "DOWNLOAD_DELAY_JITTER": 0.0,
         "CONCURRENT_REQUESTS": 64,
         "CONCURRENT_REQUESTS_PER_DOMAIN": job.crawl.concurrency_per_host,
@@ -412,7 +412,10 @@ def crawl_part(job: Job) -> None:
             "tasks.crawl.exchange.Archive": 800,
         },
         # Nothing but the web, whatever a link or a redirect says.
-        "DOWNLOAD_HANDLERS": {"data": None, "file": None, "ftp": None, "s3": None},
+        "DOWNLOAD_HANDLERS": {
+            **dict.fromkeys(("http", "https"), "tasks.crawl.backoff.Handler"),
+            **dict.fromkeys(("data", "file", "ftp", "s3")),
+        },
         "LOG_LEVEL": "WARNING",
         "LOGSTATS_INTERVAL": 0,
         "LOG_INSTALL_ROOT_HANDLER": False,

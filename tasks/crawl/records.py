@@ -25,6 +25,7 @@ ARC_START = re.compile(rb"(?:filedesc|https?|dns|ftp)://?\S[^\n]* \d+\r?\n|dns:[
 HEADER_END = re.compile(rb"\r?\n\r?\n")
 _KIND = re.compile(rb"\nwarc-type:[ \t]*([a-z]+)[ \t]*\r\n", re.IGNORECASE)
 _LENGTH = re.compile(rb"\ncontent-length:[ \t]*(\d{1,12})[ \t]*\r\n", re.IGNORECASE)
+_CONCURRENT_RESPONSE = re.compile(rb"(?is)(?=.*\nwarc-type:[ \t]*response)(?=.*\nwarc-concurrent-to:)")
 _FOLDED = re.compile(rb"\n[ \t]")
 CHUNK = 1 << 16
 MOST_PLAIN_BYTES = 32 << 20
@@ -147,7 +148,7 @@ def read_records(stream: BinaryIO, start: int = 0, stop: int | None = None) -> I
     """
     source = Buffered(stream, start)
     if start:
-        _skip_to_member(source)
+        _skip_to_slice(source)
     elif not source.fill(4).startswith(GZIP_MAGIC[:2]):
         for found in _plain(source):
             yield Record(found[0], compress(found[1])) if isinstance(found, tuple) else found
@@ -156,7 +157,7 @@ def read_records(stream: BinaryIO, start: int = 0, stop: int | None = None) -> I
         if not source.buffer.startswith(GZIP_MAGIC):
             yield from _between_members(source)
             continue
-        if stop is not None and source.offset >= stop and _begins_warc(source.buffer):
+        if stop is not None and source.offset >= stop and _may_begin_slice(source.buffer):
             return
         if (record := _plain_case(source)) is not None:
             yield record
@@ -167,22 +168,30 @@ def read_records(stream: BinaryIO, start: int = 0, stop: int | None = None) -> I
 def starts_with_members(path: Path) -> bool:
     """Tell whether a file begins with a gzip member that begins a WARC record, and so may be read in slices."""
     with path.open("rb") as stream:
-        return _begins_warc(stream.read(CHUNK))
+        return _header_of(stream.read(CHUNK)) is not None
 
 
-def _begins_warc(compressed: bytes | bytearray) -> bool:
+def _header_of(compressed: bytes | bytearray) -> bytes | None:
+    """Return the WARC header with which a member begins, None where none begins here."""
     if not compressed.startswith(GZIP_MAGIC):
-        return False
+        return None
     try:
-        return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(compressed, 16).startswith(b"WARC/")
+        content = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(compressed, CHUNK // 8)
     except zlib.error:
-        return False
+        return None
+    return content.partition(b"\r\n\r\n")[0] if content.startswith(b"WARC/") else None
 
 
-def _skip_to_member(source: Buffered) -> None:
-    """Consume up to the next member that begins a WARC record; the magic number alone also stands inside members."""
+def _may_begin_slice(compressed: bytes | bytearray) -> bool:
+    """Tell whether a slice may begin with this member: not with a response that belongs to the records before it."""
+    header = _header_of(compressed)
+    return header is not None and not _CONCURRENT_RESPONSE.search(header)
+
+
+def _skip_to_slice(source: Buffered) -> None:
+    """Consume up to where a slice may begin; the magic number alone also stands inside members."""
     magic = re.compile(re.escape(GZIP_MAGIC))
-    while source.fill(CHUNK) and not _begins_warc(source.buffer):
+    while source.fill(CHUNK) and not _may_begin_slice(source.buffer):
         if source.buffer.startswith(GZIP_MAGIC):
             source.take(1)
         source.skip_to(magic)

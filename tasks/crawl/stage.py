@@ -61,8 +61,9 @@ class Params(StageParams):
     """sites: longest pause for a host that answers 429 or 503, in seconds; one that asks for more is given up."""
     busy_tries: int = not_identity(5, ge=1)
     """sites: busy answers in a row after which a host, or one of its URLs, is given up (host_busy)."""
-    robots_hours: float = not_identity(24.0, gt=0, le=24)
-    """sites: age at which robots.txt is read again, in hours (RFC 9309: at most 24)."""
+    robots_hours: float = not_identity(20.0, gt=0, le=24)
+    """sites: age at which robots.txt is read again, in hours (RFC 9309: at most 24); a request may have waited in its
+    host's queue since."""
     policy_files: bool = True
     """sites: ask each host for /ai.txt and /.well-known/tdmrep.json too."""
     drop_query: tuple[str, ...] = ("utm_*", "gclid", "fbclid", "msclkid")

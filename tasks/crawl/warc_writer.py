@@ -117,16 +117,17 @@ class Writer:
         identity = record_id(page.url, page.when, digest)
         peer = {"WARC-IP-Address": page.address} if page.address else {}
         start = self.stream.tell()
+        evidence_id = record_id("evidence", page.url, page.when)
         self._write("request", page.url, page.when, page.request, "application/http; msgtype=request",
                     {"WARC-Record-ID": record_id("request", page.url, page.when), "WARC-Concurrent-To": identity,
                      **peer})  # fmt: skip
         self._write("metadata", page.url, page.when, evidence.to_bytes(), CONTENT_TYPE,
-                    {"WARC-Record-ID": record_id("evidence", page.url, page.when), "WARC-Concurrent-To": identity,
+                    {"WARC-Record-ID": evidence_id, "WARC-Concurrent-To": identity,
                      "WARC-Refers-To": identity})  # fmt: skip
         at = self.stream.tell() - start
         http = StatusAndHeaders(page.status, list(page.headers), protocol=page.protocol)
         self._write("response", page.url, page.when, page.body, "application/http; msgtype=response",
-                    {"WARC-Record-ID": identity, **peer}, http)  # fmt: skip
+                    {"WARC-Record-ID": identity, "WARC-Concurrent-To": evidence_id, **peer}, http)  # fmt: skip
         self.stream.flush()
         kind = next((value for name, value in page.headers if name.lower() == "content-type"), "")
         media_type = kind.partition(";")[0].strip().lower()
@@ -140,8 +141,8 @@ class Writer:
             original: record id of the response that keeps the payload, fetched from `url` at `when`.
         """
         record = next(ArchiveIterator(BytesIO(response)))
-        kept = {name: value for name, value in record.rec_headers.headers
-                if name in ("WARC-Record-ID", "WARC-IP-Address", "WARC-Payload-Digest")}  # fmt: skip
+        same = ("WARC-Record-ID", "WARC-Concurrent-To", "WARC-IP-Address", "WARC-Payload-Digest")
+        kept = {name: value for name, value in record.rec_headers.headers if name in same}
         headers = {
             **kept,
             "WARC-Profile": IDENTICAL_PAYLOAD,

@@ -47,6 +47,8 @@ def test_the_longest_rule_decides_and_allow_at_equal_length() -> None:
     text = "User-agent: *\nAllow: /p\nDisallow: /\nDisallow: /page\nAllow: /page"
     assert allowed(text, "/page")
     assert allowed(text, "/p")
+    assert not allowed("User-agent: *\nAllow: /\nDisallow: /page", "/page/x")
+    assert allowed("User-agent: *\nDisallow: /*.php\nAllow: /page.php$", "/page.php")
     assert not allowed(text, "/x")
 
 
@@ -131,19 +133,15 @@ def test_a_hostile_pattern_costs_no_time() -> None:
     assert time.process_time() - started < 0.5
 
 
-PATHS = st.text("ab/*$", max_size=6).map(lambda text: "/" + text)
+PATHS = st.one_of(st.text("a", max_size=4), st.text("ab/", max_size=3)).map(lambda text: "/" + text)
 
 
-@settings(max_examples=150, deadline=None)
-@given(
-    st.lists(st.tuples(st.booleans(), PATHS.filter(lambda p: "$" not in p[:-1])), max_size=5),
-    st.text("ab/", max_size=8),
-)
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), PATHS), max_size=4, unique_by=lambda rule: rule[1]), PATHS)
 def test_the_same_answers_as_protego(rules: list[tuple[bool, str]], path: str) -> None:
-    # Protego gives a rule's wildcard no octet of length; RFC 9309 counts every octet. Same answers otherwise.
-    text = "User-agent: *\n" + "".join(f"{'Allow' if allow else 'Disallow'}: {p}\n" for allow, p in rules)
-    if len({len(p) for _, p in rules}) == len(rules) and not any("*" in p for _, p in rules):
-        assert allowed(text, f"/{path}") == Protego.parse(text).can_fetch(f"{HOST}/{path}", "x")
+    # Without wildcards: Protego counts those as no octet of a rule's length, RFC 9309 counts every octet.
+    text = "User-agent: *\n" + "".join(f"{'Allow' if allow else 'Disallow'}: {rule}\n" for allow, rule in rules)
+    assert allowed(text, path) == Protego.parse(text).can_fetch(HOST + path, "x")
 
 
 @settings(max_examples=80, deadline=None)

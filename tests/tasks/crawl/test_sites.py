@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from tasks.crawl.sample.pages import Page, render
 from tasks.crawl.sample.server import Site, serve
 from tasks.crawl.sites import Crawl, crawl_sites
 from tasks.crawl.urls import Limits
+from tests.tasks.crawl.web import Answer, Web, serving
 
 
 class Counting(Site):
@@ -212,34 +214,67 @@ def _crawl_in_process(crawl: Crawl, state: Path, output: Path) -> None:
 
 def test_a_killed_crawl_goes_on_without_asking_again(tmp_path: Path) -> None:
     links = [f"/{n}.html" for n in range(60)]
-    site = Counting([page(A, "/", *links), *[page(A, link) for link in links]])
+    copies = [page(A, f"/{n}.html") for n in range(50)]
+    copies += [replace(page(A, f"/{n}.html"), body=b"same") for n in range(50, 60)]
+    site = Counting([page(A, "/", *links), *copies, page("b.test.example", "/")])
+    acknowledged: set[str] = set()
+    asked_then: Counter[str] = Counter()
     with serve(site) as port:
-        crawl = crawl_of(port, delay_seconds=0.05, concurrency_per_host=1)
-        process = multiprocessing.get_context("spawn").Process(
-            target=_crawl_in_process, args=(crawl, tmp_path / "state", tmp_path / "out")
-        )
-        process.start()
-        deadline = time.monotonic() + 60
-        while sum(site.asked.values()) < 15 and time.monotonic() < deadline:
-            time.sleep(0.02)
-        os.killpg(process.pid or 0, signal.SIGKILL)
-        process.join()
-        # What a crash in the middle of a write leaves behind.
-        for journal in (tmp_path / "state").glob("*-000.jsonl"):
-            with journal.open("a") as stream:
-                lost = {"event": "done", "url": f"http://{A}/59.html", "rule": "connection", "detail": ""}
-                stream.write(json.dumps(lost) + '\n{"event": "pa')
-            with journal.with_suffix(".warc.gz").open("ab") as stream:
-                stream.write(b"\x1f\x8b\x08half a member")
-        stored = set(read_progress(tmp_path / "state").pages)
-        before = Counter(site.asked)
-        counts = crawl_sites(
-            replace(crawl, delay_seconds=0.0), source="sites", state=tmp_path / "state", output=tmp_path / "out"
-        )
-    assert 5 < len(stored) < 61
-    assert all(site.asked[url] == before[url] for url in stored)
-    assert (counts.in_, counts.out) == (61, 61)
-    assert len(list(responses(tmp_path / "out"))) == 61
+        seeds = [f"http://{A}/", "http://b.test.example/"]
+        crawl = crawl_of(port, seeds=seeds, delay_seconds=0.05, concurrency_per_host=1)
+        for wanted in (15, 35):
+            process = multiprocessing.get_context("spawn").Process(
+                target=_crawl_in_process, args=(crawl, tmp_path / "state", tmp_path / "out")
+            )
+            process.start()
+            deadline = time.monotonic() + 60
+            while sum(site.asked.values()) < wanted and time.monotonic() < deadline:
+                time.sleep(0.02)
+            os.killpg(process.pid or 0, signal.SIGKILL)
+            process.join()
+            assert not any(site.asked[url] > asked_then[url] for url in acknowledged)
+            # What a crash in the middle of a write leaves behind.
+            for journal in sorted((tmp_path / "state").glob("*-000.jsonl"))[-1:]:
+                with journal.open("a") as stream:
+                    lost = {"event": "done", "url": f"http://{A}/59.html", "rule": "connection", "detail": ""}
+                    stream.write(json.dumps(lost) + '\n{"event": "pa')
+                with journal.with_suffix(".warc.gz").open("ab") as stream:
+                    stream.write(b"\x1f\x8b\x08half a member")
+            acknowledged = set(read_progress(tmp_path / "state").pages)
+            asked_then = Counter(site.asked)
+        again = replace(crawl, delay_seconds=0.0)
+        counts = crawl_sites(again, source="sites", state=tmp_path / "state", output=tmp_path / "out")
+    assert 10 < len(acknowledged) < 61
+    assert all(site.asked[url] == asked_then[url] for url in acknowledged)
+    assert (counts.in_, counts.out, counts.dropped) == (62, 53, {"revisit": 9})
+    stored = [str(record.headers["WARC-Target-URI"]) for record in responses(tmp_path / "out")]
+    assert len(stored) == len(set(stored)) == 53
+    rows = {str(row.url) for row in read_ledger(tmp_path / "out" / "dropped" / "part-00000.parquet")}
+    assert {*stored, *rows} == {*seeds, *(f"http://{A}{link}" for link in links)}, "not a page is lost"
+
+
+def test_a_robots_txt_that_changed_is_obeyed_once_it_is_too_old(tmp_path: Path) -> None:
+    links = [f"/{n}" for n in range(12)]  # a chain: each is found, and so judged, after the one before
+    rules = [b"User-agent: *\nAllow: /\n", b"User-agent: *\nDisallow: /8\n"]
+
+    def robots(count: int) -> Answer:
+        return Answer(rules[min(count, 2) - 1], kind="text/plain")
+
+    chain = ["/", *links, "/end"]
+    routes = {(A, here): Answer(f'<a href="{there}">{here}</a>'.encode()) for here, there in pairwise(chain)}
+    web = Web({(A, "/robots.txt"): robots, **routes})
+    with serving(web):
+        slow = {"delay_seconds": 0.25, "concurrency_per_host": 1, "policy_files": False}
+        crawl = crawl_of(web.port, robots_hours=0.6 / 3600, **slow)
+        counts = crawl_sites(crawl, source="sites", state=tmp_path / "state", output=tmp_path / "out")
+    assert web.counts[A, "/robots.txt"] >= 2
+    forbidden = {str(row.url) for row in read_ledger(tmp_path / "out" / "dropped" / "part-00000.parquet")}
+    assert forbidden == {f"http://{A}/8"}, "it came after the change, and the chain ends there"
+    assert counts.dropped == {"robots": 1}
+    kept = [record.reader.read() for part in (tmp_path / "out").glob("part-*")
+            for record in ArchiveIterator(part.open("rb"), record_types=WarcRecordType.metadata)
+            if record.headers["WARC-Target-URI"] == f"http://{A}/robots.txt"]  # fmt: skip
+    assert sorted(kept) == sorted(rules), "both versions are evidence"
 
 
 def test_a_host_whose_robots_txt_fails_is_left_alone(tmp_path: Path) -> None:

@@ -14,11 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.contracts.document import read_documents
+from tasks.contracts.evidence import Evidence, RobotsVerdict
 from tasks.contracts.ledger import read_ledger
 from tasks.contracts.manifest import Manifest
 from tasks.crawl import units
 from tasks.crawl.records import Record, read_records
 from tasks.crawl.stage import Params, run
+from tasks.crawl.warc_writer import Page, Writer
 from tests.tasks.crawl.test_warc_records import record
 
 
@@ -130,3 +132,24 @@ def test_a_revisit_of_another_archive_is_a_row_that_names_what_it_repeats(worksp
     assert (row.url, row.record_id) == ("http://b.example/", "<urn:2>")
     assert "http://a.example/" in (row.detail or "")
     assert Path("out/part-00000.warc.gz").read_bytes().endswith(revisit), "the record itself is kept"
+
+
+def test_evidence_stays_with_its_page_when_a_snapshot_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.BytesIO()
+    writer = Writer(stream)
+    for number in range(60):
+        url = f"http://a.example/{number}"
+        exchange = Page(url=url, when="2026-01-01T00:00:00Z", address=None, request=b"GET / HTTP/1.1\r\n\r\n",
+                        status="200 OK", headers=[("Content-Type", "text/html")], body=noise(number, 700))  # fmt: skip
+        writer.write_page(exchange, Evidence(url=url, robots=RobotsVerdict(user_agent="x", allowed=True)))
+    Path("own.warc.gz").write_bytes(stream.getvalue())
+    monkeypatch.setattr(units, "LEAST_BYTES", 1)
+    manifest, _ = taken("warc", "own.warc.gz", shard_megabytes=0.0015)
+    assert manifest.counts.out == 60
+    parts = sorted(Path("out").glob("part-*"))
+    assert len(parts) > 10
+    assert b"".join(part.read_bytes() for part in parts) == stream.getvalue()
+    for part in parts:
+        found = [record for record in read_records(io.BytesIO(part.read_bytes())) if isinstance(record, Record)]
+        kinds = [record.kind for record in found if record.kind != "request"]
+        assert kinds == ["metadata", "response"] * (len(kinds) // 2), part.name
