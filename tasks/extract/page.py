@@ -4,39 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
+from tasks.extract.answers import Extracted, Settings
 from tasks.extract.charset import decode
-from tasks.extract.engines import Settings, content_of
+from tasks.extract.engines import content_of
 from tasks.extract.language import identify, languages_by_line
 from tasks.extract.records import Page
 
 ROBOT_SIGNALS = frozenset({"noai", "noimageai", "noindex", "nosnippet", "none"})
 # Payloads whose result is kept for an exact repeat; a shard of the crawl holds some hundred pages.
 REMEMBERED_PAYLOADS = 2_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Extracted:
-    """What a page gave; `text` is empty when nothing was found.
-
-    Attributes:
-        published: the day of publication that the page names, "2026-01-31".
-        line_languages: the share of the text in each language, line by line, where the settings ask for it.
-    """
-
-    text: str
-    title: str | None = None
-    author: str | None = None
-    published: str | None = None
-    license: str | None = None
-    opt_out: tuple[str, ...] = ()
-    language: str | None = None
-    language_score: float | None = None
-    line_languages: Mapping[str, float] = field(default_factory=dict)
-    truncated_depth: bool = False
 
 
 class PageExtractor:
