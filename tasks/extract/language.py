@@ -41,7 +41,8 @@ class _Model:
     def _depth(self) -> int:
         reached = np.zeros(len(self.row), dtype=bool)
         reached[0] = True
-        level, depth = np.array([0], dtype=np.int32), -1
+        level: Any = np.array([0])
+        depth = -1
         while len(level):
             depth += 1
             found = np.zeros(len(self.row), dtype=bool)
