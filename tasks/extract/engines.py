@@ -95,20 +95,22 @@ def _by_trafilatura(tree: Any, settings: Settings, mode: Mode) -> str:
 
 def _combined(html: str, settings: Settings) -> Content | None:
     try:
-        reader = read(html)
+        reading = read(html)
     except etree.XMLSyntaxError:
         return None
-    choice = main_blocks(reader.blocks, reader.elements, comments=settings.comments, tables=settings.tables)
-    text = ""
+    choice = main_blocks(reading.blocks, reading.elements, comments=settings.comments, tables=settings.tables)
+    text, truncated = "", False
     if not choice.sure:
         tree = _tree(html)
-        text = _by_trafilatura(tree, settings, "recall") if tree is not None else ""
-    headings = [block.text for block in reader.blocks if block.tag == "h1"]
+        if tree is not None:
+            text = _by_trafilatura(tree, settings, "recall")
+            truncated = bool(text and _too_deep()(tree))
+    headings = [block.text for block in reading.blocks if block.tag == "h1"]
     return Content(
         text=text or "\n".join(lines_of(choice.blocks)),
-        metadata=metadata_of(reader.head, headings[0] if len(headings) == 1 else None),
-        head=reader.head,
-        truncated=reader.depth >= DEPTH_LIMIT,
+        metadata=metadata_of(reading.head, headings[0] if len(headings) == 1 else None),
+        head=reading.head,
+        truncated=truncated,
     )
 
 

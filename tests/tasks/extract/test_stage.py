@@ -81,10 +81,16 @@ def nested(depth: int) -> bytes:
     return f"<html><body><article>{ARTICLE}{deep}</article></body></html>".encode()
 
 
-@pytest.mark.parametrize("engine", ["trafilatura", "combined"])
-def test_a_page_that_the_parser_cuts_is_marked_and_a_whole_one_is_not(workspace: Path, engine: str) -> None:
+def test_events_are_not_cut_where_a_tree_is(workspace: Path) -> None:
+    depths = [100, 300, 100_000]
+    _, documents, rows = extracted(workspace, [record(d, nested(d)) for d in depths], engine="combined")
+    assert ["lighthouse" in document.text for document in documents] == [True] * 3
+    assert not rows
+
+
+def test_a_page_that_the_parser_cuts_is_marked_and_a_whole_one_is_not(workspace: Path) -> None:
     depths = [100, *range(246, 262), 300, 100_000]
-    _, documents, rows = extracted(workspace, [record(depth, nested(depth)) for depth in depths], engine=engine)
+    _, documents, rows = extracted(workspace, [record(depth, nested(depth)) for depth in depths])
     assert len(documents) == len(depths), "what stands above the cut is kept"
     whole = {int(d.record_id[10:-1]) for d in documents if "lighthouse" in d.text}
     marked = {int(r.record_id[10:-1]) for r in rows}
