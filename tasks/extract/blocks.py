@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
 
 from lxml import etree
 
@@ -135,21 +135,32 @@ def marks_of_names(names: str) -> int:
     return bits
 
 
-class Reader:
-    """What lxml's parser reports a page to, instead of building a tree of it: that takes half the time.
+@dataclass(slots=True)
+class Reading:
+    """What was read of a page.
 
     Attributes:
         blocks: the blocks of text in document order.
         head: what the page says about itself.
-        depth: how many elements stood in each other at the deepest place.
+    """
+
+    blocks: list[Block] = field(default_factory=list)
+    elements: Elements = field(default_factory=lambda: Elements([-1], ["html"], [0]))
+    head: Head = field(default_factory=Head)
+
+
+class _Reader:
+    """What lxml's parser reports a page to, instead of building a tree of it.
+
+    That takes half the time, and loses nothing below libxml2's limit of 256 nested elements.
     """
 
     def __init__(self) -> None:
-        self.blocks: list[Block] = []
-        self.elements = Elements([-1], ["html"], [0])
-        self.head = Head()
-        self.depth = 0
-        self._open_depth = 0
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget what was read."""
+        self.reading = Reading()
         self._open: list[tuple[str, int, int]] = [("body", 0, 0)]
         self._pieces: list[str] = []
         self._skipped = 0
@@ -159,11 +170,8 @@ class Reader:
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
         """Take note of an opening tag."""
-        self._open_depth += 1
-        if self._open_depth > self.depth:
-            self.depth = self._open_depth
         if tag in HEAD_TAGS:
-            self._head_text = self.head.take(tag, attributes)
+            self._head_text = self.reading.head.take(tag, attributes)
         if self._skipped:
             self._skipped += 1
         elif tag in _SKIPPED:
@@ -175,7 +183,7 @@ class Reader:
         elif tag == "a":
             self._open_links += 1
             if "rel" in attributes and "license" in attributes["rel"].lower():
-                self.head.licenses.append(attributes.get("href", ""))
+                self.reading.head.licenses.append(attributes.get("href", ""))
 
     def _open_block(self, tag: str, attributes: dict[str, str]) -> None:
         bits = _BIT_OF_TAG.get(tag, 0)
@@ -191,7 +199,7 @@ class Reader:
                 or ("style" in attributes and _NOT_SHOWN.search(attributes["style"]))
             ):
                 bits |= BIT["hidden"]
-        elements = self.elements
+        elements = self.reading.elements
         index = len(elements.parents)
         _, parent, row = self._open[-1]
         elements.parents.append(parent)
@@ -201,9 +209,8 @@ class Reader:
 
     def end(self, tag: str) -> None:
         """Take note of a closing tag; the parser reports one for each that it reported open."""
-        self._open_depth -= 1
         if tag in HEAD_TAGS and self._head_text is not None:
-            self.head.finish(tag, "".join(self._head_text))
+            self.reading.head.finish(tag, "".join(self._head_text))
             self._head_text = None
         if self._skipped:
             self._skipped -= 1
@@ -224,10 +231,10 @@ class Reader:
             if self._open_links > 0:
                 self._linked += len(text.strip())
 
-    def close(self) -> Reader:
-        """End the page."""
+    def close(self) -> Reading:
+        """End the page and return what was read."""
         self._flush()
-        return self
+        return self.reading
 
     def _flush(self) -> None:
         if not self._pieces:
@@ -243,19 +250,31 @@ class Reader:
         text = text.strip("\r\n").rstrip() if tag == "pre" else " ".join(parts)
         if len(text) > 12 * words and not text.isascii():
             words = len(text) // 2
-        self.blocks.append(Block(text, words, linked / len(text), tag, element, row))
+        self.reading.blocks.append(Block(text, words, linked / len(text), tag, element, row))
 
 
-def read(html: str) -> Reader:
+@cache
+def _parser() -> tuple[etree.HTMLParser, _Reader]:
+    # One for all pages: making a parser takes as long as reading a small page.
+    reader = _Reader()
+    return etree.HTMLParser(target=reader, remove_comments=True, remove_pis=True, encoding="utf-8"), reader
+
+
+def read(html: str) -> Reading:
     """Read a page.
 
     Raises:
         lxml.etree.XMLSyntaxError: there is no element in it.
     """
-    parser = etree.HTMLParser(target=Reader(), remove_comments=True, remove_pis=True, encoding="utf-8")
-    parser.feed(html.encode("utf-8", "replace"))
-    reader: Reader = parser.close()
-    return reader
+    parser, reader = _parser()
+    reader.begin()
+    try:
+        parser.feed(html.encode("utf-8", "replace"))
+        reading: Reading = parser.close()
+    except BaseException:
+        _parser.cache_clear()  # whatever state it was left in
+        raise
+    return reading
 
 
 def lines_of(blocks: list[Block], short_cell_words: int = 20) -> Iterator[str]:

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 from lxml import etree
 from resiliparse.extract.html2text import extract_plain_text
@@ -22,13 +22,12 @@ from resiliparse.parse.html import HTMLTree
 from trafilatura import extract, load_html
 from trafilatura.metadata import extract_license
 
+from tasks.extract.answers import EngineName, Mode, Settings
 from tasks.extract.blocks import lines_of, read
 from tasks.extract.language import identify
 from tasks.extract.main_content import main_blocks
 from tasks.extract.metadata import Head, Metadata, head_of, metadata_of
 
-EngineName = Literal["trafilatura", "resiliparse", "justext", "combined"]
-Mode = Literal["default", "precision", "recall", "fast"]
 # libxml2's HTML parser (2.14) nests 256 elements and drops what is below, text too, without an error.
 DEPTH_LIMIT = 256
 JUSTEXT_SAMPLE_CHARACTERS = 4_000
@@ -46,17 +45,6 @@ _LISTS = """
 JUSTEXT_LISTS = dict(pair.split("=") for pair in _LISTS.split())
 _LICENSE_CUE = re.compile(r"license|creative ?commons|\bcc by")
 _LICENSE_LINK = re.compile(r"""rel\s*=\s*["']?[^"'>]*license""")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """How to extract: the part of the stage's params that the child process needs."""
-
-    engine: EngineName = "trafilatura"
-    mode: Mode = "default"
-    tables: bool = True
-    comments: bool = False
-    language_by_line: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,20 +95,22 @@ def _by_trafilatura(tree: Any, settings: Settings, mode: Mode) -> str:
 
 def _combined(html: str, settings: Settings) -> Content | None:
     try:
-        reader = read(html)
+        reading = read(html)
     except etree.XMLSyntaxError:
         return None
-    choice = main_blocks(reader.blocks, reader.elements, comments=settings.comments, tables=settings.tables)
-    text = ""
+    choice = main_blocks(reading.blocks, reading.elements, comments=settings.comments, tables=settings.tables)
+    text, truncated = "", False
     if not choice.sure:
         tree = _tree(html)
-        text = _by_trafilatura(tree, settings, "recall") if tree is not None else ""
-    headings = [block.text for block in reader.blocks if block.tag == "h1"]
+        if tree is not None:
+            text = _by_trafilatura(tree, settings, "recall")
+            truncated = bool(text and _too_deep()(tree))
+    headings = [block.text for block in reading.blocks if block.tag == "h1"]
     return Content(
         text=text or "\n".join(lines_of(choice.blocks)),
-        metadata=metadata_of(reader.head, headings[0] if len(headings) == 1 else None),
-        head=reader.head,
-        truncated=reader.depth >= DEPTH_LIMIT,
+        metadata=metadata_of(reading.head, headings[0] if len(headings) == 1 else None),
+        head=reading.head,
+        truncated=truncated,
     )
 
 

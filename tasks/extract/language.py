@@ -41,19 +41,21 @@ class _Model:
     def _depth(self) -> int:
         reached = np.zeros(len(self.row), dtype=bool)
         reached[0] = True
-        level, depth = np.array([0], dtype=np.int32), -1
+        level: Any = np.array([0])
+        depth = -1
         while len(level):
             depth += 1
-            found = np.unique(self.next[(self.row[level][:, None] + np.arange(256, dtype=np.int32)).ravel()])
-            level = found[~reached[found]].astype(np.int32)
-            reached[level] = True
+            found = np.zeros(len(self.row), dtype=bool)
+            found[self.next[self.row[level][:, None] + np.arange(256, dtype=np.int32)]] = True
+            level = np.flatnonzero(found & ~reached)
+            reached |= found
         return depth
 
     def features(self, data: bytes) -> tuple[Any, Any]:
         """Return the features that occur in `data` and how often."""
         codes = np.frombuffer(data, dtype=np.uint8).astype(np.int32)
         states = np.zeros(len(codes), dtype=np.int32)
-        for back in range(self.depth - 1, -1, -1):
+        for back in range(min(self.depth, len(codes)) - 1, -1, -1):
             # Positions nearer to the start than `back` have no such byte: they are still in the first state.
             states[back:] = self.next[self.row[states[back:]] + codes[: len(codes) - back]]
         found = self.out[states]

@@ -4,38 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from tasks.contracts.evidence import html_signals
+from tasks.extract.answers import Extracted, Settings
 from tasks.extract.charset import decode
-from tasks.extract.engines import Settings, content_of
+from tasks.extract.engines import content_of
 from tasks.extract.language import identify, languages_by_line
 from tasks.extract.records import Page
 
 # Payloads whose result is kept for an exact repeat; a shard of the crawl holds some hundred pages.
 REMEMBERED_PAYLOADS = 2_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Extracted:
-    """What a page gave; `text` is empty when nothing was found.
-
-    Attributes:
-        published: the day of publication that the page names, "2026-01-31".
-        line_languages: the share of the text in each language, line by line, where the settings ask for it.
-    """
-
-    text: str
-    title: str | None = None
-    author: str | None = None
-    published: str | None = None
-    license: str | None = None
-    opt_out: tuple[str, ...] = ()
-    language: str | None = None
-    language_score: float | None = None
-    line_languages: Mapping[str, float] = field(default_factory=dict)
-    truncated_depth: bool = False
 
 
 class PageExtractor:
@@ -83,7 +62,7 @@ def _extracted(page: Page, settings: Settings) -> Extracted:
         author=content.metadata.author,
         published=content.metadata.published,
         license=content.metadata.license,
-        opt_out=tuple(sorted(map(str, html_signals(html)))),
+        opt_out=tuple(sorted({str(signal) for signal in html_signals(html)})),
         language=language,
         language_score=score,
         line_languages=languages_by_line(text) if settings.language_by_line else {},

@@ -18,9 +18,8 @@ from tasks.contracts.evidence import OptOutPolicy, judge
 from tasks.contracts.ledger import LedgerRow, ledger_row, write_ledger
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest, read_manifest
 from tasks.engine.shards import ShardWork, keep_or_drop, map_shards
-from tasks.extract.engines import EngineName, Mode, Settings
+from tasks.extract.answers import EngineName, Extracted, Mode, Settings
 from tasks.extract.language import identify, languages_by_line
-from tasks.extract.page import Extracted
 from tasks.extract.records import Page, read_pages
 from tasks.extract.worker import Extractor, Limits, shared_extractor
 

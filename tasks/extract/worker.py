@@ -30,8 +30,7 @@ from typing import Any
 from tasks.contracts.base import Drop
 from tasks.contracts.errors import ToolMissingError
 from tasks.contracts.workspace import ROOT
-from tasks.extract.engines import Settings
-from tasks.extract.page import Extracted
+from tasks.extract.answers import Extracted, Settings
 from tasks.extract.records import Page
 
 MEBIBYTE = 1024 * 1024
@@ -205,11 +204,16 @@ def shared_extractor(settings: Settings, limits: Limits) -> Extractor:
     """
     key = (os.getpid(), settings, limits)
     if key not in _shared:
-        for other in [k for k in _shared if k[0] == key[0]]:
-            _shared.pop(other).close()
+        close_shared()
         _shared[key] = Extractor(settings, limits)
-        atexit.register(_shared[key].close)
     return _shared[key]
+
+
+@atexit.register
+def close_shared() -> None:
+    """End this process's child, if it has one."""
+    for key in [key for key in _shared if key[0] == os.getpid()]:
+        _shared.pop(key).close()
 
 
 def serve(descriptor: int, cell_descriptor: int) -> None:

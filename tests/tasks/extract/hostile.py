@@ -4,8 +4,7 @@ import os
 import signal
 import time
 
-from tasks.extract.engines import Settings
-from tasks.extract.page import Extracted
+from tasks.extract.answers import Extracted, Settings
 from tasks.extract.records import Page
 
 

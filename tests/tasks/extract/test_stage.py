@@ -1,8 +1,8 @@
 """Records become documents or ledger rows: odd pages and wrong input."""
 
 import gzip
-from collections.abc import Mapping
 from pathlib import Path
+from typing import get_args
 
 import brotli
 import pytest
@@ -12,24 +12,17 @@ from tasks.contracts.errors import HeadwaterError, InputError
 from tasks.contracts.evidence import CONTENT_TYPE, Evidence, RobotsVerdict, Signal
 from tasks.contracts.ledger import read_ledger
 from tasks.contracts.manifest import Counts, commit_manifest
+from tasks.extract import stage
+from tasks.extract.answers import EngineName
 from tasks.extract.charset import decode
 from tasks.extract.stage import Params, run
+from tests.tasks.extract.pages import ARTICLE, PROSE, record
+from tests.tasks.extract.pages import PAGE as ARTICLE_PAGE
 
-PROSE = "<p>The river rises in the hills and runs to the sea, where it is met with the tide twice every day.</p>" * 4
-PAGE = f"<html><head><title>Rivers</title></head><body><article><h1>Rivers</h1>{PROSE}</article></body></html>".encode()
+BODY = f"<body><article><h1>Rivers</h1>{PROSE * 4}</article></body>"
+PAGE = f"<html><head><title>Rivers</title></head>{BODY}</html>".encode()
 ONE_LINE = b"<html><body><article>" + PROSE.encode() * (30_000_000 // len(PROSE)) + b"</article></body></html>"
-
-
-def record(number: int, body: bytes, headers: Mapping[str, str] | None = None, status: str = "200 OK") -> bytes:
-    fields = {"Content-Type": "text/html; charset=utf-8", **(headers or {})}
-    http = f"HTTP/1.1 {status}\r\n" + "".join(f"{k}: {v}\r\n" for k, v in fields.items())
-    block = http.encode() + b"\r\n" + body
-    head = (
-        f"WARC/1.1\r\nWARC-Type: response\r\nWARC-Record-ID: <urn:uuid:{number}>\r\nWARC-Date: 2026-01-02T03:04:05Z\r\n"
-        f"WARC-Target-URI: https://a.example/{number}\r\nContent-Type: application/http; msgtype=response\r\n"
-        f"Content-Length: {len(block)}\r\n\r\n"
-    )
-    return gzip.compress(head.encode() + block + b"\r\n\r\n", mtime=0)
+ENGINES = get_args(EngineName)
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +34,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def extracted(workspace: Path, records: list[bytes], **params: object):
     crawl, output = workspace / "crawl", workspace / "extract"
-    crawl.mkdir()
+    crawl.mkdir(exist_ok=True)
     (crawl / "part-00000.warc.gz").write_bytes(b"".join(records))
     counts = Counts(in_=len(records), out=len(records))
     commit_manifest(crawl, stage="crawl", unit="records", params={"source": "warc"}, inputs={}, counts=counts)
@@ -52,7 +45,7 @@ def extracted(workspace: Path, records: list[bytes], **params: object):
 
 def test_pages_and_reasons(workspace: Path) -> None:
     noai = PAGE.replace(b"<head>", b'<head><meta name="robots" content="noai">')
-    unclosed = b"<html><body>" + b"<div>" * 100_000 + PROSE.encode() + b"</body></html>"
+    unclosed = b"<html><body>" + b"<div>" * 100_000 + PROSE.encode() * 4 + b"</body></html>"
     records = [
         record(1, PAGE),
         record(2, brotli.compress(PAGE), {"Content-Encoding": "br"}),
@@ -86,7 +79,14 @@ def nested(depth: int) -> bytes:
     """A page with a sentence at the bottom of nested elements, its closing tags included."""
     bottom = "<p>At the very bottom stands a lighthouse, and its keeper reads every night until the lamp goes out.</p>"
     deep = "<div>" * depth + bottom + "</div>" * depth
-    return f"<html><body><article>{PROSE}{deep}</article></body></html>".encode()
+    return f"<html><body><article>{ARTICLE}{deep}</article></body></html>".encode()
+
+
+def test_events_are_not_cut_where_a_tree_is(workspace: Path) -> None:
+    depths = [100, 300, 100_000]
+    _, documents, rows = extracted(workspace, [record(d, nested(d)) for d in depths], engine="combined")
+    assert ["lighthouse" in document.text for document in documents] == [True] * 3
+    assert not rows
 
 
 def test_a_page_that_the_parser_cuts_is_marked_and_a_whole_one_is_not(workspace: Path) -> None:
@@ -113,6 +113,51 @@ def test_a_line_of_thirty_megabytes_that_is_allowed_costs_at_most_its_own_row(wo
     assert {"1", "3"} <= kept
     assert kept | set(rules) == {"1", "2", "3"}
     assert set(rules.values()) <= {"timeout", "out_of_memory"}, "whole HTML is neither empty nor broken"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_whatever_a_page_holds_it_costs_only_its_own_row(workspace: Path, engine: str) -> None:
+    odd = [
+        b"\x00" * 1000,
+        PAGE.replace(b"river", b"ri\x00ver"),
+        b"<html><body>" + b"<div>" * 100_000 + PROSE.encode() * 4 + b"</body></html>",
+        b"<" * 200_000,
+        b"<html><body><table>" + b"<tr><td><b>" * 5_000,
+        PAGE.decode().replace("river", "rivière").encode("utf-16-le"),
+        b"\xff\xfe" + bytes(range(256)) * 50,
+        PAGE.replace(b"<head>", b"<head><meta charset=utf-16>").replace(b"hills", "h\u00efls".encode("latin-1")),
+        b"<?xml version='1.0' encoding='utf-8'?>" + PAGE,
+        b"<p>" + b"&#xD800;&#0;&unknown;" * 100 + b"</p>",
+        b"not html at all",
+    ]
+    records = [record(n, body) for n, body in enumerate([ARTICLE_PAGE.encode(), *odd, ARTICLE_PAGE.encode()])]
+    manifest, documents, rows = extracted(
+        workspace, records, engine=engine, max_failure_rate=1.0, page_seconds=4.0, language_by_line=True
+    )
+    manifest.counts.check("here")
+    kept = {int(d.record_id[10:-1]): d for d in documents}
+    expected = {0, len(odd) + 1} if engine == "justext" else {0, 2, 9, len(odd) + 1}  # it takes short prose for a menu
+    assert expected <= set(kept)
+    dropped = {int(r.record_id[10:-1]) for r in rows if r.action == "drop"}
+    assert set(kept) | dropped == set(range(len(records)))
+    assert {r.rule for r in rows} <= {"empty", "parse_error", "crashed", "timeout", "truncated_depth"}
+    assert (kept[0].author, kept[0].published, kept[0].language) == ("Ann Example", "2026-01-31", "en")
+    assert kept[0].scores == {"extract.line_language.en": 1.0}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_batches_and_earlier_pages_change_no_byte(
+    workspace: Path, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = [record(n, ARTICLE_PAGE.replace("flood", f"flood of {1800 + n % 7}").encode()) for n in range(20)]
+    hashes = []
+    for size in (1, 7, 32):
+        monkeypatch.setattr(stage, "PAGES_PER_BATCH", size)
+        monkeypatch.setenv("HEADWATER_STATE", str(workspace / f"state-{size}"))
+        manifest, documents, _ = extracted(workspace, records, engine=engine)
+        assert len(documents) == 20
+        hashes.append(manifest.model_dump_json())
+    assert len(set(hashes)) == 1
 
 
 def test_more_failed_pages_than_allowed_fail_the_stage(workspace: Path) -> None:

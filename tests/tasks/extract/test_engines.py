@@ -1,0 +1,138 @@
+"""Every engine finds the text of a plain page, says the same each time, and takes its settings."""
+
+from typing import get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lxml import etree
+
+from tasks.extract.answers import EngineName, Settings
+from tasks.extract.blocks import lines_of, read
+from tasks.extract.engines import content_of
+from tasks.extract.main_content import main_blocks
+from tests.tasks.extract.pages import ARTICLE, LINKS, PAGE, SENTENCES
+
+ENGINES = get_args(EngineName)
+
+
+def text_of(html: str, **changes: object) -> str:
+    content = content_of(html, Settings(**{"engine": "combined", **changes}))  # type: ignore[arg-type]
+    assert content is not None
+    return content.text
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_article_is_found_without_what_surrounds_it(engine: EngineName) -> None:
+    text = text_of(PAGE, engine=engine)
+    assert all(sentence in text for sentence in SENTENCES)
+    assert "Section number 3" not in text
+    assert "forests of the north" not in text or engine == "justext", "jusText goes by the words, and these are prose"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_a_page_says_about_itself(engine: EngineName) -> None:
+    content = content_of(PAGE, Settings(engine=engine))
+    assert content is not None
+    said = content.metadata
+    assert (said.author, said.published, said.license) == ("Ann Example", "2026-01-31", "CC BY-SA 4.0")
+    assert said.title == "The valley"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_fifth_time_gives_what_the_first_gave(engine: EngineName) -> None:
+    assert len({text_of(PAGE, engine=engine) for _ in range(5)}) == 1
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    "html", ["<", "<>", "plain text", "<!doctype html>", "<?xml version='1.0' encoding='x'?><a>b</a>"]
+)
+def test_what_is_hardly_html_gives_little_or_nothing_but_no_wrong_text(engine: EngineName, html: str) -> None:
+    content = content_of(html, Settings(engine=engine))
+    assert content is None or content.text.strip("- ") in ("", "<", "<>", "plain text", "b")
+
+
+def test_posts_that_are_called_comments_are_a_forums_text() -> None:
+    posts = "".join(f'<div class="comment"><p>{sentence}</p></div>' for sentence in SENTENCES)
+    forum = f"<html><body><nav>{LINKS}</nav><h1>The flood</h1>{posts}</body></html>"
+    assert all(sentence in text_of(forum) for sentence in SENTENCES)
+
+
+def test_comments_under_an_article_are_left_out_unless_asked_for() -> None:
+    remark = "I have lived there for years, and what you write of the bridge, dear author, is not quite true."
+    html = PAGE.replace("</article>", f'<div id="comments"><p>{remark}</p></div></article>')
+    assert remark not in text_of(html)
+    assert remark in text_of(html, comments=True)
+
+
+def test_a_page_of_links_is_kept_as_a_listing() -> None:
+    html = f"<html><body><nav class=menu><a href=/>Home of all</a></nav><main><ul>{LINKS}</ul></main></body></html>"
+    reading = read(html)
+    choice = main_blocks(reading.blocks, reading.elements)
+    texts = [block.text for block in choice.blocks]
+    assert "Section number 3 of this site" in texts
+    assert "Home of all" not in texts
+    assert not choice.sure
+
+
+def test_repeats_and_hidden_parts_are_left_out() -> None:
+    hidden = "A part that no reader sees, since it is hidden by its style, stands here with words enough to count."
+    html = PAGE.replace(
+        "</article>", f'<p>{SENTENCES[0]}</p><div style="display: none"><p>{hidden}</p></div></article>'
+    )
+    text = text_of(html)
+    assert text.count(SENTENCES[0]) == 1
+    assert hidden not in text
+
+
+def test_code_keeps_its_lines_and_a_table_its_rows() -> None:
+    table = "<table><tr><td>length</td><td>12 km</td></tr></table>"
+    extra = f"<pre>def f(x):\n    return x</pre>{table}<ul><li>a point</li></ul>"
+    html = PAGE.replace("</article>", f"{extra}<p>{SENTENCES[0]} Again.</p></article>")
+    text = text_of(html)
+    for expected in ("def f(x):\n    return x", "length | 12 km", "- a point"):
+        assert expected in text
+    assert "12 km" not in text_of(html, tables=False)
+    assert SENTENCES[3] in text_of(html, tables=False)
+
+
+def test_a_layout_table_is_no_table() -> None:
+    html = f"<html><body><table><tr><td>{ARTICLE}</td><td>{LINKS}</td></tr></table></body></html>"
+    assert SENTENCES[2] in text_of(html, tables=False)
+
+
+def test_too_little_prose_is_left_to_trafilatura(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(
+        "tasks.extract.engines.extract", lambda *a, **k: calls.append(k["favor_recall"]) or "other text"
+    )
+    assert text_of("<html><body><p>Little.</p></body></html>") == "other text"
+    assert text_of(PAGE) != "other text"
+    assert calls == [True]
+
+
+def test_chinese_is_counted_by_its_characters() -> None:
+    sentence = "这座桥建于大洪水之年，住在山谷里的人们至今没有忘记那一年发生的事情。"
+    paragraphs = "".join(f"<p>{start}{sentence}</p>" for start in ("", "又", "再", "还"))
+    html = f"<html><body><ul>{LINKS}</ul><div>{paragraphs}</div></body></html>"
+    text = text_of(html)
+    assert sentence in text
+    assert "Section" not in text
+
+
+TAGS = ["<p>", "</p>", "<div class=nav>", "</div>", "<a href=x>", "</a>", "<td>", "<tr>", "<table>", "<br>", "<script>"]
+TAGS += ["</script>", "<h1>", "<!--", "-->", "<pre>", "</body>", "<head>", "&amp;", "\ud7ff", "é "]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from(TAGS) | st.text(alphabet="ab c.,", max_size=30), max_size=40).map("".join))
+def test_any_page_gives_words_that_stand_in_it(html: str) -> None:
+    try:
+        reading = read(html)
+    except etree.XMLSyntaxError:
+        return
+    chosen = main_blocks(reading.blocks, reading.elements).blocks
+    assert len(reading.elements.parents) == len(reading.elements.tags) == len(reading.elements.marks)
+    assert set("".join("\n".join(lines_of(chosen)).split())) <= set(html.replace("&amp;", "&")) | set("-|")
+    assert [block for block in reading.blocks if block in chosen] or not reading.blocks

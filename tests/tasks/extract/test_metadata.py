@@ -1,0 +1,55 @@
+"""What pages say about themselves, in the forms in which they do."""
+
+import json
+
+import pytest
+
+from tasks.extract.blocks import read
+from tasks.extract.metadata import metadata_of
+
+
+def said(head: str, body: str = "<p>Text.</p>", heading: str | None = None):
+    return metadata_of(read(f"<html><head>{head}</head><body>{body}</body></html>").head, heading)
+
+
+def test_json_ld_says_what_the_metas_do_not() -> None:
+    thing = {
+        "@graph": [{"@type": "WebSite"}, {"author": [{"name": "Ann"}, "Bob"], "datePublished": "2026-02-03T01:00"}]
+    }
+    script = f'<script type="application/ld+json">{json.dumps(thing)}</script>'
+    found = said(script)
+    assert (found.author, found.published) == ("Ann; Bob", "2026-02-03")
+    assert said(script + '<meta name=author content="Cid">').author == "Cid"
+
+
+@pytest.mark.parametrize(
+    "script", ["{", "[[[", '{"author": 5, "datePublished": {}}', '"author"', '{"author": {"name": null}}']
+)
+def test_broken_json_ld_says_nothing(script: str) -> None:
+    found = said(f'<script type="application/ld+json">{script} datePublished</script>')
+    assert (found.author, found.published) == (None, None)
+
+
+def test_the_first_title_of_those_a_page_gives() -> None:
+    element = "<title>How rivers meet the sea – The Coast</title>"
+    assert said(element).title == "How rivers meet the sea"
+    assert said(element, heading="Rivers").title == "Rivers"
+    assert (
+        said(element + '<meta property="og:title" content=" Rivers  and seas ">', heading="Rivers").title
+        == "Rivers and seas"
+    )
+    assert said("").title is None
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "license_"),
+    [
+        ("", '<a rel="license nofollow" href="https://creativecommons.org/licenses/by/4.0/">x</a>', "CC BY 4.0"),
+        ("", '<a rel=license href="http://creativecommons.org/publicdomain/zero/1.0/">x</a>', "CC0 1.0"),
+        ("<link rel=license href=/terms>", "", "/terms"),
+        ('<meta name="dcterms.license" content="MIT">', "", "MIT"),
+        ("", '<a href="https://creativecommons.org/licenses/by/4.0/">another page\'s</a>', None),
+    ],
+)
+def test_a_licence_is_what_is_marked_as_one(head: str, body: str, license_: str | None) -> None:
+    assert said(head, body).license == license_
