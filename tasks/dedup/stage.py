@@ -293,4 +293,6 @@ class _Run:
             "max_shingles": self.sketch.max_shingles,
             "code": code_hash("tasks.dedup.shingles", "tasks.dedup.verification"),
         }
-        return Memory(self.internal / f"memory-{name}-{sha256_json(identity)[:16]}.bin")
+        memory = Memory(self.internal / f"memory-{name}-{sha256_json(identity)[:16]}.bin")
+        memory.discard_if_damaged()
+        return memory

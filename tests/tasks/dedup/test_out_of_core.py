@@ -153,10 +153,16 @@ def test_one_new_shard_verifies_only_what_it_brings(dedup: Dedup, monkeypatch: p
     assert manifest_hash(more.folder) != manifest_hash(again.folder)
 
 
-def test_a_damaged_memory_of_pairs_is_seen_as_what_it_is(dedup: Dedup) -> None:
+@pytest.mark.parametrize("damage", ["cut short", "other figures"])
+def test_a_damaged_memory_of_pairs_is_not_believed(dedup: Dedup, damage: str) -> None:
     outcome = dedup(corpus())
     (memory,) = Path("state/dedup").glob("memory-pairs-*.bin")
-    memory.write_bytes(memory.read_bytes()[:-7])
+    if damage == "cut short":
+        memory.write_bytes(memory.read_bytes()[:-7])
+    else:
+        pairs = np.fromfile(memory, verification.VERIFIED)
+        pairs["similarity"] = 0.1
+        pairs.tofile(memory)
     assert manifest_hash(dedup(corpus()).folder) == manifest_hash(outcome.folder)
 
 
