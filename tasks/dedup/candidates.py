@@ -26,6 +26,9 @@ from tasks.engine.shards import ShardWork
 
 LEADERS: Final = 16
 
+# No file and no task holds fewer pairs than this, however little memory is allowed.
+FEWEST_PAIRS: Final = 256
+
 GROUP: Final = np.dtype([("kind", "u1"), ("key", "<u8", 2), ("document", "<u8")])
 PAIR: Final = np.dtype([("key", "<u8", 2), ("left", "<u8"), ("right", "<u8")])
 
@@ -54,7 +57,7 @@ class _Runs:
     """Writes pairs as files that are each sorted and each small enough to be sorted in memory."""
 
     def __init__(self, folder: Path, name: str, held: int) -> None:
-        self._folder, self._name, self._held = folder, name, held
+        self._folder, self._name, self._held = folder, name, max(held, FEWEST_PAIRS)
         self._waiting: list[NDArray[Any]] = [np.zeros(0, PAIR)]
         self._written = 0
 

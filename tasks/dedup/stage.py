@@ -30,7 +30,7 @@ from tasks.contracts.files import sha256_file, sha256_json
 from tasks.contracts.manifest import Manifest, commit_manifest
 from tasks.contracts.workspace import code_hash, state_folder
 from tasks.dedup.blocks import BlockKind
-from tasks.dedup.candidates import GROUP, PAIR, find_candidates
+from tasks.dedup.candidates import FEWEST_PAIRS, GROUP, PAIR, find_candidates
 from tasks.dedup.corpus import Corpus, even_ranges
 from tasks.dedup.decisions import count_hosts, mark_kept, write_decisions
 from tasks.dedup.frequency import Cutting, Limits, find_common_blocks
@@ -217,7 +217,8 @@ class _Run:
         candidates = sorted(folder.glob("*.pairs.*.bin"))
         folder = self.internal / "verified"
         memory = self._memory("pairs")
-        ranges = self._ranges(sum(path.stat().st_size for path in candidates) // PAIR.itemsize, params.keys_in_memory)
+        pairs = sum(path.stat().st_size for path in candidates) // PAIR.itemsize
+        ranges = self._ranges(pairs, max(params.keys_in_memory, FEWEST_PAIRS))
         self._spread(
             partial(verify_candidates, corpus, memory, ranges, params.threshold),
             self._work(ranges, [(path, sha256_file(path) if len(ranges) > 1 else "") for path in candidates]),
@@ -292,4 +293,6 @@ class _Run:
             "max_shingles": self.sketch.max_shingles,
             "code": code_hash("tasks.dedup.shingles", "tasks.dedup.verification"),
         }
-        return Memory(self.internal / f"memory-{name}-{sha256_json(identity)[:16]}.bin")
+        memory = Memory(self.internal / f"memory-{name}-{sha256_json(identity)[:16]}.bin")
+        memory.discard_if_damaged()
+        return memory

@@ -11,7 +11,6 @@ Only documents that share something come here; each costs about 300 bytes of mem
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, Final
 

@@ -6,6 +6,7 @@ one new shard beside a hundred old ones compares only what it brings. The memory
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.contracts.files import atomic_path
+from tasks.contracts.files import atomic_path, sha256_file, write_bytes
 from tasks.contracts.manifest import Counts
 from tasks.dedup.candidates import PAIR, pair_keys, unique_pairs
 from tasks.dedup.corpus import Corpus, Keys, Numbers
 from tasks.dedup.shingles import jaccard
 from tasks.engine.shards import ShardWork
+
+logger = logging.getLogger(__name__)
 
 # Shingles held in memory at a time (4 bytes each).
 HELD_SHINGLES: Final = 1 << 22
@@ -50,18 +53,31 @@ class Memory:
                 found[same] = known["similarity"][at[same]]
         return found
 
+    def discard_if_damaged(self) -> None:
+        """Forget everything unless the file is what was written: its figures decide what is dropped."""
+        if not self.path.is_file():
+            return
+        if not self._digest.is_file() or self._digest.read_text() != sha256_file(self.path):
+            logger.warning("dedup: %s does not match its hash; the pairs in it are verified again", self.path.name)
+            self.path.unlink()
+
     def replace(self, files: Sequence[Path]) -> None:
         """Remember the pairs of these files, which follow each other in order, and no others."""
         with atomic_path(self.path) as temporary, temporary.open("wb") as whole:
             for path in files:
                 whole.write(path.read_bytes())
+        write_bytes(self._digest, sha256_file(self.path).encode())
 
     def store(self, keys: Keys, found: NDArray[np.float64]) -> None:
         """Remember these pairs, sorted by key, and no others."""
         verified = np.zeros(len(keys), VERIFIED)
         verified["key"], verified["similarity"] = keys, found
-        with atomic_path(self.path) as temporary:
-            verified.tofile(temporary)
+        write_bytes(self.path, verified.tobytes())
+        write_bytes(self._digest, sha256_file(self.path).encode())
+
+    @property
+    def _digest(self) -> Path:
+        return self.path.with_suffix(".sha256")
 
 
 def _place(firsts: NDArray[np.uint64], key: int) -> int:

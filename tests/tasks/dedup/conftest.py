@@ -31,14 +31,13 @@ Dedup = Callable[..., Outcome]
 
 
 def document(name: str, text: str, **more: str) -> Document:
+    fields = {"url": f"http://pages.example/{name}", "host": "pages.example", **more}
     return Document(
         doc_id=make_doc_id("test", name),
-        url=f"http://pages.example/{name}",
-        host="pages.example",
         record_id=name,
         source="test",
         text=text,
-        **more,  # type: ignore[arg-type]
+        **fields,  # type: ignore[arg-type]
     )
 
 

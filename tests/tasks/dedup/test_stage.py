@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tasks.contracts.document import Document, make_doc_id
-from tasks.contracts.errors import ParamsError
+from tasks.contracts.errors import InputError, ParamsError
 from tasks.contracts.manifest import manifest_hash
 from tasks.contracts.workspace import ROOT
 from tasks.dedup.minhash import choose_bands, found_with
@@ -137,6 +137,44 @@ def test_the_longest_then_the_earliest_then_the_smallest_id_survives(dedup: Dedu
     assert outcome.kept[0].doc_id == min(make_doc_id("test", "a"), make_doc_id("test", "b"))
 
 
+def test_who_survives_is_a_matter_of_params(dedup: Dedup) -> None:
+    text = prose(6)
+    made = {
+        "short": document("short", text, captured_at="2021"),
+        "long": document("long", text + " and more", captured_at="2022", host="mirror.example"),
+        "old": document("old", text + " end", captured_at="2020", host="other.example"),
+        "timeless": document("timeless", text + " or", host="www.best.example"),
+    }
+
+    def survivor(**settings: object) -> str:
+        (kept,) = dedup(list(made.values()), params=Params.model_validate(settings)).kept
+        return kept.record_id
+
+    assert survivor() == "long"
+    assert survivor(prefer=["shortest"]) == "short"
+    assert survivor(prefer=["earliest", "longest"]) == "old"
+    assert survivor(prefer=["latest"]) == "long", "an unknown time is not the latest"
+    assert survivor(prefer_hosts=["*.best.example", "mirror.example"]) == "timeless"
+    assert survivor(prefer_hosts=["other.example", "*"]) == "old"
+    smallest = min(made.values(), key=lambda d: d.doc_id).record_id
+    assert survivor(prefer=[]) == smallest
+
+
+def test_equal_urls_are_one_page_unless_the_params_say_otherwise(dedup: Dedup) -> None:
+    url = "http://pages.example/same"
+    captures = [
+        document("new", prose(31) + " longer", captured_at="2022", url=url),
+        document("old", prose(32), captured_at="2021", url=url),
+        document("nowhere-1", prose(33), url=""),
+        document("nowhere-2", prose(34), url=""),
+    ]
+    outcome = dedup(captures)
+    (row,) = outcome.ledger
+    assert (row.record_id, row.rule, row.score, row.threshold) == ("old", "exact_url", 0.0, None)
+    assert row.survivor_id == make_doc_id("test", "new")
+    assert len(dedup(captures, params=Params(exact=("payload", "text"))).kept) == 4
+
+
 def test_the_survivor_carries_the_size_of_its_cluster_and_the_ledger_all_its_members(dedup: Dedup) -> None:
     copies = [document(f"copy-{n}", altered(prose(9), changes=1, seed=n)) for n in range(4)]
     outcome = dedup(copies[:2], copies[2:], [document("alone", prose(10))])
@@ -223,3 +261,14 @@ def test_impossible_settings_are_refused() -> None:
         Params(bands=40, rows=4)
     with pytest.raises(ValidationError):
         Params(threshold=0)
+    with pytest.raises(ValidationError, match="opposite"):
+        Params(prefer=("longest", "shortest"))
+    with pytest.raises(ValidationError, match="no effect"):
+        Params(prefer=("longest",), prefer_hosts=("a.example",))
+
+
+def test_a_document_with_an_id_of_another_form_is_refused(dedup: Dedup) -> None:
+    made = document("a", prose(1))
+    other = Document(**{**{f: getattr(made, f) for f in made.__dataclass_fields__}, "doc_id": "page-1"})
+    with pytest.raises(InputError, match="another form"):
+        dedup([other])
