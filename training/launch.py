@@ -33,7 +33,7 @@ from tasks.contracts.workspace import code_hash, state_folder
 from training.checkpoint import finished_checkpoints, read_log
 from training.loop import LoopConfig
 from training.model import ModelSize
-from training.order import Order, count_sequences
+from training.order import Order, read_packing
 from training.policy import policy_sha256, read_policy
 from training.ranks import Launcher, held_lock, launch_command, run_ranks
 
@@ -90,6 +90,8 @@ class Params(StageParams):
     """DeepSpeed ZeRO stage: what is shared out between ranks (3: weights, gradients and optimizer state)."""
     activation_checkpointing: bool = False
     """Whether activations are computed again in the backward pass: less memory, about a third more time."""
+    mask_documents: bool = False
+    """Whether a token attends to its own document only, in sequences that hold several."""
     num_ranks: int = Field(1, ge=1)
     """Training processes on this machine: one a GPU, or one or two on a CPU."""
     threads: int | None = Field(None, ge=1)
@@ -123,7 +125,8 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     """
     info = read_tokens_info(inputs["tokenize"])
     policy = read_policy(params.policy)
-    order = make_order(params, info, manifest_hash(inputs["tokenize"]))
+    packing = read_packing(inputs["tokenize"], info.shards, params.seq_len)
+    order = make_order(params, info, packing.sequences, manifest_hash(inputs["tokenize"]))
     identity: dict[str, JsonValue] = params.identity() | {
         "policy": policy.identity(),
         "policy_sha256": policy_sha256(policy, params.tasks),
@@ -145,8 +148,8 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     config = config.model_copy(update={"work": work, "lock": work / f"launcher-{os.getpid()}.lock"})
     if not (work / "result.json").is_file():
         _train(params, config)
-    _write_output(output, work, config, inputs["tokenizer"])
-    trained = order.steps * order.batch_size * order.seq_len
+    trained = order.tokens_seen(packing)
+    _write_output(output, work, config, inputs["tokenizer"], trained)
     manifest = commit_manifest(
         output,
         stage="train",
@@ -163,8 +166,11 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     return manifest
 
 
-def make_order(params: Params, info: TokensInfo, tokenize_manifest: str) -> Order:
+def make_order(params: Params, info: TokensInfo, sequences: int, tokenize_manifest: str) -> Order:
     """Return the data order that these settings and token shards give.
+
+    Args:
+        sequences: how many the token shards are packed into.
 
     Raises:
         CorpusTooSmallError: the token shards do not fill one step.
@@ -178,14 +184,13 @@ def make_order(params: Params, info: TokensInfo, tokenize_manifest: str) -> Orde
             expected=f"a multiple of num_ranks × gradient_accumulation = {share}",
             found=str(params.batch_size),
         )
-    sequences = count_sequences(info.tokens, params.seq_len)
     available = sequences * params.epochs // params.batch_size
     if available < 1:
         raise CorpusTooSmallError(
             "there is too little text to fill one training step",
             where="data/tokenize",
-            expected=f"at least {params.batch_size * params.seq_len + 1} tokens (train.batch_size × train.seq_len + 1)",
-            found=f"{info.tokens} tokens",
+            expected=f"at least {params.batch_size} sequences (train.batch_size) of {params.seq_len} tokens",
+            found=f"{sequences} sequences of {info.tokens} tokens",
             fix="lower train.batch_size or train.seq_len, crawl more, or loosen the filters that dropped most",
         )
     return Order(
@@ -304,7 +309,7 @@ class _Teller:
         )
 
 
-def _write_output(output: Path, work: Path, config: LoopConfig, tokenizer: Path) -> None:
+def _write_output(output: Path, work: Path, config: LoopConfig, tokenizer: Path, trained: int) -> None:
     """Write everything but the manifest."""
     order, result = config.order, json.loads((work / "result.json").read_bytes())
     losses = list(read_log(work / "losses.jsonl"))
@@ -324,7 +329,7 @@ def _write_output(output: Path, work: Path, config: LoopConfig, tokenizer: Path)
             "validation_loss": _rounded(result["validation_loss"]),
             "parameters": result["parameters"],
             "steps": order.steps,
-            "tokens_seen": order.steps * order.batch_size * order.seq_len,
+            "tokens_seen": trained,
             "weights_sha256": result["weights_sha256"],
         },
     )

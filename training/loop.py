@@ -29,7 +29,7 @@ from training.checkpoint import (
     save_checkpoint,
 )
 from training.model import ModelSize, build_model, model_config, parameter_groups, save_model, weights_sha256
-from training.order import Order, TokenStream, count_sequences
+from training.order import IGNORED, Order, TokenStream, count_sequences, read_packing
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +58,7 @@ class LoopConfig(FrozenModel):
     seed: int
     zero_stage: int
     activation_checkpointing: bool
+    mask_documents: bool
     learning_rate: float
     final_learning_rate: float
     warmup_steps: int
@@ -143,6 +144,8 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, eps=1e-8)
         self.engine, *_ = deepspeed.initialize(model=model, optimizer=self.optimizer, config=deepspeed_config(config))
         self.stream = TokenStream(config.tokens, order.shards, order.dtype)
+        self.packing = read_packing(config.tokens, order.shards, order.seq_len)
+        assert self.packing.sequences == order.sequences, f"{self.packing.sequences} sequences, not {order.sequences}"
         self.checkpoints = config.work / "checkpoints"
         self.first_step = self._resume()
         self.batches = StepLog(config.work / f"steps-rank-{self.rank:05d}.jsonl", self.first_step)
@@ -191,25 +194,29 @@ class Trainer:
     def _step(self, step: int) -> float:
         """Do one optimizer step and return its loss, the mean over all ranks, in nats a token."""
         torch, order = self.torch, self.config.order
-        sequences = [self.stream.read(*order.token_range(i)) for i in order.sequences_at(step, self.rank)]
-        batch = np.stack(sequences)
-        digest = hashlib.sha256(batch.tobytes()).hexdigest()
+        rows = self.packing.rows(order.sequences_at(step, self.rank), self.stream, self.config.eos_id)
+        digest = hashlib.sha256(rows.tokens.tobytes()).hexdigest()
         self.batches.append({"step": step, "rank": self.rank, "batch_sha256": digest})
-        tokens = torch.from_numpy(batch.astype(np.int64)).to(self.engine.device)
-        total = torch.zeros((), dtype=torch.float64, device=self.engine.device)
-        for part in tokens.split(order.micro_batch):
-            loss = self._loss(part)
+        device = self.engine.device
+        tokens, targets, positions = (
+            torch.from_numpy(array.astype(np.int64)).to(device) for array in (rows.tokens, rows.targets, rows.positions)
+        )
+        total = torch.zeros((), dtype=torch.float64, device=device)
+        for first in range(0, len(tokens), order.micro_batch):
+            part = slice(first, first + order.micro_batch)
+            positions_bs = positions[part] if self.config.mask_documents else None
+            loss = self._loss(tokens[part, :-1], targets[part], positions_bs)
             self.engine.backward(loss)
             self.engine.step()
             total += loss.detach().double()
         torch.distributed.all_reduce(total)
         return float(total) / (order.gradient_accumulation * self.ranks)
 
-    def _loss(self, tokens_bs: Any) -> Any:
-        """Return the mean cross-entropy of predicting each token of a (batch, seq_len + 1) block from those before."""
-        logits_bsv = self.engine(input_ids=tokens_bs[:, :-1]).logits
+    def _loss(self, tokens_bs: Any, targets_bs: Any, positions_bs: Any = None) -> Any:
+        """Return the mean cross-entropy of the targets; positions that begin anew keep attention within a document."""
+        logits_bsv = self.engine(input_ids=tokens_bs, position_ids=positions_bs).logits
         return self.torch.nn.functional.cross_entropy(
-            logits_bsv.flatten(0, 1).float(), tokens_bs[:, 1:].flatten().contiguous()
+            logits_bsv.flatten(0, 1).float(), targets_bs.flatten().contiguous(), ignore_index=IGNORED
         )
 
     def _validate(self) -> float | None:
@@ -222,12 +229,13 @@ class Trainer:
         path, little = config.tokens / "validation.bin", np.dtype(order.dtype).newbyteorder("<")
         held_out = np.memmap(path, dtype=little, mode="r")
         wanted = range(self.rank * each, (self.rank + 1) * each)
-        batch = np.stack([held_out[slice(*order.token_range(i))] for i in wanted]).astype(np.int64)
+        size = order.seq_len
+        batch = np.stack([held_out[i * size : (i + 1) * size + 1] for i in wanted]).astype(np.int64)
         total = torch.zeros((), dtype=torch.float64, device=self.engine.device)
         self.engine.eval()
         with torch.no_grad():
             for part in torch.from_numpy(batch).to(self.engine.device).split(order.micro_batch):
-                total += self._loss(part).double() * len(part)
+                total += self._loss(part[:, :-1], part[:, 1:]).double() * len(part)
         self.engine.train()
         torch.distributed.all_reduce(total)
         return float(total) / (each * self.ranks)

@@ -23,6 +23,7 @@ from tasks.contracts.workspace import state_folder
 
 LINES_AT_ONCE = 1000
 LEARNING_BYTES = 50_000_000
+MOST_KNOWN = 1_000_000
 CONTINUED = "@@"
 UNKNOWN = "@?"
 
@@ -73,16 +74,23 @@ def cut(lines: Iterable[str], pieces: Pieces | None) -> Iterator[str]:
     if pieces is None:
         yield from lines
         return
-    tokenizer = _loaded(pieces.path, pieces.identity)
+    tokenizer, known = _loaded(pieces.path, pieces.identity)
     iterator = iter(lines)
-    while some := list(islice(iterator, LINES_AT_ONCE)):
-        for encoding in tokenizer.encode_batch_fast(some, add_special_tokens=False):
-            yield " ".join(map(str, encoding.ids))
+    while some := [line.split(" ") for line in islice(iterator, LINES_AT_ONCE)]:
+        new = sorted({word for words in some for word in words}.difference(known))
+        if len(known) + len(new) > MOST_KNOWN:
+            known.clear()
+            new = sorted({word for words in some for word in words})
+        for word, encoding in zip(new, tokenizer.encode_batch_fast(new, add_special_tokens=False), strict=True):
+            known[word] = " ".join(map(str, encoding.ids))
+        for words in some:
+            yield " ".join([known[word] for word in words])
 
 
 @lru_cache(maxsize=64)
-def _loaded(path: Path, identity: str) -> Any:  # noqa: ARG001 - the identity tells apart files of one name in the cache
+def _loaded(path: Path, identity: str) -> tuple[Any, dict[str, str]]:  # noqa: ARG001 - the identity is for the cache
+    """Return the pieces, and the words that were cut already: no piece goes across a word's end."""
     from tokenizers import Tokenizer
 
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    return Tokenizer.from_file(str(path))
+    return Tokenizer.from_file(str(path)), {}

@@ -26,16 +26,16 @@ def info(tokens: int) -> TokensInfo:
 
 def test_a_corpus_that_fills_no_step_is_named_with_both_numbers() -> None:
     params = Params(batch_size=16, seq_len=256)
-    with pytest.raises(CorpusTooSmallError, match=r"4097 tokens(.|\n)*4096 tokens(.|\n)*train.batch_size"):
-        make_order(params, info(4096), "0" * 64)
-    assert make_order(params, info(4097), "0" * 64).steps == 1
+    with pytest.raises(CorpusTooSmallError, match=r"16 sequences(.|\n)*15 sequences(.|\n)*train.batch_size"):
+        make_order(params, info(3800), 15, "0" * 64)
+    assert make_order(params, info(4090), 16, "0" * 64).steps == 1
 
 
 def test_no_run_goes_past_the_end_of_the_data_unless_epochs_allow_it() -> None:
-    few = info(16 * 256 * 3 + 1)
+    few = info(16 * 256 * 3)
     steps = {
         (limit, epochs): make_order(
-            Params(batch_size=16, seq_len=256, max_steps=limit, epochs=epochs), few, "0" * 64
+            Params(batch_size=16, seq_len=256, max_steps=limit, epochs=epochs), few, 16 * 3 + 5, "0" * 64
         ).steps
         for limit, epochs in [(None, 1), (2, 1), (4, 1), (4, 2), (None, 2)]
     }
@@ -44,7 +44,7 @@ def test_no_run_goes_past_the_end_of_the_data_unless_epochs_allow_it() -> None:
 
 def test_a_batch_that_ranks_cannot_share_is_an_error() -> None:
     with pytest.raises(ParamsError, match="multiple of"):
-        make_order(Params(batch_size=10, num_ranks=2, gradient_accumulation=2), info(10**6), "0" * 64)
+        make_order(Params(batch_size=10, num_ranks=2, gradient_accumulation=2), info(10**6), 3000, "0" * 64)
 
 
 def test_an_unfinished_checkpoint_is_never_looked_at(tmp_path) -> None:

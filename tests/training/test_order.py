@@ -3,8 +3,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.contracts.tokens import TokenShard
-from training.order import Order, TokenStream, count_sequences, permute
+from tasks.contracts.tokens import TokenRange, TokenShard, write_index
+from training.order import (
+    IGNORED,
+    MOST_PADDING,
+    Order,
+    Packing,
+    TokenStream,
+    count_sequences,
+    pack,
+    permute,
+    read_packing,
+)
 
 
 @settings(max_examples=50, deadline=None)
@@ -70,3 +80,89 @@ def test_under_one_sequence_of_tokens_is_left_out() -> None:
         n = count_sequences(tokens, 16)
         assert n * 16 + 1 <= tokens or n == 0
         assert tokens - (n * 16 + 1) < 16
+
+
+def pack_lengths(lengths: list[int], seq_len: int) -> Packing:
+    sizes = np.array(lengths, np.int64)
+    return pack(np.cumsum(sizes) - sizes, sizes, seq_len)
+
+
+LENGTHS = st.lists(st.integers(1, 90), max_size=60)
+
+
+@settings(max_examples=100, deadline=None)
+@given(lengths=LENGTHS, seq_len=st.integers(2, 40))
+def test_every_token_is_in_exactly_one_sequence_and_padding_is_bounded(lengths: list[int], seq_len: int) -> None:
+    packing = pack_lengths(lengths, seq_len)
+    seen = [t for s, n in zip(packing.starts.tolist(), packing.lengths.tolist(), strict=True) for t in range(s, s + n)]
+    assert sorted(seen) == list(range(sum(lengths)))
+    assert packing.lengths.sum() == packing.sizes().sum() == sum(lengths)
+    assert (packing.sizes() <= seq_len).all()
+    padding = packing.sequences * seq_len - sum(lengths)
+    assert padding <= max(MOST_PADDING * packing.sequences * seq_len, seq_len - 1)
+    first = set((np.cumsum([0, *lengths])[:-1]).tolist())
+    assert {s for s, w in zip(packing.starts.tolist(), packing.whole.tolist(), strict=True) if w} == first
+
+
+def test_documents_stay_whole_where_they_fit() -> None:
+    generator = np.random.Generator(np.random.PCG64(2))
+    lengths = generator.lognormal(4.5, 1.0, 4000).astype(int).clip(1, 5000).tolist()
+    packing = pack_lengths(lengths, 256)
+    pieces = np.bincount(np.searchsorted(np.cumsum(lengths), packing.starts, side="right"), minlength=len(lengths))
+    fewest = np.array([-(-n // 256) for n in lengths])
+    assert (pieces == fewest).mean() > 0.999, "documents are cut although they fit"
+    cut = np.cumsum(lengths) // 256 - (np.cumsum(lengths) - lengths) // 256 + 1
+    assert (pieces > 1).sum() < 0.6 * (cut > 1).sum(), "cutting the stream anywhere cuts far more documents"
+    assert packing.sequences * 256 - sum(lengths) <= 0.01 * packing.sequences * 256
+
+
+def toy_shards(tmp_path, lengths: tuple[list[int], ...] = ([5, 3, 11], [], [2, 4])) -> tuple[TokenShard, ...]:
+    shards, value = [], 1
+    for k, some in enumerate(lengths):
+        ids: list[int] = []
+        ranges = []
+        for length in some:
+            ranges.append(TokenRange(doc_id=str(value), url="", epoch=1, offset=len(ids), length=length, bytes=1))
+            ids += [*range(value, value + length - 1), 0]
+            value += 100
+        np.array(ids, "<u2").tofile(tmp_path / f"part-{k:05d}.bin")
+        write_index(tmp_path / f"part-{k:05d}.parquet", ranges)
+        shards.append(TokenShard(name=f"part-{k:05d}.bin", tokens=len(ids)))
+    return tuple(shards)
+
+
+def test_a_row_is_the_token_before_the_pieces_and_padding(tmp_path) -> None:
+    shards = toy_shards(tmp_path)
+    packing, stream = read_packing(tmp_path, shards, 8), TokenStream(tmp_path, shards, "uint16")
+    rows = packing.rows(range(packing.sequences), stream, 0)
+    assert rows.tokens.tolist() == [
+        [0, 1, 2, 3, 4, 0, 101, 102, 0],  # two whole documents
+        [0, 201, 202, 203, 204, 205, 206, 207, 208],  # the beginning of a long one
+        [208, 209, 210, 0, 401, 402, 403, 0, 0],  # its rest, a whole document, padding
+        [0, 301, 0, 0, 0, 0, 0, 0, 0],
+    ]
+    assert rows.targets[2].tolist() == [209, 210, 0, 401, 402, 403, 0, IGNORED]
+    assert rows.targets[0].tolist() == [1, 2, 3, 4, 0, 101, 102, 0]
+    assert rows.positions[0].tolist() == [0, 1, 2, 3, 4, 0, 1, 2]
+    valid = rows.targets[rows.targets != IGNORED]
+    ids = np.concatenate([np.fromfile(tmp_path / shard.name, "<u2") for shard in shards])
+    assert sorted(valid.tolist()) == sorted(ids.tolist())
+
+
+def test_the_rest_of_a_document_after_another_is_not_predicted_from_it() -> None:
+    packing = pack_lengths([13, 3, 3], 8)
+    place = int(np.flatnonzero(packing.lengths == 5)[0])
+    assert not packing.whole[place]
+    stream = type("Stream", (), {"dtype": np.dtype("<u2"), "read": lambda self, a, b: np.arange(a, b) + 1})()
+    rows = Packing(8, np.array([0, 2]), np.array([13, 8]), np.array([3, 5]), np.array([True, False])).rows(
+        [0], stream, 0
+    )
+    assert rows.targets.tolist() == [[14, 15, 16, IGNORED, 10, 11, 12, 13]]
+
+
+def test_tokens_seen_counts_no_padding() -> None:
+    packing = pack_lengths([7, 7, 7, 7, 7], 8)
+    order = make_order().model_copy(
+        update={"sequences": packing.sequences, "batch_size": packing.sequences, "steps": 2, "seq_len": 8}
+    )
+    assert order.tokens_seen(packing) == 2 * 35

@@ -12,7 +12,7 @@ import pytest
 
 from tasks.contracts.files import write_json
 from tasks.contracts.manifest import Counts, commit_manifest, manifest_hash
-from tasks.contracts.tokens import TokenShard, TokensInfo
+from tasks.contracts.tokens import TokenRange, TokenShard, TokensInfo, write_index
 from tasks.contracts.workspace import ROOT
 
 TRAIN = """
@@ -32,6 +32,14 @@ def make_tokens(root: Path) -> None:
     tokenizer.mkdir()
     ids = np.random.Generator(np.random.PCG64(1)).integers(0, 300, 16 * 4 * 40 + 1).astype("<u2")
     ids.tofile(tokenize / "part-00000.bin")
+    ends = [*range(23, len(ids), 23), len(ids)]
+    write_index(
+        tokenize / "part-00000.parquet",
+        (
+            TokenRange(doc_id=str(start), url="", epoch=1, offset=start, length=end - start, bytes=1)
+            for start, end in zip([0, *ends], ends, strict=False)
+        ),
+    )
     ids[:200].tofile(tokenize / "validation.bin")
     info = TokensInfo(
         dtype="uint16",
