@@ -159,11 +159,9 @@ def apply(documents: Iterator[Document], *, filters: Sequence[LoadedFilter]) -> 
     for document in documents:
         current: Document | None = document
         for loaded in filters:
-            reason = answer(loaded, document)
+            reason = as_applied(answer(loaded, document))
             if reason is None:
                 continue
-            if isinstance(reason, Edit) and not reason.text.strip():
-                reason = Drop(rule=f"{reason.rule}.empty", score=reason.score, detail=reason.detail)
             yield ledger_row(STAGE, document, reason)
             if isinstance(reason, Drop):
                 current = None
@@ -171,6 +169,13 @@ def apply(documents: Iterator[Document], *, filters: Sequence[LoadedFilter]) -> 
             document = current = document.with_text(reason.text)
         if current is not None:
             yield current
+
+
+def as_applied(reason: Drop | Edit | None) -> Drop | Edit | None:
+    """Return an answer as the stage takes it: an edit that leaves nothing is a drop."""
+    if isinstance(reason, Edit) and not reason.text.strip():
+        return Drop(rule=f"{reason.rule}.empty", score=reason.score, detail=reason.detail)
+    return reason
 
 
 def answer(loaded: LoadedFilter, document: Document) -> Drop | Edit | None:

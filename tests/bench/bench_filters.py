@@ -168,7 +168,7 @@ def _from_warc(path: Path) -> Iterator[str]:
         for record in ArchiveIterator(stream, record_types=WarcRecordType.response):
             try:
                 text = extract(record.reader.read(), favor_recall=True, fast=True)
-            except Exception:  # noqa: BLE001, S112 - a page that cannot be read is no text to judge
+            except Exception:  # noqa: BLE001 - a page that cannot be read is no text to judge
                 continue
             if text:
                 yield text
