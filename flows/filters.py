@@ -49,9 +49,7 @@ def list_filters(as_json: JsonOption = False) -> None:
     for name, used, what in rows:
         table.add_row(name, "yes" if used else "", Text(what))
     console.print(table)
-    console.print(
-        "\n`use: package.module:Class` in params.yaml takes any other, datatrove's among them.", soft_wrap=True
-    )
+    console.print("\n`use: package.module:Class` takes any other, datatrove's among them.", soft_wrap=True)
 
 
 @app.command()
@@ -217,8 +215,7 @@ def _print_trial(result: dict[str, Any], examples: int) -> None:
     for action in ("kept", "edited", "dropped"):
         table.add_row(action, _share(alone, action), _share(after, action))
     for rule in dict.fromkeys([*alone["rules"], *after["rules"]]):
-        counts = [effect["rules"].get(rule, 0) for effect in (alone, after)]
-        table.add_row(Text(f"  {rule}", style="dim"), *(f"{count:,}        " for count in counts))
+        table.add_row(Text(f"  {rule}", style="dim"), *(_share(effect, rule) for effect in (alone, after)))
     console.print(table)
     for case in result["cases"][:examples]:
         console.print()
@@ -228,9 +225,10 @@ def _print_trial(result: dict[str, Any], examples: int) -> None:
         console.print(f"\n{left:,} more; --html FILE shows them, --examples N more of them here", soft_wrap=True)
 
 
-def _share(effect: dict[str, Any], action: str) -> str:
-    share = effect[action] / effect["asked"] if effect["asked"] else 0.0
-    return f"{effect[action]:,}  {share:6.1%}"
+def _share(effect: dict[str, Any], what: str) -> str:
+    """Return how many were kept, edited or dropped, or fell to a rule, and their share."""
+    count = effect.get(what, effect["rules"].get(what, 0))
+    return f"{count:,}  {count / max(1, effect['asked']):6.1%}"
 
 
 def _case_text(case: dict[str, Any]) -> Text:
@@ -246,7 +244,7 @@ def _case_text(case: dict[str, Any]) -> Text:
     text.append(_one_line(excerpt["before"]), "dim")
     text.append(_one_line(excerpt["found"]), "reverse")
     if excerpt["becomes"] is not None:
-        text.append(f" → {_one_line(excerpt['becomes']) or 'nothing'}", "green")
+        text.append(f" → {_one_line(excerpt['becomes']) or 'nothing'} ", "green")
     text.append(_one_line(excerpt["after"]), "dim")
     return text
 
