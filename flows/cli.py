@@ -18,6 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from flows.filters import app as filters_app
 from flows.graph import load_graph, select
 from tasks.contracts.errors import HeadwaterError, UsageError
 
@@ -32,6 +33,7 @@ params_app = typer.Typer(help="Show and change params.yaml, the only settings.",
 app.add_typer(params_app, name="params")
 lineage_app = typer.Typer(help="MLflow's picture of the files on disk.", no_args_is_help=True)
 app.add_typer(lineage_app, name="lineage")
+app.add_typer(filters_app, name="filters")
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)

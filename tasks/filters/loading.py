@@ -11,7 +11,7 @@ import difflib
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +20,7 @@ from pydantic import JsonValue, ValidationError
 from tasks.contracts.base import Drop, Edit, Filter, FrozenModel
 from tasks.contracts.document import Document
 from tasks.contracts.errors import ParamsError
-from tasks.contracts.files import sha256_file
+from tasks.contracts.files import sha256_file, sha256_json
 from tasks.filters import rules as rules_package
 
 SECTION = "filter.rules"
@@ -33,20 +33,34 @@ class LoadedFilter:
     Attributes:
         name: the rule's name, or the class's for `use`.
         settings: every setting with its value, defaults included.
-        files: files that decide what it does, beside its settings.
+        files: files and folders that decide what it does, by the setting that names them.
+        scores: measures a document; the answer is then decided from the document's scores alone.
+        score_settings: the settings that decide the scores.
     """
 
     name: str
     settings: Mapping[str, JsonValue]
     call: Callable[[Document], Drop | Edit | None]
-    files: tuple[Path, ...] = ()
+    files: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+    scores: Callable[[Document], Mapping[str, float]] | None = None
+    score_settings: tuple[str, ...] = ()
 
     def identity(self) -> dict[str, JsonValue]:
-        """Return what decides this filter's answers: its name, settings and the content of its files."""
-        identity: dict[str, JsonValue] = {self.name: dict(self.settings)}
-        if self.files:
-            identity["files"] = [sha256_file(path) for path in self.files]
-        return identity
+        """Return what decides this filter's answers: name, settings and its files' content, not their paths."""
+        return {self.name: self._settings(tuple(self.settings))}
+
+    def score_identity(self) -> dict[str, JsonValue]:
+        """Return what decides this filter's scores: thresholds do not."""
+        return {self.name: self._settings(self.score_settings)}
+
+    def _settings(self, names: Sequence[str]) -> dict[str, JsonValue]:
+        settings = {name: self.settings[name] for name in names if name in self.settings}
+        hashed: dict[str, JsonValue] = {
+            name: [_content_hash(path) for path in paths]
+            for name, paths in self.files.items()
+            if name in names or name not in self.settings
+        }
+        return {**settings, **hashed}
 
 
 def available() -> tuple[str, ...]:
@@ -96,8 +110,56 @@ def _load(entry: Mapping[str, JsonValue], where: str) -> LoadedFilter:
     if "use" in entry:
         return _load_use(entry, where)
     name, rule = _rule(entry, where)
-    files = tuple(Path(str(path)) for path in getattr(rule, "files", ()))
-    return LoadedFilter(name=name, settings=rule.model_dump(mode="json"), call=cast(Filter, rule).__call__, files=files)
+    _check_language(rule, f"{where}.{name}")
+    return LoadedFilter(
+        name=name,
+        settings=rule.model_dump(mode="json"),
+        call=cast(Filter, rule).__call__,
+        files={setting: _paths(rule, setting, f"{where}.{name}") for setting in getattr(rule, "paths", ())},
+        scores=getattr(rule, "scores", None),
+        score_settings=getattr(rule, "score_settings", ()),
+    )
+
+
+def _paths(rule: FrozenModel, setting: str, where: str) -> tuple[Path, ...]:
+    """Return the files and folders that a setting names: one path, several, or none."""
+    value = getattr(rule, setting)
+    named = [] if value is None else [value] if isinstance(value, str) else list(value)
+    for name in named:
+        if not Path(name).exists():
+            raise ParamsError(
+                "a file that a filter needs is not there",
+                where=f"{where}.{setting}",
+                expected="a path relative to the workspace",
+                found=name,
+                fix="correct the path in params.yaml, or put the file there",
+            )
+    return tuple(Path(name) for name in named)
+
+
+def _check_language(rule: FrozenModel, where: str) -> None:
+    language = getattr(rule, "language", None)
+    if not isinstance(language, str):
+        return
+    from tasks.filters.words import splitter
+
+    try:
+        splitter(language)
+    except (ValueError, ImportError) as error:
+        raise ParamsError(
+            f"texts in {language!r} cannot be split into words",
+            where=f"{where}.language",
+            expected='a language code that datatrove knows, such as "eng", and the package that splits it',
+            found=str(error).splitlines()[0],
+        ) from error
+
+
+def _content_hash(path: Path) -> str:
+    if path.is_file():
+        return sha256_file(path)
+    return sha256_json(
+        {file.relative_to(path).as_posix(): sha256_file(file) for file in sorted(path.rglob("*")) if file.is_file()}
+    )
 
 
 def _rule(entry: Mapping[str, JsonValue], where: str) -> tuple[str, FrozenModel]:
@@ -166,7 +228,7 @@ def _load_use(entry: Mapping[str, JsonValue], where: str) -> LoadedFilter:
         name=name,
         settings={"use": str(entry["use"]), "with": arguments},
         call=call,
-        files=(Path(source),) if source else (),
+        files={"source": (Path(source),)} if source else {},
     )
 
 

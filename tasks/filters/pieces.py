@@ -54,9 +54,9 @@ class Pieces:
         if piece.isalpha() and piece not in self._odd:
             return [piece]
         word, mark = piece[:-1], piece[-1]
-        if mark in _MARKS and word.isalpha() and word not in self._odd and piece not in self._odd:
-            if mark != "." or word[-1] in ascii_lowercase:
-                return [word, mark]
+        common = mark in _MARKS and word.isalpha() and word not in self._odd and piece not in self._odd
+        if common and (mark != "." or word[-1] in ascii_lowercase):
+            return [word, mark]
         words = self._apart(piece, self._exceptions)
         return None if self._hides_exception(words) else words
 

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from pydantic import Field, JsonValue, model_validator
 
 from tasks.contracts.base import Drop, Edit, StageParams
-from tasks.contracts.document import Document
+from tasks.contracts.document import Document, read_documents, read_rows, write_rows
 from tasks.contracts.errors import HeadwaterError
+from tasks.contracts.files import sha256_file
 from tasks.contracts.ledger import LedgerRow, ledger_row
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest
+from tasks.contracts.workspace import state_folder
 from tasks.engine.shards import ShardWork, keep_or_drop, map_shards, work_for
 from tasks.filters.loading import LoadedFilter, check, load
 
 logger = logging.getLogger(__name__)
 
 STAGE = "filter"
-LIBRARIES = ("datatrove", "spacy")
+LIBRARIES = ("datatrove", "spacy", "numpy")
 ERROR = ".error"
+_SCORES = pa.schema([pa.field("scores", pa.map_(pa.string(), pa.float64()), nullable=False)])
 
 
 class Params(StageParams):
@@ -53,7 +60,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     }
     result = map_shards(
         partial(filter_shard, rules=params.rules),
-        work_for(inputs["extract"]),
+        _scored(params, filters, work_for(inputs["extract"])),
         stage=STAGE,
         output=output,
         params=identity,
@@ -72,6 +79,52 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     )
 
 
+def _scored(params: Params, filters: Sequence[LoadedFilter], work: list[ShardWork]) -> list[ShardWork]:
+    """Add to each shard's inputs what model-based rules measured; another threshold does not measure again."""
+    scoring = [loaded.score_identity() for loaded in filters if loaded.scores]
+    if not scoring:
+        return work
+    folder = state_folder() / STAGE / "scores"
+    shutil.rmtree(folder, ignore_errors=True)
+    made = map_shards(
+        partial(score_shard, rules=params.rules),
+        work,
+        stage=f"{STAGE}.scores",
+        output=folder,
+        params={"rules": list[JsonValue](scoring)},
+        code=["tasks.filters"],
+        libraries=LIBRARIES,
+    )
+    logger.info("filter: %d documents scored, %d shards reused", made.counts.out, made.hits)
+    paths = {item.name: folder / f"{item.name}.parquet" for item in work}
+    return [
+        replace(
+            item,
+            inputs=(*item.inputs, paths[item.name]),
+            input_hashes=(*item.input_hashes, sha256_file(paths[item.name])),
+        )
+        for item in work
+    ]
+
+
+def score_shard(work: ShardWork, folder: Path, *, rules: Sequence[Mapping[str, Any]]) -> Counts:
+    """Write what model-based rules measure on each document of one part, as it was extracted: a row a document."""
+    filters = [loaded for loaded in load(rules) if loaded.scores]
+    rows = ({"scores": sorted(scores_of(filters, document).items())} for document in read_documents(work.inputs[0]))
+    count = write_rows(folder / f"{work.name}.parquet", rows, _SCORES)
+    return Counts(in_=count, out=count)
+
+
+def scores_of(filters: Sequence[LoadedFilter], document: Document) -> dict[str, float]:
+    """Return what model-based rules measure on a document; a rule that fails on it leaves its score out."""
+    scores: dict[str, float] = {}
+    for loaded in filters:
+        if loaded.scores is not None:
+            with suppress(Exception):  # the rule drops the document for its missing score, as an error
+                scores |= loaded.scores(document)
+    return scores
+
+
 def _check(counts: Counts, params: Params, *, where: str) -> None:
     failed = {rule: n for rule, n in counts.dropped.items() if rule.endswith(ERROR)}
     if sum(failed.values()) > params.max_error_rate * counts.in_:
@@ -88,7 +141,17 @@ def _check(counts: Counts, params: Params, *, where: str) -> None:
 
 def filter_shard(work: ShardWork, folder: Path, *, rules: Sequence[Mapping[str, Any]]) -> Counts:
     """Make one shard: the documents of one part that every rule keeps."""
-    return keep_or_drop(work, folder, partial(apply, filters=load(rules)))
+    filters = load(rules)
+
+    def decide(documents: Iterator[Document]) -> Iterator[Document | LedgerRow]:
+        if len(work.inputs) > 1:
+            rows = read_rows(work.inputs[1], _SCORES)
+            documents = (
+                document.with_scores(dict(row["scores"])) for document, row in zip(documents, rows, strict=True)
+            )
+        return apply(documents, filters=filters)
+
+    return keep_or_drop(work, folder, decide)
 
 
 def apply(documents: Iterator[Document], *, filters: Sequence[LoadedFilter]) -> Iterator[Document | LedgerRow]:
@@ -96,11 +159,9 @@ def apply(documents: Iterator[Document], *, filters: Sequence[LoadedFilter]) -> 
     for document in documents:
         current: Document | None = document
         for loaded in filters:
-            reason = answer(loaded, document)
+            reason = as_applied(answer(loaded, document))
             if reason is None:
                 continue
-            if isinstance(reason, Edit) and not reason.text.strip():
-                reason = Drop(rule=f"{reason.rule}.empty", score=reason.score, detail=reason.detail)
             yield ledger_row(STAGE, document, reason)
             if isinstance(reason, Drop):
                 current = None
@@ -108,6 +169,13 @@ def apply(documents: Iterator[Document], *, filters: Sequence[LoadedFilter]) -> 
             document = current = document.with_text(reason.text)
         if current is not None:
             yield current
+
+
+def as_applied(reason: Drop | Edit | None) -> Drop | Edit | None:
+    """Return an answer as the stage takes it: an edit that leaves nothing is a drop."""
+    if isinstance(reason, Edit) and not reason.text.strip():
+        return Drop(rule=f"{reason.rule}.empty", score=reason.score, detail=reason.detail)
+    return reason
 
 
 def answer(loaded: LoadedFilter, document: Document) -> Drop | Edit | None:

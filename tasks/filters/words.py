@@ -25,7 +25,7 @@ Hashes = npt.NDArray[np.uint64]
 
 # Characters remembered (each piece counts a hundred more) before starting afresh: some 200 MiB, and far more than
 # the vocabulary of a shard.
-REMEMBERED = 40_000_000
+REMEMBERED = 100_000_000
 SPLIT_BY_SPACES = frozenset({"en"})
 # spaCy may fail on the name of its own attribute, depending on what it read before; datatrove takes it out then.
 _ATTRIBUTE = "IS_ALPHA"

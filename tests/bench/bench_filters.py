@@ -62,13 +62,13 @@ def main() -> None:
 
 
 def table(texts: Sequence[str], settings: Mapping[str, Mapping[str, Any]], rounds: int) -> None:
-    """Print each rule alone and the four in a row, and the decisions that differ."""
+    """Print the four in a row and each rule alone, and the decisions that differ."""
     row = "{:<20}{:>14}{:>14}{:>9}{:>10}{:>9}\n"
     sys.stdout.write(row.format("rule", "datatrove ms", "headwater ms", "ratio", "equal", "dropped"))
     ours = {name: our_judge(name, settings.get(name, {})) for name in BLOCKS}
     theirs = {name: their_judge(name, settings.get(name, {})) for name in BLOCKS}
-    lines = [(name, [theirs[name]], [ours[name]]) for name in BLOCKS]
-    lines.append(("all four", list(theirs.values()), list(ours.values())))
+    lines = [("all four", list(theirs.values()), list(ours.values()))]
+    lines += [(name, [theirs[name]], [ours[name]]) for name in BLOCKS]
     for name, peers, own in lines:
         seconds, answers = compared(texts, peers, own, rounds)
         equal = sum(a == b for a, b in zip(*answers, strict=True)) / len(texts)
@@ -89,6 +89,7 @@ def table(texts: Sequence[str], settings: Mapping[str, Mapping[str, Any]], round
             for a, b in zip(*answers, strict=True)
             if a != b
         )
+        sys.stdout.flush()
         for (a, b), number in differing.items():
             sys.stdout.write(f"    {number}: datatrove {a}, headwater {b}\n")
 
@@ -168,7 +169,7 @@ def _from_warc(path: Path) -> Iterator[str]:
         for record in ArchiveIterator(stream, record_types=WarcRecordType.response):
             try:
                 text = extract(record.reader.read(), favor_recall=True, fast=True)
-            except Exception:  # noqa: BLE001, S112 - a page that cannot be read is no text to judge
+            except Exception:  # noqa: BLE001 - a page that cannot be read is no text to judge
                 continue
             if text:
                 yield text

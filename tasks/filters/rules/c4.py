@@ -95,7 +95,8 @@ class C4(FrozenModel):
             return None
         removed = len(lines) - len(kept)
         what = "lines" if self.split_paragraph else "sentences"
-        return Edit(rule="c4", text=text, score=float(removed), detail=f"{removed} of {len(lines)} {what} removed")
+        detail = f"{removed} of {len(lines)} {what} removed" if removed else "citations or white space removed"
+        return Edit(rule="c4", text=text, score=float(removed), detail=detail)
 
     def _parts(self, text: str) -> Sequence[str]:
         if self.split_paragraph:

@@ -1,18 +1,18 @@
-"""Mask personal data: e-mail addresses, public IP addresses, phone numbers and payment card numbers."""
+"""Mask personal data: e-mail and IP addresses, phone, payment card, bank account and national identity numbers."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import field_validator
 
-from tasks.contracts.base import Edit, FrozenModel
+from tasks.contracts.base import Drop, Edit, FrozenModel
 from tasks.contracts.document import Document
 
-Kind = Literal["email", "ip", "phone", "card"]
+Kind = Literal["email", "ip", "phone", "card", "iban", "national_id"]
 
 _EMAIL = re.compile(r"(?<![\w.+%-])[\w.+%-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![\w-])")
 _IPV4 = re.compile(r"(?<![\w.:/=<>~^-])(?:\d{1,3}\.){3}\d{1,3}(?![\w-]|\.\w)")
@@ -24,14 +24,26 @@ _INTERNATIONAL = re.compile(
 )
 _NORTH_AMERICAN = re.compile(r"(?<![\w)])\(\d{3}\) ?\d{3}[-. ]\d{4}(?![\w-])")
 _CARD = re.compile(r"(?<![\w.+-])[2-6]\d{3}(?:[ -]?\d){9,15}(?![\w-]|\.\d)")
+_IBAN = re.compile(r"(?<![\w-])[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![\w-])")
+# United States: no area 000, 666 or 9xx, no group 00, no serial 0000 (Social Security Administration).
+_US_SSN = re.compile(r"(?<![\w./+-])(?!000|666|9)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\w-]|\.\d)")
+# United Kingdom: the letters and prefixes that HM Revenue and Customs gives out (manual NIM39110).
+_UK_NINO = re.compile(
+    r"(?<![\w-])(?!BG|GB|KN|NK|NT|TN|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d{2} ?\d{2} ?\d{2} ?[A-D](?![\w-])"
+)
+_ES_DNI = re.compile(r"(?<![\w.-])(\d{8})-?([A-HJ-NP-TV-Z])(?![\w-])")
+_ES_LETTERS = "TRWAGMYFPDXBNJZSQVHLCKE"
+_IBAN_LENGTHS = range(15, 35)  # ISO 13616: from Norway's 15 characters to the largest that is allowed
 
 
 class Pii(FrozenModel):
-    """Which kinds are masked, and by what.
+    """Which kinds are looked for, and what is done about them.
 
-    Card numbers must pass the Luhn check (ISO/IEC 7812-1, annex B); IP addresses must be public (the IANA
-    registries), and a number after "version" or "==" is none; phone numbers are international (E.164: 8 to 15
-    digits after "+") or North American with the area code in brackets.
+    Card numbers must pass the Luhn check (ISO/IEC 7812-1, annex B), bank account numbers (IBAN) the remainder 1 modulo
+    97 (ISO 13616, ISO/IEC 7064); IP addresses must be public (the IANA registries) unless asked otherwise, and a
+    number after "version" or "==" is none; phone numbers are international (E.164: 8 to 15 digits after "+") or North
+    American with the area code in brackets; national identity numbers are those of the United States (SSN), the
+    United Kingdom (national insurance) and Spain (DNI, with its check letter).
 
     >>> page = dict(doc_id="1", url="", host="", record_id="1", source="x")
     >>> Pii()(Document(**page, text="Version 1.2.3.4 listens on 192.168.0.1."))
@@ -40,8 +52,12 @@ class Pii(FrozenModel):
     ('Write to <email> or call <phone>.', 'email: 1, phone: 1')
     """
 
-    kinds: tuple[Kind, ...] = ("email", "ip", "phone", "card")
-    """What is masked."""
+    kinds: tuple[Kind, ...] = ("email", "ip", "phone", "card", "iban", "national_id")
+    """What is looked for."""
+    action: Literal["mask", "drop"] = "mask"
+    """Whether it is masked or the document is dropped."""
+    public_ip_only: bool = True
+    """Whether addresses of private and other special networks stay."""
     placeholder: str = "<{kind}>"
     """What stands in its place; {kind} becomes the kind's name."""
 
@@ -54,20 +70,24 @@ class Pii(FrozenModel):
             raise ValueError("a text in which {kind}, and nothing else, stands in braces") from error
         return placeholder
 
-    def __call__(self, document: Document) -> Edit | None:
+    def __call__(self, document: Document) -> Drop | Edit | None:
         text = document.text
         counts: dict[str, int] = {}
-        for kind, pattern, meant in _FINDERS:
-            if kind not in self.kinds:
+        for finder in _FINDERS:
+            if finder.kind not in self.kinds or not any(sign in text for sign in finder.signs):
                 continue
-            mask = self.placeholder.format(kind=kind)
-            text, found = _masked(text, pattern, meant, mask)
+            mask = self.placeholder.format(kind=finder.kind)
+            meant = finder.meant if self.public_ip_only or finder.kind != "ip" else _any_ip
+            text, found = _masked(text, finder.pattern, meant, mask)
             if found:
-                counts[kind] = counts.get(kind, 0) + found
+                counts[finder.kind] = counts.get(finder.kind, 0) + found
         if not counts:
             return None
         detail = ", ".join(f"{kind}: {n}" for kind, n in sorted(counts.items()))
-        return Edit(rule="pii", text=text, score=float(sum(counts.values())), detail=detail)
+        total = float(sum(counts.values()))
+        if self.action == "drop":
+            return Drop(rule="pii", score=total, detail=detail)
+        return Edit(rule="pii", text=text, score=total, detail=detail)
 
 
 def _masked(text: str, pattern: re.Pattern[str], meant: Callable[[re.Match[str]], bool], mask: str) -> tuple[str, int]:
@@ -116,12 +136,48 @@ def _luhn(match: re.Match[str]) -> bool:
     return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
 
 
-# Cards before phones: a card number's groups could be read as a phone number's.
-_FINDERS: tuple[tuple[Kind, re.Pattern[str], Callable[[re.Match[str]], bool]], ...] = (
-    ("email", _EMAIL, _any),
-    ("card", _CARD, _luhn),
-    ("ip", _IPV6, _public_ipv6),
-    ("ip", _IPV4, _public_ipv4),
-    ("phone", _INTERNATIONAL, _phone),
-    ("phone", _NORTH_AMERICAN, _any),
+def _any_ip(match: re.Match[str]) -> bool:
+    if _VERSION_BEFORE.search(match.string, max(0, match.start() - 16), match.start()):
+        return False
+    try:
+        ipaddress.ip_address(match[0])
+    except ValueError:
+        return False
+    # Of IPv6, "::" alone and the like are operators and slices more often than addresses.
+    return "." in match[0] or sum(map(str.isalnum, match[0])) >= 3
+
+
+def _iban(match: re.Match[str]) -> bool:
+    number = match[0].replace(" ", "")
+    if len(number) not in _IBAN_LENGTHS:
+        return False
+    return int("".join(str(int(character, 36)) for character in number[4:] + number[:4])) % 97 == 1
+
+
+def _dni(match: re.Match[str]) -> bool:
+    return _ES_LETTERS[int(match[1]) % 23] == match[2]
+
+
+class _Finder(NamedTuple):
+    """One kind's expression, what else a match must be, and texts of which one stands in every match."""
+
+    kind: Kind
+    signs: tuple[str, ...]
+    pattern: re.Pattern[str]
+    meant: Callable[[re.Match[str]], bool]
+
+
+_DIGITS = tuple("0123456789")
+# Cards and accounts before phones: their groups of digits could be read as a phone number's.
+_FINDERS = (
+    _Finder("email", ("@",), _EMAIL, _any),
+    _Finder("iban", _DIGITS, _IBAN, _iban),
+    _Finder("card", _DIGITS, _CARD, _luhn),
+    _Finder("national_id", ("-",), _US_SSN, _any),
+    _Finder("national_id", _DIGITS, _UK_NINO, _any),
+    _Finder("national_id", _DIGITS, _ES_DNI, _dni),
+    _Finder("ip", (":",), _IPV6, _public_ipv6),
+    _Finder("ip", _DIGITS, _IPV4, _public_ipv4),
+    _Finder("phone", ("+",), _INTERNATIONAL, _phone),
+    _Finder("phone", ("(",), _NORTH_AMERICAN, _any),
 )

@@ -118,3 +118,26 @@ def test_the_same_input_gives_the_same_bytes(workspace: Path, monkeypatch: pytes
     monkeypatch.setenv("HEADWATER_STATE", str(workspace / "other-state"))
     second, _ = filtered(workspace, {"pii": None}, name="two")
     assert first == second
+
+
+def test_an_edit_that_leaves_nothing_is_a_drop(workspace: Path) -> None:
+    manifest, _ = filtered(workspace, {"c4": {"min_num_sentences": -1}})
+    assert manifest.counts.dropped == {"c4.empty": 4}
+
+
+def test_the_content_of_a_list_decides_and_not_its_path(workspace: Path) -> None:
+    (workspace / "list.txt").write_text("cat\n")
+    (workspace / "copy.txt").write_text("cat\n")
+    rule = {"words": [], "min_count": 1, "min_share": 0.0}
+    first, _ = filtered(workspace, {"bad_words": {**rule, "lists": ["list.txt"]}}, name="one")
+    moved, _ = filtered(workspace, {"bad_words": {**rule, "lists": ["copy.txt"]}}, name="two")
+    assert first == moved
+    assert first.counts.dropped == {"bad_words": 1}
+    (workspace / "list.txt").write_text("dog\ncat\n")
+    changed, _ = filtered(workspace, {"bad_words": {**rule, "lists": ["list.txt"]}}, name="three")
+    assert changed.counts.dropped == {"bad_words": 2}
+
+
+def test_a_language_that_cannot_be_split_is_an_error_of_params(workspace: Path) -> None:
+    with pytest.raises(ParamsError, match="language"):
+        filtered(workspace, {"fineweb": {"language": "no such"}})
