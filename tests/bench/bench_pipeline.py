@@ -21,6 +21,7 @@ from pathlib import Path
 import yaml
 
 from flows.lineage.records import RunRecord
+from tasks.contracts.evidence import OptOutPolicy
 from tests.bench.measure import Cost, measure
 from tests.bench.pages import pages_of, sample_pages, write_warcs
 from tests.conftest import ROOT
@@ -28,6 +29,7 @@ from tests.e2e.workspace import Workspace
 
 FILES = 16
 RULES = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
+SIGNALS = [name for name in OptOutPolicy.model_fields if name != "agents"]
 STAGES = ("crawl", "extract", "filter", "dedup")
 ENGINES = {
     "precision": {"engine": "trafilatura", "mode": "precision"},
@@ -77,7 +79,7 @@ def headwater(work: Path, extract: dict[str, str]) -> tuple[Cost, dict[str, floa
     published = yaml.safe_load((ROOT / "infra/profiles/web.yaml").read_text())["filter"]["rules"]
     changes = {
         "crawl": {"source": "warc", "paths": [str(work / "warc" / "*.warc.gz")], "shard_megabytes": 8},
-        "extract": extract | {"honour_opt_out": []},
+        "extract": extract | {"opt_out": dict.fromkeys(SIGNALS, "keep")},
         "filter": {"rules": [rule for rule in published if next(iter(rule)) in RULES]},
         "dedup": {"threshold": 0.7, "num_perm": 112, "bands": 14, "rows": 8},
         "ray": {"num_cpus": 2},
