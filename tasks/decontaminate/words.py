@@ -164,16 +164,16 @@ def _latin_words() -> bytes:
 
 def locate(text: str) -> Located:
     """Return the words of a text with their places; the same words as `split`, some thirty times slower."""
-    text_ = _without_spacing_accents(text)
-    places = np.arange(len(text) + 1)
-    befores, afters = places[:-1], places[1:]
-    marked = _marked(text_)
+    befores = np.array([i for i, character in enumerate(text) if character not in _DROPPED], np.int64)
+    afters = befores + 1
+    left = "".join([text[i] for i in befores.tolist()])
+    marked = _marked(left)
     if int(np.bitwise_or.reduce(marked, initial=0)) & _NEEDS_NFKC:
-        pieces = [(unicodedata.normalize("NFKC", m[0]), m.start(), m.end()) for m in _clusters().finditer(text_)]
+        pieces = [(unicodedata.normalize("NFKC", m[0]), m.start(), m.end()) for m in _clusters().finditer(left)]
         lengths = [len(piece) for piece, _, _ in pieces]
-        befores = np.repeat([start for _, start, _ in pieces], lengths)
-        afters = np.repeat([end for _, _, end in pieces], lengths)
-        marked = _marked("".join(piece for piece, _, _ in pieces))
+        starts, ends = befores[[start for _, start, _ in pieces]], afters[[end - 1 for _, _, end in pieces]]
+        befores, afters = np.repeat(starts, lengths), np.repeat(ends, lengths)
+        marked = _marked("".join([piece for piece, _, _ in pieces]))
     kept = marked & _IS_DROPPED == 0
     marked, befores, afters = marked[kept], befores[kept], afters[kept]
     flags = int(np.bitwise_or.reduce(marked, initial=0))
@@ -274,11 +274,6 @@ def _marked(text: str) -> NDArray[np.uint32]:
         return _table()[np.frombuffer(content, "<u2")]
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
     return _table()[np.minimum(codes, _END)]
-
-
-def _without_spacing_accents(text: str) -> str:
-    """Replace the acute accent used as an apostrophe, which NFKC would turn into a space and a mark."""
-    return text.replace("\u00b4", "'")
 
 
 @lru_cache(maxsize=1)

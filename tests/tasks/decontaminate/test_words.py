@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tasks.decontaminate.words import gram_hashes, locate, partial_sums, split, split_many, split_with_words
@@ -18,6 +18,7 @@ ODD = (
 
 @settings(max_examples=150, deadline=None)
 @given(text=st.one_of(st.text(alphabet=ODD, max_size=30), st.text(max_size=30)))
+@example(text="\u0301'\u0e49")
 def test_all_ways_to_split_a_text_agree(text: str) -> None:
     units, located = split(text), locate(text)
     assert units.hashes.tolist() == located.units.hashes.tolist()
