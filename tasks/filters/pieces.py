@@ -16,6 +16,8 @@ from typing import Any
 
 from spacy.symbols import ORTH
 
+# A word of its own at either end of a piece, and in no longer prefix or suffix.
+_ALWAYS_APART = frozenset(",:;!?()[]{}<>_#*&\"'`")
 _MARKS = frozenset(".,:;!?)")
 # No suffix but a run of full stops is longer than a unit of measure ("mbar", "اكواب"), and no lookbehind than two.
 _TAIL = 24
@@ -111,11 +113,15 @@ class Pieces:
         first = body[:1]
         if first.isascii() and first.isalnum() and "$" not in body:
             return 0
+        if first in _ALWAYS_APART:
+            return 1
         match = self._prefixes.match(body)
         return match.end() if match else 0
 
     def _suffix(self, body: str) -> int:
         last = body[-1:]
+        if last and last in _ALWAYS_APART:
+            return 1
         if last.isascii() and last.isalnum():
             if last.isdigit():
                 return 0
