@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
 from functools import lru_cache
 
 NO_SPACE_SCRIPTS = (
@@ -38,17 +37,6 @@ def words(text: str) -> list[str]:
 def chunks(text: str) -> list[str]:
     """Return what stands between white space, and each character of a script without spaces by itself."""
     return _CHUNK.findall(text)
-
-
-def chunk_spans(text: str) -> Iterator[tuple[str, int, int]]:
-    """Yield the chunks of `text`, each with its start and end.
-
-    `words(text)` is `normalise_chunk` of each chunk, one after the other.
-
-    >>> list(chunk_spans("a b-c"))
-    [('a', 0, 1), ('b-c', 2, 5)]
-    """
-    return ((match[0], match.start(), match.end()) for match in _CHUNK.finditer(text))
 
 
 @lru_cache(maxsize=1 << 16)

@@ -1,4 +1,4 @@
-# ruff: noqa: T201, SIM905 - a bench prints its table
+# ruff: noqa: SIM905
 """Decontamination: recall of planted leaks by class, false positives on clean pages, and microseconds a page.
 
     python -m tests.bench.bench_decontaminate --pages FILE.warc.gz --benchmarks a.jsonl b.jsonl …

@@ -190,7 +190,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="take every Nth page (quicker)")
     parser.add_argument("--stage-pages", type=int, default=0, help="measure the stage on this many first pages too")
     options = parser.parse_args()
-    say: Callable[[str], None] = lambda line: print(line, file=sys.stdout, flush=True)  # noqa: E731, T201
+    say: Callable[[str], None] = lambda line: print(line, file=sys.stdout, flush=True)  # noqa: E731
     rows: list[dict[str, Any]] = []
     if options.gold:
         rows = [json.loads(line) for line in options.gold.read_bytes().splitlines()][:: options.every]

@@ -1,4 +1,3 @@
-# ruff: noqa: T201 - a bench prints its table
 """Perplexity: how well it tells real prose from imitations made of the same pages, for words and for pieces.
 
     python -m tests.bench.bench_perplexity --pages FILE.warc.gz [--language en]

@@ -1,4 +1,3 @@
-# ruff: noqa: T201 - a bench prints its table
 """Tokenizer: bytes a token on texts that it has not seen, by vocabulary size and pre-tokenisation.
 
     python -m tests.bench.bench_tokenizer --pages FILE.warc.gz

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from tasks.contracts.words import chunk_spans, normalise_chunk, words
+from tasks.contracts.words import words
 
 
 @pytest.mark.parametrize(
@@ -28,15 +26,3 @@ def test_scripts_without_spaces_give_characters_and_korean_gives_words():
     assert words("東京都。") == ["東", "京", "都"]
     assert words("한국어 문장") == ["한국어", "문장"]
     assert words("हिन्दी में") == ["हिन्दी", "में"]
-
-
-@settings(max_examples=60)
-@given(st.text())
-def test_chunks_cover_every_character_but_white_space(text):
-    position = 0
-    for chunk, start, end in chunk_spans(text):
-        assert text[position:start].strip() == ""
-        assert text[start:end] == chunk
-        position = end
-    assert text[position:].strip() == ""
-    assert words(text) == [w for chunk, _, _ in chunk_spans(text) for w in normalise_chunk(chunk)]
