@@ -19,7 +19,7 @@ from tests.conftest import ROOT
 BIN = Path(sys.executable).parent
 VENV = Path(sys.prefix)
 STAGES = tuple(MODULES)
-PATIENCE = 900
+PATIENCE = 1700
 
 
 class Workspace:
