@@ -160,3 +160,9 @@ def test_another_language_is_split_by_datatrove() -> None:
     text = "Der Fluß kommt z.B. aus dem Gebirge. Er fließt ins Meer."
     assert len(splitter("deu").words(text)) == len(load_word_tokenizer("deu").word_tokenize(text))
     assert splitter("deu").sentences(text, 9) == len(split_into_sentences(text, "deu"))
+
+
+def test_n_grams_are_compared_as_datatrove_writes_them() -> None:
+    words = splitter("eng").words("ab c yz a bc")
+    assert words.joined(2)[0] == words.joined(2)[3]
+    assert words.sequences(2)[0] != words.sequences(2)[3]
