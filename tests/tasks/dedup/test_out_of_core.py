@@ -177,7 +177,7 @@ def growing_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     # Not announced on this machine: the sessions of other tests would join it.
     for name in ("write_ray_address", "reset_ray_address"):
-        monkeypatch.setattr(f"ray._private.utils.{name}", lambda *_, **__: None)
+        monkeypatch.setattr(f"ray._private.utils.{name}", lambda *_, **__: None, raising=False)
     folder = tempfile.mkdtemp(prefix="ray-")
     head = {"num_cpus": 1, "object_store_memory": 80 << 20, "temp_dir": folder}
     cluster = Cluster(initialize_head=True, head_node_args=head)
