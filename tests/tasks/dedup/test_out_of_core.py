@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -173,7 +175,12 @@ def growing_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
 
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 80 << 20})
+    # Not announced on this machine: the sessions of other tests would join it.
+    for name in ("write_ray_address", "reset_ray_address"):
+        monkeypatch.setattr(f"ray._private.utils.{name}", lambda *_, **__: None, raising=False)
+    folder = tempfile.mkdtemp(prefix="ray-")
+    head = {"num_cpus": 1, "object_store_memory": 80 << 20, "temp_dir": folder}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
         ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
         ray.data.DataContext.get_current().enable_progress_bars = False
@@ -181,6 +188,7 @@ def growing_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
     finally:
         ray.shutdown()
         cluster.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_one_two_and_three_nodes_give_the_bytes_that_no_ray_gives(
