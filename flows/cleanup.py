@@ -12,6 +12,7 @@ REMOVABLE = (
     "perplexity/models/*",
     "perplexity/training-*",
     "crawl/*",
+    "dedup/memory-*",
     "train/*/",
     "decontaminate-*",
     "holdout-*",
