@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,7 +25,8 @@ from tasks.contracts.workspace import state_folder
 LINES_AT_ONCE = 1000
 LEARNING_BYTES = 50_000_000
 MOST_KNOWN = 1_000_000
-CONTINUED = "@@"
+MOST_CHARACTERS = 4000
+WORD_START = "▁"
 UNKNOWN = "@?"
 
 
@@ -49,19 +51,23 @@ def learn(lines: Iterable[str], *, size: int) -> Pieces:
             break
         digest.update(line.encode("utf-8", "replace") + b"\n")
         taken.append(line)
-    identity = sha256_json({"text": digest.hexdigest(), "size": size, "kind": "bpe"})
+    identity = sha256_json({"text": digest.hexdigest(), "size": size, "kind": "bpe, marked starts"})
     path = state_folder() / "perplexity" / "models" / f"{identity}.json"
     if path.is_file():
         os.utime(path)
     else:
-        tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN, continuing_subword_prefix=CONTINUED))
-        tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        # A mark at the start of words, not one inside them: the trainer numbers pieces with a prefix in the order of a
+        # hash table, another one in each run. So does its own choice of characters among equally frequent ones.
+        characters = Counter(character for line in taken for character in line if character != " ")
+        alphabet = sorted(characters, key=lambda c: (-characters[c], c))[: MOST_CHARACTERS - 1]
+        tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=WORD_START, prepend_scheme="always")
         trainer = trainers.BpeTrainer(
             vocab_size=size,
             min_frequency=2,
             special_tokens=[UNKNOWN],
-            limit_alphabet=4000,
-            continuing_subword_prefix=CONTINUED,
+            initial_alphabet=[WORD_START, *alphabet],
+            limit_alphabet=len(alphabet) + 1,
             show_progress=False,
         )
         tokenizer.train_from_iterator(taken, trainer=trainer)

@@ -80,7 +80,9 @@ TEXTS = st.lists(st.tuples(WORDS | st.text(max_size=6), SEPARATORS), max_size=60
 def documentation() -> tuple[str, ...]:
     """Return texts of installed packages' documentation, also with lines said again and without line ends."""
     generator = random.Random(3)
-    found = {d.name: str(d.metadata.get_payload() or "") for d in importlib.metadata.distributions()}  # type: ignore[attr-defined]
+    # The backport importlib_metadata, once any package imports it, moves a description from the payload to a header.
+    metadata = {d.name: d.metadata for d in importlib.metadata.distributions()}
+    found = {name: str(m.get("Description") or m.get_payload() or "") for name, m in metadata.items()}  # type: ignore[attr-defined]
     texts = [text[:5_000] for _, text in sorted(found.items()) if len(text) > 400][:30]
     again = ["\n".join(generator.choices(text.splitlines(), k=text.count("\n") + 1)) for text in texts[::3]]
     return (*texts, *again, *(" ".join(text.split()) for text in texts[::3]))
