@@ -89,11 +89,11 @@ def headwater(work: Path, extract: dict[str, str]) -> tuple[Cost, dict[str, floa
     command = ["headwater", "run", "--until", "dedup"]
     cost = measure(command, folder=workspace.folder, environment=workspace.environment, log=work / "headwater.log")
     seconds = {}
-    for path in workspace.folder.glob(".headwater/runs/*/*.json"):
-        record = RunRecord.model_validate_json(path.read_bytes())
-        seconds[record.stage] = record.seconds
+    for stage in STAGES:
+        (path,) = workspace.folder.glob(f".headwater/runs/*/{stage}.json")
+        seconds[stage] = RunRecord.model_validate_json(path.read_bytes()).seconds
     shutil.rmtree(workspace.folder)
-    return cost, {stage: seconds[stage] for stage in STAGES if stage in seconds}
+    return cost, seconds
 
 
 def datatrove(work: Path) -> Cost:
