@@ -20,7 +20,8 @@ test: setup
 
 # Speed and quality beside peers; docs/benchmarks.md says what each table means. PAGES=FILE.warc.gz brings your own.
 bench: setup
-	@for part in extract filters dedup perplexity decontaminate tokenizer pipeline; do \
+	$(BIN)/python -m tests.bench.bench_dedup
+	@for part in crawl extract filters perplexity decontaminate tokenizer pipeline; do \
 		echo; echo "== $$part"; $(BIN)/python -m tests.bench.bench_$$part $(if $(PAGES),--pages $(PAGES)) || exit 1; done
 
 check: setup
