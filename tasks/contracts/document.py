@@ -139,14 +139,14 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], schema: pa.Schema)
     return count
 
 
-def read_rows(path: Path, schema: pa.Schema) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a Parquet file that was written with `schema`.
+def open_shard(path: Path, schema: pa.Schema = DOCUMENT_SCHEMA) -> pq.ParquetFile:
+    """Open a Parquet file that was written with `schema`.
 
     Raises:
         InputError: the file is missing, not Parquet, or of another schema.
     """
     try:
-        parquet = pq.ParquetFile(path)
+        shard = pq.ParquetFile(path)
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(
             "a shard cannot be read",
@@ -155,13 +155,23 @@ def read_rows(path: Path, schema: pa.Schema) -> Iterator[dict[str, Any]]:
             found=str(error).splitlines()[0],
             fix="`dvc checkout` restores it, or run the stage before again with `headwater run --force STAGE`",
         ) from error
-    with parquet:
-        if parquet.schema_arrow.names != schema.names:
-            raise InputError(
-                "a shard has other columns than expected",
-                where=str(path),
-                expected=", ".join(schema.names),
-                found=", ".join(parquet.schema_arrow.names),
-            )
+    if shard.schema_arrow.names != schema.names:
+        shard.close()
+        raise InputError(
+            "a shard has other columns than expected",
+            where=str(path),
+            expected=", ".join(schema.names),
+            found=", ".join(shard.schema_arrow.names),
+        )
+    return shard
+
+
+def read_rows(path: Path, schema: pa.Schema) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a Parquet file that was written with `schema`.
+
+    Raises:
+        InputError: the file is missing, not Parquet, or of another schema.
+    """
+    with open_shard(path, schema) as parquet:
         for batch in parquet.iter_batches(batch_size=ROWS_PER_GROUP):
             yield from batch.to_pylist()

@@ -1,4 +1,4 @@
-"""Text shards read and written a table at a time: dedup looks at few columns and changes few rows.
+"""Text shards written a table at a time: dedup changes few rows.
 
 The bytes written are those of `tasks.contracts.document.write_documents` for the same rows.
 """
@@ -12,35 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.contracts.document import DOCUMENT_SCHEMA, ROWS_PER_GROUP
-from tasks.contracts.errors import InputError
 from tasks.contracts.files import atomic_path
-
-
-def open_shard(path: Path) -> pq.ParquetFile:
-    """Open a shard of documents.
-
-    Raises:
-        InputError: the file is missing, not Parquet, or of another schema.
-    """
-    try:
-        shard = pq.ParquetFile(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(
-            "a shard cannot be read",
-            where=str(path),
-            expected="a Parquet file",
-            found=str(error).splitlines()[0],
-            fix="`dvc checkout` restores it, or run the stage before again with `headwater run --force STAGE`",
-        ) from error
-    if shard.schema_arrow.names != DOCUMENT_SCHEMA.names:
-        shard.close()
-        raise InputError(
-            "a shard has other columns than expected",
-            where=str(path),
-            expected=", ".join(DOCUMENT_SCHEMA.names),
-            found=", ".join(shard.schema_arrow.names),
-        )
-    return shard
 
 
 def write_batches(path: Path, batches: Iterable[pa.RecordBatch]) -> int:

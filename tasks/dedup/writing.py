@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tasks.contracts.document import DOCUMENT_SCHEMA, ROWS_PER_GROUP
+from tasks.contracts.document import DOCUMENT_SCHEMA, ROWS_PER_GROUP, open_shard
 from tasks.contracts.ledger import LedgerRow, write_ledger
 from tasks.contracts.manifest import Counts
 from tasks.dedup.blocks import cut_blocks
-from tasks.dedup.shards import open_shard, write_batches
+from tasks.dedup.shards import write_batches
 from tasks.dedup.survivors import NEAR, RULES
 from tasks.engine.shards import ShardWork
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.contracts.document import read_documents, write_documents
+from tasks.contracts.document import open_shard, read_documents, write_documents
 from tasks.contracts.errors import InputError
-from tasks.dedup.shards import open_shard, write_batches
+from tasks.dedup.shards import write_batches
 from tests.tasks.dedup.conftest import document
 
 
