@@ -42,6 +42,8 @@ H = "http://h.example"
         ("http://[::FFFF:7F00:1]:80/", "http://[::ffff:127.0.0.1]/"),
         ("http://[0:0:0:0:0:0:0:1]/", "http://[::1]/"),
         ("http://%31%32%37.0.0.1/", "http://127.0.0.1/"),
+        ("http://h.example/a/.\\b\\..\\?c\\..\\d", "http://h.example/a/?c%5C..%5Cd"),
+        ("http:\\\\h.example\\@other.example/", "http://h.example/@other.example/"),
     ],
 )
 def test_one_spelling(spelling: str, expected: str) -> None:
