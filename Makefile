@@ -5,7 +5,7 @@ export PYTHON
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := true
 
-.PHONY: setup run test check bench
+.PHONY: setup run test check bench fuzz
 
 setup: $(VENV)/.setup-done
 
@@ -17,6 +17,11 @@ run: setup
 
 test: setup
 	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
+
+# The property tests with examples that nobody has seen before; what one finds becomes a case of its own.
+fuzz: setup
+	grep -rl hypothesis tests/flows tests/tasks tests/training | \
+		xargs $(BIN)/python -m pytest -q --numprocesses 2 --hypothesis-profile default
 
 # Speed and quality beside peers; docs/benchmarks.md says what each table means. PAGES=FILE.warc.gz brings your own.
 bench: setup

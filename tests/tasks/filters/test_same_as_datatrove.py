@@ -99,7 +99,7 @@ def answer_of_datatrove(block: Any, text: str) -> tuple[str, str]:
         keep, reason = get_filter_result(block.filter(datum))
     except ZeroDivisionError:
         return "drop", "empty"  # a text without a word: datatrove divides by their number
-    if keep and not datum.text.strip() and text.strip():
+    if keep and not datum.text.strip() and datum.text != text:
         return "drop", "empty"  # the stage drops what an edit leaves empty
     return ("keep", datum.text) if keep else ("drop", str(reason).removeprefix("gopher_"))
 
