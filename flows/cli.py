@@ -86,11 +86,17 @@ def run(
             raise
     if change:
         console.print(f"params.yaml\n{_escaped(change)}")
-    _prefect_environment()
-    from flows.pipeline import pipeline
+    from flows.services import prefect_server
+
+    # The terminal shows the stages' own lines; Prefect's account of them goes to its server only.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    wait_for_server = prefect_server()
+    from flows.pipeline import pipeline, started_services
 
     signal.signal(signal.SIGINT, _stop)
-    outcome = pipeline(until=until, force=force or [], return_state=True)
+    with started_services(until, force or []):
+        wait_for_server()
+        outcome = pipeline(until=until, force=force or [], return_state=True)
     _print_summary()
     if not outcome.is_completed():
         error = outcome.result(raise_on_failure=False)
@@ -274,22 +280,6 @@ def _stop(_number: int, _frame: object) -> None:
             child.terminate()
     errors.print("stopped; run the same command again to go on from here")
     os._exit(130)
-
-
-def _prefect_environment() -> None:
-    """Point Prefect at the running server, or a temporary one whose history `headwater up` shows later."""
-    from flows.services import prefect_environment, running_services
-
-    services = running_services()
-    for name, value in prefect_environment().items():
-        os.environ.setdefault(name, value)
-    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "90")
-    # The terminal shows the stages' own lines; Prefect's account of them goes to its server only.
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    if services:
-        os.environ.setdefault("PREFECT_API_URL", services.prefect_api)
-    else:
-        os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "true")
 
 
 def _ours(record: logging.LogRecord) -> bool:

@@ -25,7 +25,7 @@ from pydantic import WithJsonSchema
 
 from flows.form import SettingsSchema, changes_of_run, refresh_form
 from flows.graph import MODULES, Stage, load_graph, select
-from flows.lineage.mirror import mirror_server
+from flows.lineage.mirror import SERVER_VARIABLE, mirror_server
 from flows.lineage.records import new_run_name, read_records
 from flows.locks import workspace_lock
 from flows.params import PARAMS_FILE, check_params, merge_values, ray_params, read_params
@@ -81,20 +81,23 @@ def pipeline(
     with workspace_lock("run"):
         _change_params(settings or {}, graph)
         refresh_form()
-        stages = list(graph.values())
-        if until:
-            stages = stages[: list(graph).index(select(graph, until).name) + 1]
+        stages = _stages_until(graph, until)
         forced = {select(graph, name).name for name in force or ()}
         run = os.environ.setdefault(RUN_VARIABLE, new_run_name())
         _say(f"run {run}: {len(stages)} stages")
         progress = cast(UUID, create_progress_artifact(0.0, key="headwater-progress", description=f"Run {run}"))
-        with mirror_server(), _shared_ray(stages, forced):
+        with started_services(until, force or []):
             for number, stage in enumerate(stages, start=1):
                 _task_of(stage)(stage.name, run, stage.name in forced)
                 update_progress_artifact(artifact_id=progress, progress=100.0 * number / len(stages))
         if not any(record.run == run for record in read_records(run)):
             _say("everything is up to date: no stage had to run")
     return {stage.name: manifest_hash(stage.output) for stage in stages}
+
+
+def _stages_until(graph: Mapping[str, Stage], until: str | None) -> list[Stage]:
+    stages = list(graph.values())
+    return stages[: list(graph).index(select(graph, until).name) + 1] if until else stages
 
 
 def _change_params(settings: Mapping[str, Any], graph: Mapping[str, Stage]) -> None:
@@ -188,20 +191,28 @@ def stale_stages() -> set[str]:
 
 
 @contextmanager
-def _shared_ray(stages: Sequence[Stage], forced: set[str]) -> Iterator[None]:
-    """Keep one Ray session for all stages of this run, unless a cluster is given or no data stage is stale."""
-    stale = stale_stages() | forced
-    if os.environ.get("RAY_ADDRESS") or not any(stage.uses_ray and stage.name in stale for stage in stages):
+def started_services(until: str | None, force: Sequence[str]) -> Iterator[None]:
+    """Keep what the stages of one run share, MLflow's mirror and a Ray session, unless whoever called does so already.
+
+    No Ray session is started where a cluster is given, or where no stage that uses Ray is stale.
+    """
+    if SERVER_VARIABLE in os.environ:
         yield
         return
-    import ray
-
-    with ray_session(ray_params(read_params())):
-        os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
-        try:
+    graph = load_graph()
+    with mirror_server():
+        stale = set() if "RAY_ADDRESS" in os.environ else stale_stages() | set(force)
+        if not any(stage.uses_ray and stage.name in stale for stage in _stages_until(graph, until)):
             yield
-        finally:
-            del os.environ["RAY_ADDRESS"]
+            return
+        import ray
+
+        with ray_session(ray_params(read_params())):
+            os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+            try:
+                yield
+            finally:
+                del os.environ["RAY_ADDRESS"]
 
 
 def _task_of(stage: Stage) -> Any:

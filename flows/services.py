@@ -6,6 +6,7 @@ they started, when it asks for that or dies in whatever way (also by `kill -9`).
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import logging
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -72,6 +73,34 @@ def running_services() -> Services | None:
     return services if abs(started - services.pid_started) < 1 else None
 
 
+def prefect_server() -> Callable[[], None]:
+    """Point Prefect at the server of `headwater up`, or at one of this process, whose history `up` shows later.
+
+    What it returns waits until the server answers, so that others can start meanwhile. Prefect would start one by
+    itself, but only when a flow is called, which then waits: 10 s, and 10 more for the tables of a new workspace.
+    Call it before Prefect is imported: the server then outlives what Prefect still sends when this process exits.
+
+    Raises:
+        ServiceError: it did not start; from the call of what is returned.
+    """
+    os.environ |= prefect_environment()
+    if (services := running_services()) is not None:
+        os.environ["PREFECT_API_URL"] = services.prefect_api
+        return lambda: None
+    port = free_port(4300)
+    command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
+    lifetime = contextlib.ExitStack()
+    atexit.register(lifetime.close)
+    server = lifetime.enter_context(_warden())(
+        "prefect-run",
+        [*command, "--host", HOST, "--port", str(port), "--log-level", "warning"],
+        # As Prefect's own: without the UI and the services that schedule and watch runs.
+        {**os.environ, "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"},
+    )
+    os.environ["PREFECT_API_URL"] = f"http://{HOST}:{port}/api"
+    return lambda: _wait_until_healthy({"prefect-run": server}, "prefect-run", f"http://{HOST}:{port}/api/health")
+
+
 def prefect_environment() -> dict[str, str]:
     """Return the settings of every Prefect process of this workspace: its own home, and nothing sent anywhere."""
     return {
@@ -102,9 +131,7 @@ class Running:
 
     def check(self) -> None:
         """Raise ServiceError when a service has ended."""
-        for name, process in self.processes.items():
-            if process.poll() is not None:
-                raise _ended(name, process.returncode)
+        _check(self.processes)
 
 
 @contextlib.contextmanager
@@ -149,7 +176,7 @@ def embedded_services(
         prefect = [sys.executable, "-m", "prefect"]
         server = [*prefect, "server", "start", "--host", HOST, "--port", str(prefect_port)]
         running.processes["prefect"] = start("prefect", server, environment)
-        _wait_until_healthy(running, "prefect", f"{addresses.prefect}/api/health")
+        _wait_until_healthy(running.processes, "prefect", f"{addresses.prefect}/api/health")
         if worker:
             create = [*prefect, "work-pool", "create", POOL, "--type", "process", "--overwrite"]
             _once("work pool", create, environment, workspace)
@@ -160,7 +187,7 @@ def embedded_services(
             _end_interrupted_runs(addresses.prefect_api)
             work = [*prefect, "worker", "start", "--pool", POOL, "--type", "process", "--name", POOL]
             running.processes["worker"] = start("worker", work, environment)
-        _wait_until_healthy(running, "mlflow", f"{addresses.mlflow}/health")
+        _wait_until_healthy(running.processes, "mlflow", f"{addresses.mlflow}/health")
         running.check()
         write_json(_services_path(), addresses.model_dump(mode="json"))
         try:
@@ -332,14 +359,20 @@ def _once(
         )
 
 
-def _wait_until_healthy(running: Running, name: str, url: str) -> None:
+def _check(processes: Mapping[str, subprocess.Popen[bytes]]) -> None:
+    for name, process in processes.items():
+        if process.poll() is not None:
+            raise _ended(name, process.returncode)
+
+
+def _wait_until_healthy(processes: Mapping[str, subprocess.Popen[bytes]], name: str, url: str) -> None:
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end:
-        running.check()
+        _check(processes)
         # URLError is an OSError.
         with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2) as answer:
             if answer.status == 200:
-                logger.info("%s answers", name)
+                logger.debug("%s answers", name)
                 return
         time.sleep(0.3)
     raise ServiceError(f"{name} does not answer after {START_SECONDS:.0f} s", where=url, found=_log_end(name))
