@@ -9,7 +9,7 @@ finished children). No figure is asserted.
   bands of 8 rows on word 5-grams, one process each, alternating
 - backends: signatures alone
 - curve: 4,000 planted pairs of Jaccard 0.3 to 1.0, found and theory side by side
-- scale: 5,000, 20,000 and 80,000 documents: CPU time a document, and the largest resident memory of the process
+- scale: 5,000, 20,000 and 80,000 documents on two Ray workers: CPU time a document, and the largest resident memory
 - increment: one new shard beside a hundred old ones
 """
 
@@ -20,6 +20,7 @@ import contextlib
 import logging
 import multiprocessing
 import os
+import re
 import resource
 import shutil
 import sys
@@ -30,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from tasks.contracts.document import Document, make_doc_id, read_documents, write_documents
@@ -38,6 +40,7 @@ from tasks.contracts.manifest import Counts, commit_manifest, read_manifest, tex
 from tasks.dedup.minhash import Sketch, found_with, hasher
 from tasks.dedup.shingles import ShingleSets, normal_bytes, shingle_sets
 from tasks.dedup.stage import Params, run
+from tasks.engine.session import RayParams, ray_session
 
 PART = 500
 WORDS = 400
@@ -277,9 +280,9 @@ def true_jaccard(left: str, right: str) -> float:
 
 
 def scale(place: Path, sizes: Sequence[int]) -> None:
-    """Print time and memory of corpora of growing sizes, each in a fresh process."""
-    say("one process, shards of 500 documents; largest resident memory of the process")
-    say(f"{'documents':>10} {'CPU s':>8} {'us/document':>12} {'peak MiB':>9} {'ranges':>7} {'dropped':>8}")
+    """Print time and memory of corpora of growing sizes, each in a fresh process with a Ray session of its own."""
+    say("two Ray workers, shards of 500 documents; largest resident memory of any worker, and of the driver")
+    say(f"{'documents':>10} {'CPU s':>8} {'us/document':>12} {'worker MiB':>11} {'driver MiB':>11} {'ranges':>7}")
     texts = Texts()
     context = multiprocessing.get_context("spawn")
     for count in sizes:
@@ -288,18 +291,25 @@ def scale(place: Path, sizes: Sequence[int]) -> None:
         answers: Any = context.Queue()
         child = context.Process(target=_scale_one, args=(source, place / f"run-{count}", answers))
         child.start()
-        cpu, peak, ranges = answers.get()
+        cpu, worker, driver, ranges = answers.get()
         child.join()
-        dropped = count - read_manifest(place / f"run-{count}/out").counts.out
-        say(f"{count:10d} {cpu:8.2f} {cpu / count * 1e6:12.1f} {peak:9.0f} {ranges:7d} {dropped:8d}")
+        say(f"{count:10d} {cpu:8.2f} {cpu / count * 1e6:12.1f} {worker:11.0f} {driver:11.0f} {ranges:7d}")
         shutil.rmtree(source)
 
 
 def _scale_one(source: Path, place: Path, answers: Any) -> None:
-    cpu, _ = measured(lambda: dedup(source, place / "out", place / "state", Params()))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    with state(place / "state"), ray_session(RayParams(num_cpus=2)):
+        own = time.process_time()
+        dedup(source, place / "out", place / "state", Params())
+        cpu, peaks = time.process_time() - own, []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                if " ".join(process.cmdline()).startswith(("ray::Map", "ray::IDLE")):
+                    cpu += sum(process.cpu_times()[:2])
+                    peaks += re.findall(r"VmHWM:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())
+    driver = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     ranges = len(list((place / "state/dedup/candidates").glob("*.groups.bin")))
-    answers.put((cpu, peak, ranges))
+    answers.put((cpu, max(map(int, peaks)) / 1024, driver, ranges))
 
 
 def increment(place: Path, parts: int) -> None:

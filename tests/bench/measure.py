@@ -19,7 +19,7 @@ import psutil
 
 PR_SET_CHILD_SUBREAPER = 36
 """prctl(2): the process adopts its orphaned descendants."""
-SAMPLE_SECONDS = 0.5
+SAMPLE_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
