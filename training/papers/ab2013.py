@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from training.papers.data_card import STAGE_DOES
 from training.papers.facts import TEXT_STAGES, Facts
-from training.papers.markdown import counted, page, share_of, table
+from training.papers.markdown import counted, many, page, share_of, table
 
 NAMED = 10
 
@@ -34,8 +34,9 @@ def _items(facts: Facts) -> list[tuple[str, str]]:
     return [
         (
             "sources or owners",
-            f"{len(sources.hosts):,} hosts of {len(sources.domains):,} registered domains, by share of tokens: "
-            f"{hosts}. Collected by: {facts.crawl['source']}. Developer: {facts.said('provider_name')}",
+            f"{many(len(sources.hosts), 'host')} of {many(len(sources.domains), 'registered domain')}, "
+            f"by share of tokens: {hosts}. "
+            f"Collected by: {facts.crawl['source']}. Developer: {facts.said('provider_name')}",
         ),
         ("how they further the purpose", f"Purpose: {facts.said('purposes')}. The model learns to continue such text."),
         (

@@ -10,14 +10,15 @@ import json
 from typing import Any
 
 from training.papers.facts import Facts
-from training.papers.markdown import counted
+from training.papers.markdown import counted, many
+from training.papers.sources import NOT_STATED
 
 CONFORMS_TO = "http://mlcommons.org/croissant/1.1"
 PARQUET = "application/x-parquet"
 SHARDS, DOCUMENTS = "shards", "documents"
 # The columns of a document as Croissant types. `scores` is left out: Croissant has no type for a map.
 FIELDS = {
-    "doc_id": ("sc:Text", "stable id: 32 hex digits"),
+    "doc_id": ("sc:Text", "stable id, hexadecimal"),
     "url": ("sc:Text", "where the page was"),
     "host": ("sc:Text", "its host"),
     "captured_at": ("sc:Text", "when it was fetched, RFC 3339 in UTC"),
@@ -89,9 +90,9 @@ def croissant(facts: Facts) -> bytes:
         "@id": f"urn:uuid:{facts.serial}",
         "name": f"{facts.name}-training-text",
         "description": f"The text that {facts.name} is trained on: {total.documents:,} documents of "
-        f"{len(facts.sources.hosts):,} hosts. How it was made and from what stands in data_card.md.",
+        f"{many(len(facts.sources.hosts), 'host')}. How it was made and from what stands in data_card.md.",
         "conformsTo": CONFORMS_TO,
-        "license": [share.name for share in facts.sources.licenses],
+        "license": [share.name for share in facts.sources.licenses if share.name != NOT_STATED],
         "inLanguage": list(facts.languages),
         "keywords": ["language modelling", "provenance", "headwater"],
         "isLiveDataset": False,

@@ -39,7 +39,7 @@ def data_card(facts: Facts) -> bytes:
         "",
         "## Stages",
         "",
-        *table(["stage", "counts", "in", "out", "dropped", "what it does"], _stage_rows(facts), right=2),
+        *table(["stage", "what it does", "counts", "in", "out", "dropped"], _stage_rows(facts), right=3),
         "Nothing is lost between the columns: in = out + dropped, checked when each manifest was written.",
         "",
         "## What was taken out, by rule",
@@ -59,7 +59,7 @@ def data_card(facts: Facts) -> bytes:
     lines += _opt_outs(facts)
     lines += _personal_data(facts)
     lines += _measured_on(facts)
-    lines += ["## Mixture", "", *table(_MIXTURE, _mixture_rows(facts), right=1)]
+    lines += ["## Mixture", "", *table(_MIXTURE, _mixture_rows(facts), right=2)]
     lines += _snapshot(facts)
     return page(lines)
 
@@ -69,7 +69,8 @@ def _stage_rows(facts: Facts) -> list[tuple[object, ...]]:
     for stage in STAGES:
         manifest = facts.manifests[stage]
         counts = manifest.counts
-        rows.append((stage, manifest.unit, counts.in_, counts.out, sum(counts.dropped.values()), STAGE_DOES[stage]))
+        gone = sum(counts.dropped.values())
+        rows.append((stage, STAGE_DOES[stage], manifest.unit, counts.in_, counts.out, gone))
     return rows
 
 
@@ -175,19 +176,19 @@ def _measured_on(facts: Facts) -> list[str]:
     return lines + table(["protected", "kind", "SHA-256"], rows)
 
 
-_MIXTURE = ("group", "asked share", "resulting share", "documents", "bytes", "passes", "remark")
+_MIXTURE = ("group", "remark", "asked share", "resulting share", "documents", "bytes", "passes")
 
 
 def _mixture_rows(facts: Facts) -> list[tuple[object, ...]]:
     return [
         (
             group["name"],
+            group.get("why", ""),
             _percent(group.get("asked_share")),
             _percent(group.get("resulting_share")),
             group["resulting_documents"],
             group["resulting_bytes"],
             group.get("epochs", ""),
-            group.get("why", ""),
         )
         for group in facts.mixture.get("groups", [])
     ]
@@ -205,8 +206,9 @@ def _snapshot(facts: Facts) -> list[str]:
     ]
     lines += table(["name", "SHA-256"], made_from)
     lines += table(
-        ["file of data/crawl", "bytes", "SHA-256"],
-        ((shard.name, shard.bytes, f"`{shard.sha256}`") for shard in crawl.shards),
+        ["file of data/crawl", "SHA-256", "bytes"],
+        ((shard.name, f"`{shard.sha256}`", shard.bytes) for shard in crawl.shards),
+        right=2,
     )
     return lines
 

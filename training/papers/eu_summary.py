@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 
 from training.papers.data_card import filter_rules, opt_out_policy
 from training.papers.facts import Facts
-from training.papers.markdown import counted, page, share_of, table
+from training.papers.markdown import counted, many, page, share_of, table
 from training.papers.sources import Share
 
 # The template's size classes of text, and its share of domains; SMEs may name fewer (whichever is lower).
@@ -157,7 +157,7 @@ def _size(facts: Facts) -> tuple[Item, ...]:
         ),
         Item(
             asks="Linguistic characteristics",
-            answer=f"{len(facts.sources.languages):,} languages, by share of tokens",
+            answer=f"{many(len(facts.sources.languages), 'language')}, by share of tokens",
             headers=("language", "documents", "tokens", "share of tokens"),
             rows=tuple(
                 (share.name, share.documents, share.tokens, share_of(share.tokens, total.tokens))
@@ -175,10 +175,11 @@ def _given(facts: Facts, kind: str) -> tuple[Item, ...]:
         _said(facts, "Files that were given: names, versions, owners", "given_files_details"),
         Item(
             asks="Files that were given, as the pipeline saw them",
-            answer=f"{len(facts.crawl['sources']):,} files",
+            answer=many(len(facts.crawl["sources"]), "file"),
             headers=("name", "SHA-256"),
             rows=tuple((str(file.get("name", "")), str(file.get("sha256", ""))) for file in facts.crawl["sources"]),
         ),
+        _domains(facts),
     )
 
 
@@ -223,13 +224,20 @@ def _crawled(facts: Facts) -> tuple[Item, ...]:
         if params.get("policy_files")
         else "Obeys robots.txt (RFC 9309; unreachable means disallowed)"
     )
-    online = "web sites that are public; no log-in, no paywall, no forms"
+    online = "public web sites, reached by links and sitemaps, without logging in or filling in forms"
+    pause = (
+        "no pause between requests, since this machine served it"
+        if source == "sample"
+        else (
+            f"a pause of {params.get('delay_seconds')} s or the host's own Crawl-delay between two requests to a host"
+        )
+    )
     place = "the sample site that comes with the software, on this machine" if source == "sample" else online
     return (
         Item(asks="Crawlers were run by or for the provider", answer="Yes"),
         Item(asks="Names of the crawlers", answer=f"{params.get('user_agent')}{contact}"),
         _said(facts, "Purposes of the crawlers", "crawler_purposes"),
-        Item(asks="Behaviour of the crawlers", answer=f"{behaviour}; pause {params.get('delay_seconds')} s a host"),
+        Item(asks="Behaviour of the crawlers", answer=f"{behaviour}; {pause}"),
         Item(asks="Period of collection", answer=_period(facts)),
         Item(asks="Kind of sources", answer=place),
         Item(asks="What was fetched", answer=_outcome(facts)),
@@ -258,7 +266,7 @@ def _domains(facts: Facts) -> Item:
     rule = "top 5 %, at most 1,000 (SME)" if sme else "top 10 %"
     return Item(
         asks="Most relevant domains",
-        answer=f"{len(shown):,} of {len(facts.sources.domains):,} registered domains ({rule}), by bytes of text",
+        answer=f"{len(shown):,} of {many(len(facts.sources.domains), 'registered domain')} ({rule}), by bytes of text",
         headers=("domain", "documents", "bytes"),
         rows=tuple((share.name, share.documents, share.bytes) for share in shown),
     )
@@ -307,5 +315,5 @@ def _other(facts: Facts) -> tuple[Item, ...]:
         Item(
             asks="More in this folder", answer="data_card.md, croissant.json, mlbom.cdx.json, prov.jsonld, manifests/"
         ),
-        _said(facts, "Comments of the provider", "comments"),
+        Item(asks="Comments of the provider", answer=facts.statement.comments or "None"),
     )

@@ -84,12 +84,12 @@ class Facts:
 
     @property
     def serial(self) -> uuid.UUID:
-        """One name for exactly this release, made from its stages' manifests, its name and the owner's statement."""
-        said = self.statement.model_dump(mode="json")
+        """One name for exactly this release, made from its stages' manifests and its own settings."""
         described: dict[str, JsonValue] = {
             "name": self.name,
             "license": self.license,
-            "statement": said,
+            "language": self.language,
+            "statement": self.statement.model_dump(mode="json"),
             "stages": {**self.hashes},
         }
         return uuid.uuid5(NAMESPACE, sha256_json(described))

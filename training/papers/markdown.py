@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from training.papers.sources import Share
 
 SHOWN = 40
+_SPECIAL = re.compile(r"[\\|\[\]]")
 
 
 def cell(value: object) -> str:
-    """Return text that stays in its cell, whatever a host, licence or statement holds.
+    """Return text that stays text in its cell: a page may name any "licence", and a table is no place for its links.
 
-    >>> cell("a|b\\nc")
-    'a\\\\|b c'
+    >>> print(cell("a|b\\n[c]"), cell(1200))
+    a\\|b \\[c\\] 1,200
     """
     text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-    return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split()) or " "
+    return " ".join(_SPECIAL.sub(r"\\\g<0>", text).replace("<", "&lt;").split()) or " "
+
+
+def many(number: int, noun: str) -> str:
+    """Return a number of things.
+
+    >>> many(1, "host"), many(1200, "host")
+    ('1 host', '1,200 hosts')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, right: int | None = None) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub.repocard_data import EvalResult, ModelCardData
 
 from training.papers.facts import TEXT_STAGES, Facts
-from training.papers.markdown import page, share_of, table
+from training.papers.markdown import many, page, share_of, table
 
 FILES = (
     ("data_card.md", "what the training text is, where it is from and what was left out"),
@@ -72,7 +72,7 @@ def model_card(facts: Facts) -> bytes:
         *table(["", ""], _training_rows(facts)),
         "## Training data",
         "",
-        f"{facts.sources.total.documents:,} documents of {len(facts.sources.hosts):,} hosts: "
+        f"{facts.sources.total.documents:,} documents of {many(len(facts.sources.hosts), 'host')}: "
         f"{tokens['bytes']:,} bytes, {tokens['tokens']:,} tokens, repeated copies included. "
         f"Training saw {figures['tokens_seen']:,} tokens "
         f"({share_of(figures['tokens_seen'], tokens['tokens'])} of these; more than all is more than one pass).",
@@ -80,7 +80,7 @@ def model_card(facts: Facts) -> bytes:
         *_taken_out(facts),
         "## Evaluation",
         "",
-        *table(["task", "items", "metric", "value"], _metric_rows(facts), right=1),
+        *table(["task", "metric", "items", "value"], _metric_rows(facts), right=2),
         f"## Gate: {facts.gate['verdict']}",
         "",
         *_gate(facts),
@@ -172,7 +172,7 @@ def _metric_rows(facts: Facts) -> list[tuple[object, ...]]:
     for task, scored in sorted(facts.results["tasks"].items()):
         for metric, value in sorted(scored.items()):
             if isinstance(value, float):
-                rows.append((task, scored["items"], metric, f"{value:.4f}"))
+                rows.append((task, metric, scored["items"], f"{value:.4f}"))
     return rows
 
 
