@@ -51,9 +51,9 @@ def eu_summary_markdown(facts: Facts) -> bytes:
         "",
     ]
     for section in summary(facts):
-        lines += [f"{'##' if '.' not in section.number else '###'} {section.number} {section.title}", ""]
+        lines += [f"{'#' * (2 + section.number.count('.'))} {section.number} {section.title}", ""]
         if section.items:
-            lines += table(["", ""], ((item.asks, item.answer) for item in section.items))
+            lines += table(["asked", "answer"], ((item.asks, item.answer) for item in section.items))
         for item in section.items:
             if item.headers:
                 lines += [f"{item.asks}:", "", *table(item.headers, item.rows, right=1)]

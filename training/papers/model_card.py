@@ -5,6 +5,7 @@ Sections as in Mitchell et al., "Model Cards for Model Reporting" (FAT* 2019).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from huggingface_hub.repocard_data import EvalResult, ModelCardData
@@ -50,7 +51,7 @@ def model_card(facts: Facts) -> bytes:
         "## Intended use and limits",
         "",
         *table(
-            ["", ""],
+            ["asked", "answer"],
             [
                 ("Provider", facts.said("provider_name")),
                 ("Contact", facts.said("provider_contact")),
@@ -69,7 +70,7 @@ def model_card(facts: Facts) -> bytes:
         "",
         "## Training",
         "",
-        *table(["", ""], _training_rows(facts)),
+        *table(["figure", "value"], _training_rows(facts)),
         "## Training data",
         "",
         f"{facts.sources.total.documents:,} documents of {many(len(facts.sources.hosts), 'host')}: "
@@ -80,7 +81,7 @@ def model_card(facts: Facts) -> bytes:
         *_taken_out(facts),
         "## Evaluation",
         "",
-        *table(["task", "metric", "items", "value"], _metric_rows(facts), right=2),
+        *table(["task", "metric", "items", "value", "interval"], _metric_rows(facts), right=2),
         f"## Gate: {facts.gate['verdict']}",
         "",
         *_gate(facts),
@@ -172,7 +173,7 @@ def _metric_rows(facts: Facts) -> list[tuple[object, ...]]:
     for task, scored in sorted(facts.results["tasks"].items()):
         for metric, value in sorted(scored.items()):
             if isinstance(value, float):
-                rows.append((task, metric, scored["items"], f"{value:.4f}"))
+                rows.append((task, metric, scored["items"], f"{value:.4f}", _bounds(_interval(facts, task, value))))
     return rows
 
 
@@ -182,7 +183,7 @@ def _gate(facts: Facts) -> list[str]:
             rule["rule"],
             rule["verdict"],
             _figure(rule.get("value")),
-            f"{_figure(rule['low'])} to {_figure(rule['high'])}" if rule.get("low") is not None else "–",
+            _bounds(rule),
             _figure(rule.get("threshold")),
             rule["detail"],
         )
@@ -204,6 +205,12 @@ def _gate(facts: Facts) -> list[str]:
         "",
     ]
     return lines
+
+
+def _bounds(found: Mapping[str, Any] | None) -> str:
+    if found is None or found.get("low") is None:
+        return "–"
+    return f"{_figure(found['low'])} to {_figure(found['high'])}"
 
 
 def _figure(value: float | None) -> str:

@@ -6,9 +6,19 @@ What is left out is marked in the papers as missing, with the setting's name, so
 from __future__ import annotations
 
 from datetime import date
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator
 
 from tasks.contracts.base import FrozenModel
+
+
+def _day(text: str) -> str:
+    return date.fromisoformat(text).isoformat()
+
+
+# Text, in quotes in params.yaml: DVC does not take YAML's own dates.
+Day = Annotated[str, AfterValidator(_day)]
 
 
 class Statement(FrozenModel):
@@ -26,10 +36,10 @@ class Statement(FrozenModel):
     """What the model is for."""
     limits: str | None = None
     """What it must not be used for, and its known weaknesses."""
-    placed_on_market: date | None = None
-    """Day on which it is placed on the market of the European Union."""
-    data_first_used: date | None = None
-    """Day on which the training text was first used in development."""
+    placed_on_market: Day | None = None
+    """Day on which it is placed on the market of the European Union, in quotes: "2026-01-31"."""
+    data_first_used: Day | None = None
+    """Day on which the training text was first used in development, in quotes: "2026-01-31"."""
     collection_ongoing: bool | None = None
     """Whether more text is being collected for later versions."""
     content_description: str | None = None
