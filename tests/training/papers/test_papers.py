@@ -21,11 +21,13 @@ from pydantic import ValidationError
 
 from tasks.contracts.errors import InputError
 from tasks.contracts.files import write_json
+from tasks.contracts.ledger import LedgerRow, write_ledger
 from tests.conftest import ROOT
 from tests.training.papers.chain import DAYS, PARAMS, make_chain
 from training.papers.croissant import croissant
 from training.papers.eu_summary import eu_summary_markdown, summary, top_domains
 from training.papers.facts import Facts, read_facts, read_libraries
+from training.papers.ledgers import read_edits
 from training.papers.mlbom import mlbom
 from training.papers.model_card import model_card
 from training.papers.prov import folder_id, prov
@@ -91,6 +93,7 @@ def test_the_bill_of_materials_is_valid_cyclonedx_and_has_every_pinned_library(f
     found = mlbom(facts)
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(found.decode()) is None
     bill = json.loads(found)
+    assert bill["specVersion"] == "1.6"
     libraries = {part["name"]: part["version"] for part in bill["components"] if part["type"] == "library"}
     assert libraries == read_libraries()
     assert libraries["torch"] in (ROOT / "constraints.txt").read_text()
@@ -112,8 +115,11 @@ def test_provenance_leads_from_the_release_to_the_crawl_and_on_to_its_source(fac
     asked = f"{prefix} ASK {{ <{release}> prov:wasDerivedFrom+ <urn:headwater:source:sha256:{'0' * 64}> }}"
     assert graph.query(asked).askAnswer
     # Step by step too: the training text is derived from the crawl, and not the other way.
-    mix = folder_id(facts, "mix")
-    assert graph.query(f"{prefix} ASK {{ <{mix}> prov:wasDerivedFrom+ <{crawl}> }}").askAnswer
+    weights = "urn:headwater:weights:sha256:w1"
+    for part in (weights, *(folder_id(facts, stage) for stage in ("gate", "mix", "extract"))):
+        for path in ("prov:wasDerivedFrom+", "(prov:wasGeneratedBy/prov:used)+"):
+            assert graph.query(f"{prefix} ASK {{ <{part}> {path} <{crawl}> }}").askAnswer, (part, path)
+    assert not graph.query(f"{prefix} ASK {{ <{folder_id(facts, 'mix')}> prov:wasDerivedFrom+ <{weights}> }}").askAnswer
     agents = graph.query(f"{prefix} SELECT ?a WHERE {{ <{release}> prov:wasAttributedTo ?a . ?a a prov:Agent }}")
     assert len(agents) == 1
 
@@ -129,7 +135,7 @@ def test_every_summary_of_the_eu_template_says_the_same_in_both_forms(facts: Fac
     machine = json.loads(PAPERS["eu_ai_act_summary.json"](facts))
     assert [section["number"] for section in machine["sections"]] == titles
     for section in machine["sections"]:
-        assert f"{section['number']} {section['title']}" in page
+        assert re.search(rf"^##+ {re.escape(section['number'] + ' ' + section['title'])}$", page, re.M)
         for item in section["items"]:
             assert item["asks"] in page
             assert item["answer"] in page
@@ -191,6 +197,20 @@ def test_a_changed_count_changes_the_papers_that_speak_of_it(facts: Facts) -> No
         assert b"123,456,789" not in PAPERS["data_card.md"](facts)
         assert b"123,456,789" in PAPERS["data_card.md"](changed), stage
         assert b"123456789" in PAPERS["prov.jsonld"](changed), stage
+
+
+def test_what_was_masked_or_marked_is_counted_from_the_ledgers(facts: Facts, tmp_path: Path) -> None:
+    assert facts.edits.changed == {"filter": {"pii": 1}}
+    assert facts.edits.marked == {"extract": {"opt_out": 1}}
+    assert facts.edits.opt_outs == {"meta:noai": 1}
+    emails = facts.edits.masked["pii"]["email"]
+    assert emails > 10_007  # a figure of the chain, not the number of documents
+    assert f"email: {emails:,}." in PAPERS["data_card.md"](facts).decode()
+    rows = [LedgerRow(stage="filter", action="edit", rule="pii", detail=f"email: {n}, ip: 7") for n in (2, 3)]
+    for part, row in enumerate(rows):
+        write_ledger(tmp_path / "dropped" / f"part-{part:05d}.parquet", [row])
+    more = read_edits({"filter": tmp_path})
+    assert more.masked == {"pii": {"ip": 14, "email": 5}, "secrets": {}}
 
 
 def test_what_the_owner_did_not_state_is_marked_and_what_was_stated_is_shown(facts: Facts) -> None:
