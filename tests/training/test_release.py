@@ -3,13 +3,13 @@ from pathlib import Path
 
 import pytest
 
-from tasks.contracts.document import Document, write_documents
 from tasks.contracts.errors import InputError, ManifestError
-from tasks.contracts.files import write_json
-from tasks.contracts.manifest import Counts, commit_manifest, manifest_hash
+from tasks.contracts.manifest import Counts, commit_manifest, manifest_hash, read_manifest
+from tests.training.papers.chain import make_chain
 from training import release
 from training.champion import champions
 from training.model import ModelSize, build_model, model_config, save_model
+from training.papers.write import PAPERS
 
 
 @pytest.fixture(autouse=True)
@@ -19,26 +19,11 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make_stages(root: Path) -> dict[str, Path]:
-    folders = {stage: root / stage for stage in release.STAGES}
-    for folder in folders.values():
-        folder.mkdir(parents=True)
-    document = Document(doc_id="d", url="u", host="a.example", record_id="r", source="s", text="Some text.")
-    write_documents(folders["mix"] / "part-00000.parquet", [document])
+    """Write a chain of stages whose model can be loaded."""
+    folders = make_chain(root)
     size = ModelSize(layers=1, hidden_size=16, heads=2, kv_heads=1)
     config = model_config(size, vocab_size=50, seq_len=16, eos_id=0)
     save_model(folders["train"] / "model", config, dict(build_model(config, seed=1).named_parameters()))
-    figures = {"parameters": 12345, "tokens_seen": 678, "steps": 9, "train_loss": 3.25, "validation_loss": 3.5}
-    write_json(folders["train"] / "metrics.json", {**figures, "weights_sha256": "w1"})
-    write_json(folders["tokenize"] / "tokens.json", {"vocab_size": 50, "tokens": 678, "documents": 1, "bytes": 10})
-    write_json(folders["evaluate"] / "results.json", {"tasks": {"t": {"acc": 0.5, "items": 4}}, "settings": {}})
-    rules = [{"rule": "floor", "verdict": "pass", "detail": "1.900 against 2.500"}]
-    write_json(folders["gate"] / "report.json", {"verdict": "pass", "rules": rules})
-    before: dict[str, Path] = {}
-    for stage, folder in folders.items():
-        params = {"seq_len": 16, "zero_stage": 3, "num_ranks": 1} if stage == "train" else {}
-        counts = Counts(in_=5, out=3, dropped={"too_short": 2})
-        commit_manifest(folder, stage=stage, unit="documents", params=params, inputs=before, counts=counts)
-        before = {stage: folder}
     return folders
 
 
@@ -51,14 +36,14 @@ def test_a_release_loads_and_generates_and_its_cards_say_what_the_manifests_say(
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert model.generate(torch.tensor([[1, 2]]), max_new_tokens=3).shape[1] > 2
     card, data = (tmp_path / "out" / "README.md").read_text(), (tmp_path / "out" / "data_card.md").read_text()
-    assert card.startswith("---\nlanguage: en\n")
-    assert "12,345 parameters" in card
-    assert "1.900 against 2.500" in card
-    assert "| a.example | 1 | 10 |" in data
-    assert "too_short: 2" in data
+    figures = json.loads((stages["train"] / "metrics.json").read_text())
+    assert f"{figures['parameters']:,} parameters" in card
+    dropped = read_manifest(stages["dedup"]).counts.dropped["near_duplicate"]
+    assert f"| dedup | `near_duplicate` | {dropped:,} |" in data
     lineage = json.loads((tmp_path / "out" / "lineage.json").read_text())
     assert lineage["stages"]["gate"]["inputs"] == {"evaluate": manifest_hash(stages["evaluate"])}
     assert {path.stem for path in (tmp_path / "out" / "manifests").iterdir()} == set(release.STAGES)
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= set(PAPERS)
     assert [champion.weights_sha256 for champion in champions()] == ["w1"]
 
 
