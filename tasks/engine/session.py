@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from pydantic import Field
 
 from tasks.contracts.base import StageParams
+from tasks.contracts.errors import HeadwaterError
 from tasks.contracts.workspace import ROOT
 
 logger = logging.getLogger(__name__)
 
 MEBIBYTE = 1024 * 1024
+TRIES = 3
 
 
 class RayParams(StageParams):
@@ -24,6 +26,29 @@ class RayParams(StageParams):
     """Processors that a local session uses; null takes all of this machine's."""
     object_store_megabytes: int = Field(256, ge=80)
     """Shared memory of a local session, in MiB. Text never travels through it, so it can be small."""
+
+
+def _start(init: Callable[[], object], shutdown: Callable[[], None]) -> None:
+    """Start or join Ray, again where it fails: a local node gets 30 s (Ray 2.60, fixed), too few on a busy machine.
+
+    Raises:
+        HeadwaterError: it failed every time.
+    """
+    for attempt in range(1, TRIES + 1):
+        try:
+            init()
+        except Exception as error:
+            shutdown()
+            if attempt == TRIES:
+                raise HeadwaterError(
+                    "Ray does not start",
+                    where=os.environ.get("RAY_ADDRESS", "a local session"),
+                    found=f"{type(error).__name__}: {error}",
+                    fix="look into /tmp/ray/session_latest/logs; with RAY_ADDRESS set, see that the cluster is there",
+                ) from error
+            logger.warning("Ray did not start, attempt %d of %d: %s", attempt, TRIES, error)
+        else:
+            return
 
 
 @contextmanager
@@ -44,12 +69,8 @@ def ray_session(params: RayParams) -> Iterator[None]:
         "include_dashboard": False,
     }
     shared = bool(os.environ.get("RAY_ADDRESS"))
-    ray.init(
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        configure_logging=True,
-        **({} if shared else local),
-    )
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    _start(lambda: ray.init(**quiet, **({} if shared else local)), ray.shutdown)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
