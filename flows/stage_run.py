@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 import psutil
 
 from flows.graph import Stage, load_graph, select
+from flows.lineage.marks import restore_mark
 from flows.lineage.mirror import StageMirror
 from flows.lineage.records import PrefectIds, now, write_record
 from flows.lineage.releases import remember_release
@@ -68,6 +69,7 @@ def _run(stage: Stage, params: StageParams, ray: RayParams, run: str, started_at
         logger.info("%s: %s", stage.name, describe(manifest))
     if stage.name == "release":
         remember_release(stage.output, stage.inputs["mix"])
+        restore_mark(stage.output)
     write_record(
         run=run,
         stage=stage.name,

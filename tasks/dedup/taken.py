@@ -8,6 +8,7 @@ verified one by one.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from dataclasses import dataclass
 from typing import Any, Final
@@ -58,13 +59,13 @@ def find_taken(corpus: Corpus, takedowns: Takedowns, *, threshold: float, shingl
             found=str(shingle_words),
             fix=f"set dedup.shingle_words to {SHINGLE_WORDS}: the texts may be gone, so they cannot be made anew",
         )
-    look = _Look(takedowns.fingerprints, threshold)
+    look = Lookup(takedowns.fingerprints, threshold)
     numbers, tombstones, similarities = [], [], []
     for start in range(0, len(corpus), _CHUNK):
         chosen = np.arange(start, min(start + _CHUNK, len(corpus)))
         records = corpus.documents(chosen)
         for number, record, values in zip(chosen.tolist(), records, corpus.sets(chosen, records), strict=True):
-            found = look.nearest(values, int(record["set_size"]), record["text"])
+            found = look.nearest(values, int(record["set_size"]), record["text"].tobytes())
             if found is not None:
                 numbers.append(number)
                 tombstones.append(found[0])
@@ -73,8 +74,17 @@ def find_taken(corpus: Corpus, takedowns: Takedowns, *, threshold: float, shingl
     return Taken(np.array(numbers, np.int64), np.array(tombstones, np.uint64), np.array(similarities, np.float64))
 
 
-class _Look:
-    """The fingerprints, arranged for looking a set up."""
+def text_key(normal: bytes) -> bytes:
+    """Return what equal texts share: 128 bits of SHA-256 of the normal form, as the first pass writes them."""
+    return hashlib.sha256(normal).digest()[:16]
+
+
+class Lookup:
+    """The fingerprints, arranged for looking a document up.
+
+    Args:
+        threshold: Jaccard similarity from which a document is near.
+    """
 
     def __init__(self, fingerprints: tuple[Fingerprint, ...], threshold: float) -> None:
         self.threshold = threshold
@@ -90,9 +100,15 @@ class _Look:
         self.values, self.owners = values[order], owners[order]
         self.any_sampled = any(len(v) < f.shingle_count for v, f in zip(self.sets, fingerprints, strict=True))
 
-    def nearest(self, values: Shingles, size: int, text: NDArray[Any]) -> tuple[int, float] | None:
-        """Return the tombstone that a document falls to and its similarity, None where it is near to none."""
-        same = self.texts.get(text.astype("<u8").tobytes())
+    def nearest(self, values: Shingles, size: int, text: bytes) -> tuple[int, float] | None:
+        """Return the tombstone that a document falls to and its similarity, None where it is near to none.
+
+        Args:
+            values: its shingle set, or the smallest of it where there are too many.
+            size: how many there are.
+            text: its `text_key`.
+        """
+        same = self.texts.get(text)
         if same is not None:
             return same, 1.0
         if not len(values) or not len(self.values):
