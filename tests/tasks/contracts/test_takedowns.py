@@ -25,7 +25,12 @@ def row(number: int, kind: str = "url", value: str = "https://a.example/x") -> R
 
 
 def covered(takedowns: Takedowns, **facts: str | None) -> tuple[str, str] | None:
-    page: dict[str, str | None] = {"url": "https://b.example/", "host": "b.example", "payload_digest": None, "text": "t"}
+    page: dict[str, str | None] = {
+        "url": "https://b.example/",
+        "host": "b.example",
+        "payload_digest": None,
+        "text": "t",
+    }
     return takedowns.covers(**{**page, **facts})  # type: ignore[arg-type]
 
 
