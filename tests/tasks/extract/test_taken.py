@@ -56,7 +56,7 @@ def shards(manifest: Manifest) -> dict[str, str]:
 
 
 def tombstone(number: int, kind: str, value: str) -> Row:
-    return Row(id=f"{number:016x}", kind=kind, value=value, reason="asked", date="2026-01-31")  # type: ignore[arg-type]
+    return Row(id=f"{number:016x}", kind=kind, value=value, reason="asked", date="2026-01-31")
 
 
 def test_only_the_shards_that_hold_something_covered_change(workspace: Path) -> None:
