@@ -21,7 +21,7 @@ from tasks.dedup.shingles import normalise
 
 
 def row(number: int, kind: str = "url", value: str = "https://a.example/x") -> Row:
-    return Row(id=f"{number:016x}", kind=kind, value=value, reason="asked", date="2026-01-31")  # type: ignore[arg-type]
+    return Row(id=f"{number:016x}", kind=kind, value=value, reason="asked", date="2026-01-31")
 
 
 def covered(takedowns: Takedowns, **facts: str | None) -> tuple[str, str] | None:
@@ -103,3 +103,21 @@ def test_texts_are_equal_as_they_are_for_dedup(text: str) -> None:
 @given(st.text())
 def test_a_canonical_url_is_its_own(url: str) -> None:
     assert isinstance(canonical(url), str)
+
+
+def test_a_crawl_does_not_take_up_what_was_taken_down() -> None:
+    from tasks.crawl.urls import Counted, Limits
+
+    limits = Limits(
+        max_pages_per_host=9,
+        max_depth=9,
+        max_url_length=99,
+        max_path_segments=9,
+        max_repeated_segments=9,
+        max_query_parameters=9,
+        max_queries_per_path=9,
+        takedowns=Takedowns((row(1), row(2, "host", "b.example"))),
+    )
+    counted = Counted(limits)
+    urls = ["https://a.example/x", "http://a.example/x/?utm_source=1", "https://b.example/", "https://a.example/y"]
+    assert [counted.refusal(url, 1) for url in urls] == ["takedown", "takedown", "takedown", None]
