@@ -20,6 +20,8 @@ from rich.table import Table
 
 from flows.filters import app as filters_app
 from flows.graph import load_graph, select
+from flows.policy import app as policy_app
+from flows.takedown import app as takedown_app
 from tasks.contracts.errors import HeadwaterError, UsageError
 
 app = typer.Typer(
@@ -34,6 +36,8 @@ app.add_typer(params_app, name="params")
 lineage_app = typer.Typer(help="MLflow's picture of the files on disk.", no_args_is_help=True)
 app.add_typer(lineage_app, name="lineage")
 app.add_typer(filters_app, name="filters")
+app.add_typer(takedown_app, name="takedown")
+app.add_typer(policy_app, name="policy")
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)

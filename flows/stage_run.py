@@ -15,14 +15,17 @@ from datetime import UTC, datetime
 import psutil
 
 from flows.graph import Stage, load_graph, select
+from flows.lineage.marks import restore_mark
 from flows.lineage.mirror import StageMirror
 from flows.lineage.records import PrefectIds, now, write_record
+from flows.lineage.releases import remember_release
 from flows.locks import workspace_lock
 from flows.params import ray_params, read_params, stage_params
 from tasks.contracts.base import StageParams
 from tasks.contracts.files import disk_full_is_clear
 from tasks.contracts.manifest import Manifest, read_manifest
 from tasks.engine.session import RayParams, ray_session
+from tasks.engine.shards import reused
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +65,11 @@ def _run(stage: Stage, params: StageParams, ray: RayParams, run: str, started_at
     with mirror:
         with ray_session(ray) if stage.uses_ray else nullcontext():
             manifest: Manifest = stage.module.run(params=params, inputs=stage.inputs, output=stage.output)
+        mirror.shard_hits = reused.get(stage.name)
         logger.info("%s: %s", stage.name, describe(manifest))
+    if stage.name == "release":
+        remember_release(stage.output, stage.inputs["mix"])
+        restore_mark(stage.output)
     write_record(
         run=run,
         stage=stage.name,

@@ -17,6 +17,7 @@ from tasks.contracts.base import StageParams, not_identity
 from tasks.contracts.errors import ParamsError
 from tasks.contracts.files import sha256_json, write_json
 from tasks.contracts.manifest import Counts, Manifest, Unit, commit_manifest
+from tasks.contracts.takedowns import read_takedowns
 from tasks.contracts.workspace import state_folder
 from tasks.crawl.archives import take_archives
 from tasks.crawl.common_crawl import Selection, take_common_crawl
@@ -188,7 +189,10 @@ def _crawl(
         policy_files=params.policy_files,
         drop_query=params.drop_query,
         max_pages=params.max_pages,
-        limits=Limits(**{field.name: getattr(params, field.name) for field in fields(Limits)}),
+        limits=Limits(
+            **{name: getattr(params, name) for field in fields(Limits) if (name := field.name) != "takedowns"},
+            takedowns=read_takedowns(),
+        ),
         max_bytes=params.max_bytes,
         timeout_seconds=params.timeout_seconds,
         processes=min(params.processes, available()),

@@ -10,13 +10,16 @@ import re
 import socket
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from urllib.parse import urlsplit
 
 import idna
 from w3lib.url import safe_url_string
+
+from tasks.contracts.takedowns import RULE as TAKEDOWN
+from tasks.contracts.takedowns import Takedowns
 
 PORTS = {"http": "80", "https": "443"}
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
@@ -143,6 +146,8 @@ class Limits:
     max_repeated_segments: int
     max_query_parameters: int
     max_queries_per_path: int
+    takedowns: Takedowns = field(default_factory=Takedowns)
+    """Addresses that must not be fetched again."""
 
 
 class Counted:
@@ -172,6 +177,8 @@ class Counted:
         ['path_repeats', 'query_parameters', 'query_variants', None]
         """
         limits = self.limits
+        if limits.takedowns.covers_address(url, host_of(url)):
+            return TAKEDOWN
         if depth > limits.max_depth:
             return "max_depth"
         if len(url) > limits.max_url_length:
@@ -193,7 +200,7 @@ class Counted:
 
 LIMIT_RULES = frozenset(
     {"max_pages", "max_depth", "max_pages_per_host", "url_too_long", "path_too_deep", "path_repeats",
-     "query_parameters", "query_variants"}
+     "query_parameters", "query_variants", TAKEDOWN}
 )  # fmt: skip
 
 

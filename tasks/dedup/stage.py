@@ -5,7 +5,8 @@ Passes, each spread over shards or ranges of keys and each out of core:
 1. `signatures`: keys, MinHash bands and shingle sets of each part (cached by part)
 2. `candidates`: who shares a URL, payload, text or band, by ranges of keys
 3. `verification`: the true Jaccard of every candidate, by ranges of pairs (remembered from run to run)
-4. `survivors`: one survivor for every dropped document (in this process: documents that share something only)
+4. `survivors`: one survivor for every dropped document (in this process: documents that share something only), after
+   `taken` has put aside what is near to a taken-down page
 5. `frequency`: lines and paragraphs that too many survivors have, by ranges of keys; where a param asks for it
 6. `writing`: each part from its own decisions (cached by part and decisions)
 
@@ -28,6 +29,7 @@ from pydantic import Field, JsonValue, model_validator
 from tasks.contracts.base import StageParams, not_identity
 from tasks.contracts.files import sha256_file, sha256_json
 from tasks.contracts.manifest import Manifest, commit_manifest
+from tasks.contracts.takedowns import read_takedowns
 from tasks.contracts.workspace import code_hash, state_folder
 from tasks.dedup.blocks import BlockKind
 from tasks.dedup.candidates import FEWEST_PAIRS, GROUP, PAIR, find_candidates
@@ -37,6 +39,7 @@ from tasks.dedup.frequency import Cutting, Limits, find_common_blocks
 from tasks.dedup.minhash import Backend, Sketch, choose_bands, found_with
 from tasks.dedup.signatures import Criterion, Exact, Signing, sign_part
 from tasks.dedup.survivors import RULES, Fates, choose_survivors
+from tasks.dedup.taken import find_taken, with_taken, without
 from tasks.dedup.verification import EDGE, Memory, pairs_of, similarities, verify_candidates
 from tasks.dedup.writing import STAGE, Writing, write_part
 from tasks.engine.shards import ShardFunction, ShardWork, map_shards, work_for
@@ -156,7 +159,13 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
         stage=STAGE,
         output=output,
         params=asdict(writing),
-        code=["tasks.dedup.writing", "tasks.dedup.survivors", "tasks.dedup.blocks", "tasks.dedup.shards"],
+        code=[
+            "tasks.dedup.writing",
+            "tasks.dedup.survivors",
+            "tasks.dedup.taken",
+            "tasks.dedup.blocks",
+            "tasks.dedup.shards",
+        ],
         libraries=["pyarrow"],
     )
     return commit_manifest(
@@ -226,11 +235,12 @@ class _Run:
         )
         memory.replace(sorted(folder.glob("*.verified.bin")))
         edges = np.concatenate([np.fromfile(path, EDGE) for path in sorted(folder.glob("*.edges.bin"))])
-        fates = choose_survivors(corpus, groups, edges)
+        taken = find_taken(corpus, read_takedowns(), threshold=params.threshold, shingle_words=params.shingle_words)
+        fates = choose_survivors(corpus, *without(taken, groups, edges))
         self._compare_exact(fates)
         for number, rule in enumerate(RULES):
             logger.info("dedup: %s: %d documents", rule, int((fates.rule == number).sum()))
-        return fates
+        return with_taken(fates, taken, corpus)
 
     def _compare_exact(self, fates: Fates) -> None:
         """Fill in how like its survivor a document of the same URL or payload is."""

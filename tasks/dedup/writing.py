@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 from tasks.contracts.document import DOCUMENT_SCHEMA, ROWS_PER_GROUP, open_shard
 from tasks.contracts.ledger import LedgerRow, write_ledger
 from tasks.contracts.manifest import Counts
+from tasks.contracts.takedowns import NEAR_RULE
 from tasks.dedup.blocks import cut_blocks
 from tasks.dedup.shards import write_batches
 from tasks.dedup.survivors import NEAR, RULES
+from tasks.dedup.taken import TAKEN_RULE, TOMBSTONE_DIGITS
 from tasks.engine.shards import ShardWork
 
 STAGE: Final = "dedup"
@@ -95,6 +97,17 @@ def _decide(
         at = int(fate["row"]) - first
         if fate["rule"] < 0:
             sizes[at] = int(fate["cluster"])
+            continue
+        if fate["rule"] == TAKEN_RULE:
+            rows[at] = LedgerRow(
+                stage=STAGE,
+                action="drop",
+                rule=NEAR_RULE,
+                score=float(fate["similarity"]),
+                threshold=writing.threshold,
+                detail=f"tombstone {int(fate['survivor'][0]):0{TOMBSTONE_DIGITS}x}",
+                **_identity(names, at),
+            )
             continue
         rows[at] = LedgerRow(
             stage=STAGE,

@@ -29,6 +29,9 @@ from tasks.contracts.workspace import code_hash, state_folder
 
 logger = logging.getLogger(__name__)
 
+reused: dict[str, int] = {}
+"""Map's name → how many shards its last call in this process took from the shard cache: for the run record."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardWork:
@@ -130,6 +133,7 @@ def map_shards(
     known = {item.name: _cached(cache / keys[item.name]) for item in work}
     todo = [item for item in work if known[item.name] is None]
     result = MapResult(hits=len(work) - len(todo))
+    reused[stage] = result.hits
     if result.hits:
         logger.info("%s: %d of %d shards reused", stage, result.hits, len(work))
     make = _Maker(function=function, cache=cache, keys=keys)

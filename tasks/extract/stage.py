@@ -17,10 +17,13 @@ from tasks.contracts.errors import HeadwaterError, InputError
 from tasks.contracts.evidence import OptOutPolicy, judge
 from tasks.contracts.ledger import LedgerRow, ledger_row, write_ledger
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest, read_manifest
+from tasks.contracts.takedowns import read_takedowns
+from tasks.contracts.workspace import state_folder
 from tasks.engine.shards import ShardWork, keep_or_drop, map_shards
 from tasks.extract.answers import EngineName, Extracted, Mode, Settings
 from tasks.extract.language import identify, languages_by_line
 from tasks.extract.records import Page, read_pages
+from tasks.extract.taken import take_down
 from tasks.extract.worker import Extractor, Limits, shared_extractor
 
 logger = logging.getLogger(__name__)
@@ -84,6 +87,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
         libraries=LIBRARIES,
     )
     _check(result.counts, params, where=str(crawl))
+    result = take_down(read_takedowns(), result, output, state_folder() / STAGE / "covered")
     return commit_manifest(
         output,
         stage=STAGE,

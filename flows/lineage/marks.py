@@ -1,0 +1,126 @@
+"""Marks a release that holds what was taken down: two files beside its card, and a tag in MLflow.
+
+The kept copy under `.headwater/releases/` is what counts; `data/release` gets the same two files when it is that
+release, also when the stage makes it again (`restore_mark`). Neither is hashed by the release's manifest, so the mark
+changes nothing that was proven; and it names tombstones by id, not by address or reason.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue
+
+from flows.lineage.releases import MARK, NOTICE, known_releases, read_mark
+from flows.lineage.tracking import QUIET
+from tasks.contracts.errors import ManifestError
+from tasks.contracts.files import write_bytes, write_json
+from tasks.contracts.manifest import manifest_hash
+from tasks.contracts.workspace import ROOT, state_folder
+
+logger = logging.getLogger(__name__)
+
+TAG = "headwater.takedown"
+PATIENCE = 120.0
+
+
+def mark_release(folder: Path, manifest_sha256: str, tombstones: Mapping[str, Mapping[str, JsonValue]]) -> bool:
+    """Add tombstones to a release folder's mark; return whether anything changed.
+
+    Args:
+        tombstones: id → {"kind", "date", "documents"}.
+    """
+    old: Any = read_mark(folder) or {}
+    listed = {**old.get("tombstones", {}), **{name: dict(one) for name, one in tombstones.items()}}
+    mark: dict[str, JsonValue] = {"release": manifest_sha256, "tombstones": listed}
+    if mark == old and (folder / NOTICE).is_file():
+        return False
+    write_bytes(folder / NOTICE, notice(listed).encode())
+    write_json(folder / MARK, mark)
+    return True
+
+
+def notice(tombstones: Mapping[str, Any]) -> str:
+    """Return TAKEDOWN.md."""
+    lines = [
+        "# Taken down",
+        "",
+        "This release was trained on text that has been taken down since. Do not deploy it or train on it further;",
+        "use a later release. The weights in this folder are unchanged.",
+        "",
+        "| tombstone | kind | asked on | documents in this release |",
+        "| --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| `{name}` | {one['kind']} | {one['date']} | {one['documents']} |" for name, one in sorted(tombstones.items())
+    ]
+    return "\n".join([*lines, ""])
+
+
+def restore_mark(release: Path) -> None:
+    """Give a release folder that was made again the mark of its kept copy."""
+    own = manifest_hash(release)
+    for known in known_releases():
+        if known.manifest_sha256 == own and known.takedown is not None and known.folder != release:
+            for name in (MARK, NOTICE):
+                write_bytes(release / name, (known.folder / name).read_bytes())
+
+
+def is_release(folder: Path, manifest_sha256: str) -> bool:
+    """Return whether a folder is the release with this manifest."""
+    try:
+        return manifest_hash(folder) == manifest_sha256
+    except ManifestError:
+        return False
+
+
+def mark_in_mlflow(marks: Mapping[str, str]) -> bool:
+    """Tag the model versions of releases (manifest → note), in a process of its own; False when MLflow did not do it.
+
+    MLflow takes seconds to import and may be absent: that is a warning, and the files stay marked.
+    """
+    database = state_folder() / "mlflow.db"
+    if not marks or not (database.is_file() or os.environ.get("MLFLOW_TRACKING_URI")):
+        return False
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "flows.lineage.marks"],
+            input=json.dumps(dict(marks)),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+            env={**QUIET, **os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        logger.warning("MLflow was not told of the takedown: %s", error)
+        return False
+    if done.returncode:
+        logger.warning("MLflow was not told of the takedown: %s", (done.stderr.strip().splitlines() or ["?"])[-1])
+    return done.returncode == 0
+
+
+def main() -> None:
+    """Tag the model versions named on the standard input."""
+    from flows.lineage.mlflow_runs import open_client
+    from flows.lineage.registry import MODEL
+
+    client = open_client()
+    for manifest, note in json.loads(sys.stdin.read()).items():
+        for version in client.search_model_versions(f"name = '{MODEL}' and tags.`headwater.manifest` = '{manifest}'"):
+            client.set_model_version_tag(MODEL, version.version, TAG, note)
+            described = version.description or ""
+            head = described.partition("\n\n")[2] if described.startswith("**Taken down.**") else described
+            text = f"**Taken down.** {note}\n\n{head}"
+            client.update_model_version(MODEL, version.version, text)
+
+
+if __name__ == "__main__":
+    main()
