@@ -59,7 +59,7 @@ def read_captures(index: Index, places: Iterable[Place]) -> list[Capture]:
     found: list[Capture] = []
     for place in places:
         record = read_record(index.parts[place.stage].data / place.file, place.at)
-        if record.record_type.name not in CAPTURES:
+        if record.headers.get("WARC-Type") not in CAPTURES:
             continue
         identity = record.record_id or f"{place.file}#{place.at}"
         found.append(_capture(index, place, record, identity, _evidence(index, identity)))
@@ -91,7 +91,7 @@ def _capture(index: Index, place: Place, record: Any, identity: str, evidence: E
     headers = record.headers
     http = record.http_headers
     return Capture(
-        kind=record.record_type.name,
+        kind=headers.get("WARC-Type"),
         record_id=identity,
         doc_id=make_doc_id(index.source, identity),
         url=(headers.get("WARC-Target-URI") or "").strip().removeprefix("<").removesuffix(">"),
