@@ -17,6 +17,7 @@ import logging
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -60,7 +61,7 @@ SCHEMAS: Mapping[Content, pa.Schema] = {
     "ledger": LEDGER_SCHEMA,
     "tokens": INDEX_SCHEMA,
 }
-STAGES = tuple(MODULES)[: tuple(MODULES).index("tokenizer")] + ("tokenize",)
+STAGES = (*(stage for stage in MODULES if MODULES[stage].startswith("tasks.") and stage != "tokenizer"),)
 """The stages whose folders hold rows about documents."""
 NAMED_IN_FULL = ("crawl", "extract")
 HELD_OUT = "heldout"
@@ -93,7 +94,7 @@ class Description(FrozenModel):
     stage: str
     manifest_sha256: str
     files: tuple[IndexedFile, ...]
-    entries: dict[Kind, int]
+    entries: dict[str, int]
     """How many places are kept for each kind of name."""
     tallied: tuple[tuple[str, str], ...]
     """(action, rule) by the numbers that the tallies by host use."""
@@ -116,6 +117,7 @@ class Part:
         self.folder = folder
         self.data = data
         self.description = description
+        self._mapped: dict[Kind, tuple[Hashes, Hashes]] = {}
 
     @property
     def stage(self) -> str:
@@ -126,22 +128,20 @@ class Part:
         """Return the places under the hashes of these names, in order: candidates, as hashes may collide."""
         if not self.description.entries.get(kind):
             return []
-        keys = np.load(self.folder / f"{kind}.keys.npy", mmap_mode="r")
-        places = np.load(self.folder / f"{kind}.places.npy", mmap_mode="r")
+        keys, places = self._entries(kind)
         found: list[int] = []
         for key in sorted({hash_name(name) for name in names}):
             start, stop = (int(np.searchsorted(keys, np.uint64(key), side=side)) for side in ("left", "right"))
             stop = stop if most is None else min(stop, start + most)
             found += places[start:stop].tolist()
-        return [self._place(number) for number in sorted(set(found))]
+        return [self.place(number) for number in sorted(set(found))]
 
-    def count(self, kind: Kind, name: str) -> int:
-        """Return how many places stand under the hash of a name."""
-        if not self.description.entries.get(kind):
-            return 0
-        keys = np.load(self.folder / f"{kind}.keys.npy", mmap_mode="r")
-        start, stop = (np.searchsorted(keys, np.uint64(hash_name(name)), side=side) for side in ("left", "right"))
-        return int(stop - start)
+    def _entries(self, kind: Kind) -> tuple[Hashes, Hashes]:
+        """Map the sorted hashes of one kind of name, and their places."""
+        if kind not in self._mapped:
+            keys, places = (np.load(self.folder / f"{kind}.{what}.npy", mmap_mode="r") for what in ("keys", "places"))
+            self._mapped[kind] = (keys, places)
+        return self._mapped[kind]
 
     def tally(self, host: str) -> dict[tuple[str, str], int]:
         """Return how many rows of a host there are by (action, rule); ("kept", "") are documents that stayed."""
@@ -171,7 +171,8 @@ class Part:
                 rows |= _rows(shard, wanted, [name for name in chosen if name in schema.names])
         return rows
 
-    def _place(self, number: int) -> Place:
+    def place(self, number: int) -> Place:
+        """Return the place that a number stands for."""
         file = self.description.files[number >> int(FILE_BIT)]
         return Place(self.stage, file.content, file.name, number & ((1 << int(FILE_BIT)) - 1))
 
@@ -249,11 +250,13 @@ def _opened(stage: str, data: Path) -> Part | None:
 def _make(stage: str, data: Path) -> Part:
     hash_ = manifest_hash(data)
     folder = part_folder(stage, hash_)
-    with atomic_folder(folder) as temporary, _Maker(temporary) as maker:
+    with atomic_folder(folder) as temporary, closing(_Maker(temporary)) as maker:
         files = tuple(_indexed_files(data))
         for number, file in enumerate(files):
-            maker.add(number, data / file.name, file.content, in_full=stage in NAMED_IN_FULL or file.content == "ledger")
-        description = maker.finish(stage, hash_, files)
+            maker.add(
+                number, data / file.name, file.content, in_full=stage in NAMED_IN_FULL or file.content == "ledger"
+            )
+        description = maker.describe(stage, hash_, files)
         write_json(temporary / "part.json", description.model_dump(mode="json"))
     remove_stale(stage, folder)
     return Part(folder, data, description)
@@ -277,21 +280,50 @@ def _indexed_files(data: Path) -> Iterator[IndexedFile]:
             yield IndexedFile(name=shard.name, content="documents")
 
 
-class _Maker:
-    """Writes the unsorted entries of a part to disk as they come, then sorts them, one kind of name at a time."""
+class EntryWriter:
+    """Writes entries to disk as they come, then sorts them, one kind at a time, so that memory holds one kind only."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.streams: dict[Kind, BinaryIO] = {}
-        self.tallies: Counter[tuple[int, int]] = Counter()
-        self.tallied: dict[tuple[str, str], int] = {}
+        self.streams: dict[str, BinaryIO] = {}
 
-    def __enter__(self) -> _Maker:
-        return self
+    def append(self, kind: str, keys: Hashes, places: Hashes) -> None:
+        """Add entries of one kind."""
+        entries = np.empty(len(keys), ENTRY)
+        entries["key"], entries["place"] = keys, places
+        if kind not in self.streams:
+            self.streams[kind] = (self.folder / f"{kind}.unsorted").open("wb")
+        self.streams[kind].write(entries.tobytes())
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Close the files."""
         for stream in self.streams.values():
             stream.close()
+
+    def finish(self) -> dict[str, int]:
+        """Sort each kind into its `.keys` and `.places`, equal keys in the order they came; return how many."""
+        self.close()
+        counts: dict[str, int] = {}
+        for kind in self.streams:
+            unsorted = self.folder / f"{kind}.unsorted"
+            entries = np.fromfile(unsorted, ENTRY)
+            unsorted.unlink()
+            keys, places = entries["key"].copy(), entries["place"].copy()
+            counts[kind] = len(entries)
+            del entries
+            order = np.argsort(keys, kind="stable")
+            np.save(self.folder / f"{kind}.keys.npy", keys[order])
+            np.save(self.folder / f"{kind}.places.npy", places[order])
+        return counts
+
+
+class _Maker(EntryWriter):
+    """Makes one stage's part: names by kind, and the tallies by host."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.tallies: Counter[tuple[int, int]] = Counter()
+        self.tallied: dict[tuple[str, str], int] = {}
 
     def add(self, number: int, path: Path, content: Content, *, in_full: bool) -> None:
         """Index one file."""
@@ -357,28 +389,12 @@ class _Maker:
         chosen = names.filter(some)
         if not len(chosen):
             return
-        entries = np.empty(len(chosen), ENTRY)
         raw = chosen.cast(pa.binary()).to_numpy(zero_copy_only=False).tolist()
-        entries["key"] = np.fromiter(map(xxhash.xxh3_64_intdigest, raw), np.uint64, len(raw))
-        entries["place"] = places[some.to_numpy(zero_copy_only=False)]
-        if kind not in self.streams:
-            self.streams[kind] = (self.folder / f"{kind}.unsorted").open("wb")
-        self.streams[kind].write(entries.tobytes())
+        keys = np.fromiter(map(xxhash.xxh3_64_intdigest, raw), np.uint64, len(raw))
+        self.append(kind, keys, places[some.to_numpy(zero_copy_only=False)])
 
-    def finish(self, stage: str, hash_: str, files: tuple[IndexedFile, ...]) -> Description:
-        """Sort what was written and describe it."""
-        counts: dict[Kind, int] = {}
-        for kind, stream in self.streams.items():
-            stream.close()
-            unsorted = self.folder / f"{kind}.unsorted"
-            entries = np.fromfile(unsorted, ENTRY)
-            unsorted.unlink()
-            keys, places = entries["key"].copy(), entries["place"].copy()
-            counts[kind] = len(entries)
-            del entries
-            order = np.argsort(keys, kind="stable")
-            np.save(self.folder / f"{kind}.keys.npy", keys[order])
-            np.save(self.folder / f"{kind}.places.npy", places[order])
+    def describe(self, stage: str, hash_: str, files: tuple[IndexedFile, ...]) -> Description:
+        """Sort and write everything, and describe it."""
         rows = np.array([(key, what, count) for (key, what), count in sorted(self.tallies.items())], TALLY)
         np.save(self.folder / "tallies.npy", rows)
         return Description(
@@ -386,7 +402,7 @@ class _Maker:
             stage=stage,
             manifest_sha256=hash_,
             files=files,
-            entries=counts,
+            entries=self.finish(),
             tallied=tuple(self.tallied),
         )
 
