@@ -77,7 +77,7 @@ WARC_KINDS = WarcRecordType.response | WarcRecordType.resource | WarcRecordType.
 _PLAIN_URL = (
     r"^https?://(?:[a-z0-9-]+\.)*[a-z][a-z0-9-]*/(?:[A-Za-z0-9_~/-]|[A-Za-z0-9_~-]\.)*(?:\?[A-Za-z0-9._~=&-]+)?$"
 )
-_HOST = r"^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#@]*@)?(?P<host>[^/?#:\[\]@\\]*)"
+_HOST = r"^[A-Za-z][A-Za-z0-9+.-]*://(?P<host>[A-Za-z0-9._-]+)(?::[0-9]*)?(?:[/?#].*)?$"
 
 
 class IndexedFile(FrozenModel):
