@@ -22,6 +22,7 @@ from flows.filters import app as filters_app
 from flows.graph import load_graph, select
 from flows.policy import app as policy_app
 from flows.takedown import app as takedown_app
+from flows.trace import trace
 from tasks.contracts.errors import HeadwaterError, UsageError
 
 app = typer.Typer(
@@ -38,6 +39,7 @@ app.add_typer(lineage_app, name="lineage")
 app.add_typer(filters_app, name="filters")
 app.add_typer(takedown_app, name="takedown")
 app.add_typer(policy_app, name="policy")
+app.command("trace")(trace)
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)

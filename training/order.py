@@ -89,6 +89,16 @@ class Order(FrozenModel):
             found.extend(permute(np.array([position], dtype=np.uint64), self.sequences, self.seed, number).tolist())
         return found
 
+    def seen_at(self, sequence: int) -> list[tuple[int, int]]:
+        """Return each (step, rank) that sees a sequence, in order: what `sequences_at` says, the other way round."""
+        found: list[tuple[int, int]] = []
+        for number in range(-(-self.steps * self.batch_size // self.sequences)):
+            place = unpermute(np.array([sequence], dtype=np.uint64), self.sequences, self.seed, number)
+            step, within = divmod(number * self.sequences + int(place[0]), self.batch_size)
+            if step < self.steps:
+                found.append((step, within // self.micro_batch % self.ranks))
+        return found
+
     def tokens_seen(self, packing: Packing) -> int:
         """Return how many tokens of the shards all steps together see, padding left out."""
         sizes, left, total, number = packing.sizes(), self.steps * self.batch_size, 0, 0
@@ -285,6 +295,21 @@ def permute(positions: Indexes, size: int, seed: int, number: int) -> Indexes:
     return found
 
 
+def unpermute(found: Indexes, size: int, seed: int, number: int) -> Indexes:
+    """Return which positions `permute` sends to `found`: its inverse.
+
+    >>> everywhere = np.arange(5, dtype=np.uint64)
+    >>> unpermute(permute(everywhere, 5, seed=1, number=0), 5, seed=1, number=0).tolist()
+    [0, 1, 2, 3, 4]
+    """
+    half = max(1, ((size - 1).bit_length() + 1) // 2)
+    keys = [_round_key(seed, number, index) for index in reversed(range(ROUNDS))]
+    positions = _feistel_back(found, half, keys)
+    while (outside := positions >= size).any():
+        positions[outside] = _feistel_back(positions[outside], half, keys)
+    return positions
+
+
 def _round_key(seed: int, number: int, index: int) -> np.uint64:
     digest = hashlib.sha256(f"headwater order {seed} {number} {index}".encode()).digest()
     return np.uint64(int.from_bytes(digest[:8], "little"))
@@ -295,6 +320,14 @@ def _feistel(values: Indexes, half: int, keys: list[np.uint64]) -> Indexes:
     left, right = values >> bits, values & mask
     for key in keys:
         left, right = right, left ^ (_mix(right ^ key) & mask)
+    return (left << bits) | right
+
+
+def _feistel_back(values: Indexes, half: int, keys: list[np.uint64]) -> Indexes:
+    bits, mask = np.uint64(half), np.uint64((1 << half) - 1)
+    left, right = values >> bits, values & mask
+    for key in keys:
+        left, right = right ^ (_mix(left ^ key) & mask), left
     return (left << bits) | right
 
 

@@ -14,6 +14,7 @@ from training.order import (
     pack,
     permute,
     read_packing,
+    unpermute,
 )
 
 
@@ -26,6 +27,13 @@ def test_the_permutation_visits_every_sequence_once(size: int, seed: int, number
 
 def test_the_permutation_never_changes_between_versions() -> None:
     assert permute(np.arange(10, dtype=np.uint64), 10, 1, 0).tolist() == [4, 9, 3, 7, 6, 5, 2, 0, 8, 1]
+
+
+@settings(max_examples=50, deadline=None)
+@given(size=st.integers(1, 700), seed=st.integers(0, 2**32), number=st.integers(0, 3))
+def test_the_inverse_leads_back_from_every_sequence(size: int, seed: int, number: int) -> None:
+    positions = np.arange(size, dtype=np.uint64)
+    assert unpermute(permute(positions, size, seed, number), size, seed, number).tolist() == positions.tolist()
 
 
 def make_order(ranks: int = 2, epochs: int = 2, accumulation: int = 2) -> Order:
@@ -53,6 +61,18 @@ def test_each_sequence_is_seen_at_most_once_a_pass_and_nearly_all_are() -> None:
     counts = np.bincount(seen, minlength=order.sequences)
     assert counts.max() == 2
     assert (2 - counts).sum() == order.sequences * 2 - len(seen)
+
+
+@settings(max_examples=50, deadline=None)
+@given(ranks=st.sampled_from([1, 2, 4]), epochs=st.integers(1, 3), accumulation=st.sampled_from([1, 2]))
+def test_a_sequence_leads_to_just_the_steps_that_see_it(ranks: int, epochs: int, accumulation: int) -> None:
+    order = make_order(ranks=ranks, epochs=epochs, accumulation=accumulation)
+    seen: dict[int, list[tuple[int, int]]] = {number: [] for number in range(order.sequences)}
+    for step in range(order.steps):
+        for rank in range(ranks):
+            for number in order.sequences_at(step, rank):
+                seen[number].append((step, rank))
+    assert {number: order.seen_at(number) for number in seen} == {number: sorted(at) for number, at in seen.items()}
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
