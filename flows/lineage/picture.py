@@ -31,7 +31,7 @@ _TEMPLATE = Path(__file__).with_name("lineage.html.j2")
 _REASONS_SHOWN = 5
 _LANE, _LABELS, _CARD = 16.0, 84.0, 370.0
 _CARD_LEAST, _ROW_GAP, _BAR_ROW, _HEAD = 100.0, 30.0, 20.0, 4.0
-_BARS_LEFT, _BAR_LABEL, _BAR_NUMBER = 20.0, 190.0, 118.0
+_BARS_LEFT, _BAR_LABEL, _BAR_NUMBER = 20.0, 190.0, 138.0
 _BUS_FROM = 5
 """A stage with at least so many inputs (the release, which names all) gets one line that joins them, not one each."""
 
@@ -215,7 +215,7 @@ def _picture(nodes: Sequence[Node]) -> Picture:
             above, below = nodes[place[source]], nodes[place[target]]
             if place[target] == place[source] + 1:
                 y = above.y + above.height
-                line, x, label, anchor = f"M{axis:g} {y:g}V{below.y:g}", axis + 12, y + _ROW_GAP / 2 + 4, "start"
+                line, x, label, anchor = f"M{axis:g} {y:g}V{below.y - 1:g}", axis + 12, y + _ROW_GAP / 2 + 4, "start"
             elif source in entries:
                 start = above.y + above.height - 22
                 end = below.y + 22 + 19 * entries.index(source)
@@ -249,8 +249,8 @@ def _bus(nodes: Sequence[Node], joined: Sequence[str], left: float) -> str:
     x, end = 8.0, target.y + target.height - 22
     if not sources:
         return ""
-    teeth = "".join(f"M{x:g} {node.y + 10:g}H{left:g}" for node in sources)
-    return f"{teeth}M{x:g} {sources[0].y + 10:g}V{end - 6:g}q0 6 6 6H{left:g}"
+    teeth = "".join(f"M{x:g} {node.y + node.height - 9:g}H{left:g}" for node in sources)
+    return f"{teeth}M{x:g} {sources[0].y + sources[0].height - 9:g}V{end - 6:g}q0 6 6 6H{left:g}"
 
 
 def _name(end: Link) -> str:
