@@ -132,7 +132,7 @@ def _description(stage_run: StageRun, release: Link, verdict: Verdict | None, tr
     runs = f"#/experiments/{stage_run.experiment_id}/runs"
     lines = []
     if verdict:
-        lines += [f"**Gate: {verdict.verdict}.** Approved by {verdict.approver}.", ""]
+        lines += [f"**Gate: {verdict.verdict}.** Approval: {verdict.approver}.", ""]
     lines += [
         f"- [The chain from the crawl to this release, as a picture]({runs}/{stage_run.run_id}/artifacts/{PICTURE})",
         f"- [The papers]({runs}/{stage_run.run_id}/artifacts/{PAPERS})",

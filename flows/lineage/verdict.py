@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-NOBODY = "nobody: no approval was asked for, the gate's rules decided"
+NOBODY = "none asked for: the gate's rules decided"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
