@@ -209,6 +209,21 @@ def lineage_sync(as_json: JsonOption = False) -> None:
     )
 
 
+@lineage_app.command("picture")
+def lineage_picture(
+    output: Annotated[Path | None, typer.Option(help="The file; .headwater/lineage.html when left out.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the chain from the crawl to the release as one HTML page, and say where it is.
+
+    Example: headwater lineage picture --output lineage.html
+    """
+    from flows.lineage.picture import write_picture
+
+    path = write_picture(Path(), output)
+    print(json.dumps({"picture": str(path)}) if as_json else path)
+
+
 @params_app.command("show")
 def params_show(
     section: Annotated[str | None, typer.Argument(help="A section; all when left out.")] = None,

@@ -50,7 +50,15 @@ def run_stage(name: str) -> Manifest:
             with disk_full_is_clear(stage.output):  # whatever a library was writing, not only our own files
                 return _run(stage, params, ray_params(settings), run, started_at)
         except BaseException as error:
-            write_record(run=run, stage=name, started_at=started_at, error=error, prefect=_prefect_ids())
+            write_record(
+                run=run,
+                stage=name,
+                started_at=started_at,
+                error=error,
+                params=params.model_dump(mode="json"),
+                inputs=stage.inputs,
+                prefect=_prefect_ids(),
+            )
             raise
 
 
@@ -59,8 +67,14 @@ def _run(stage: Stage, params: StageParams, ray: RayParams, run: str, started_at
         read_manifest(folder)
     if stage.output.exists():
         shutil.rmtree(stage.output)
+    settings = params.model_dump(mode="json")
     mirror = StageMirror(
-        run=run, stage=stage.name, params=params.model_dump(mode="json"), inputs=stage.inputs, output=stage.output
+        run=run,
+        stage=stage.name,
+        params=settings,
+        inputs=stage.inputs,
+        output=stage.output,
+        started_at=started_at,
     )
     with mirror:
         with ray_session(ray) if stage.uses_ray else nullcontext():
@@ -75,6 +89,8 @@ def _run(stage: Stage, params: StageParams, ray: RayParams, run: str, started_at
         stage=stage.name,
         started_at=started_at,
         output=stage.output,
+        params=settings,
+        inputs=stage.inputs,
         digests=mirror.digests,
         shard_hits=mirror.shard_hits,
         mlflow=mirror.ids,

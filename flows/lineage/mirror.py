@@ -11,18 +11,20 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from flows.lineage import records
 from flows.lineage.tracking import QUIET
+from tasks.contracts.files import write_bytes
 from tasks.contracts.workspace import ROOT, state_folder
 
 logger = logging.getLogger(__name__)
@@ -37,6 +39,19 @@ PATIENCE = 600.0
 def progress_path() -> Path:
     """Return the file that training appends {"step", "loss", …} lines to."""
     return state_folder() / "train" / "progress.jsonl"
+
+
+def kept_progress_path(run: str, started_at: str) -> Path:
+    """Return where the progress of one training is kept beside its run record: the next training overwrites it."""
+    return records.runs_folder() / run / f"train-{re.sub(r'[^0-9]', '', started_at)[:17]}.progress.jsonl"
+
+
+def _keep_progress(kept: Path, start: tuple[int, int]) -> None:
+    inode, offset = _end_of(progress_path())
+    with suppress(OSError), progress_path().open("rb") as stream:
+        if inode == start[0] and offset >= start[1]:
+            stream.seek(start[1])
+        write_bytes(kept, stream.read())
 
 
 def _end_of(path: Path) -> tuple[int, int]:
@@ -58,6 +73,7 @@ class StageMirror:
         params: the stage's settings.
         inputs: input name → finished stage folder.
         output: the stage's folder, complete when the block ends without an error.
+        started_at: as the run record will say it; now, when left out.
         experiment: MLflow's experiment.
         model: the registered model's name, used by the stage `release`.
     """
@@ -70,12 +86,14 @@ class StageMirror:
         params: Mapping[str, Any],
         inputs: Mapping[str, Path],
         output: Path,
+        started_at: str | None = None,
         experiment: str = "headwater",
         model: str = "headwater",
     ) -> None:
         self.ids: records.MlflowIds | None = None
         self.digests: dict[str, str] = {}
         self.shard_hits: int | None = None
+        started_at = started_at or records.now()
         self._stage = stage
         self._opening = {
             "run": run,
@@ -83,17 +101,21 @@ class StageMirror:
             "params": dict(params),
             "inputs": {name: str(folder.resolve()) for name, folder in inputs.items()},
             "output": str(output.resolve()),
+            "started_at": started_at,
             "experiment": experiment,
             "model": model,
             "progress": str(progress_path()),
         }
         self._line: socket.socket | None = None
+        self._progress = kept_progress_path(run, started_at) if stage == "train" else None
+        self._progress_start = (0, 0)
 
     def __enter__(self) -> StageMirror:
+        # Noted here and not by the child, which is ready only after training has begun.
+        self._progress_start = _end_of(progress_path())
         try:
             self._line = self._connect()
-            # Noted here and not by the child, which is ready only after training has begun.
-            self._say({**self._opening, "progress_start": _end_of(progress_path())})
+            self._say({**self._opening, "progress_start": self._progress_start})
         except OSError as error:
             self._give_up(error)
         return self
@@ -101,6 +123,8 @@ class StageMirror:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self._progress is not None:
+            _keep_progress(self._progress, self._progress_start)
         if self._line is None:
             return
         if error is None:

@@ -17,11 +17,13 @@ import sys
 from pathlib import Path
 
 from mlflow.exceptions import MlflowException
-from mlflow.tracking import MlflowClient
 
+from flows.lineage.chain import link_of
 from flows.lineage.mlflow_runs import StageRun, open_client
-from flows.lineage.registry import register_release
+from flows.lineage.records import RunRecord, read_records
+from flows.lineage.registry import publish_release
 from flows.lineage.training_tail import TrainingTail
+from tasks.contracts.errors import ManifestError
 from tasks.contracts.workspace import state_folder
 
 logger = logging.getLogger(__name__)
@@ -81,7 +83,7 @@ def mirror_one() -> None:
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     opening = json.loads(sys.stdin.readline())
-    inputs = {name: Path(folder) for name, folder in opening["inputs"].items()}
+    inputs = {name: link_of(Path(folder)) for name, folder in opening["inputs"].items()}
     client = open_client()
     stage_run = StageRun(
         client,
@@ -89,6 +91,9 @@ def mirror_one() -> None:
         stage=opening["stage"],
         params=opening["params"],
         inputs=inputs,
+        data=Path(opening["output"]).parent,
+        started_at=opening["started_at"],
+        history=_history(),
         experiment=opening["experiment"],
     )
     mark = _open_runs() / stage_run.run_id
@@ -101,22 +106,31 @@ def mirror_one() -> None:
     ending = json.loads(sys.stdin.readline() or '{"done": false, "status": "KILLED", "error": "the stage was killed"}')
     if tail:
         tail.stop()
-    _close(client, stage_run, opening, ending)
+    _close(stage_run, opening, ending)
     mark.unlink(missing_ok=True)
     answer.write(json.dumps({"ids": stage_run.ids().model_dump(), "digests": stage_run.digests}) + "\n")
     answer.close()
 
 
-def _close(client: MlflowClient, stage_run: StageRun, opening: dict[str, str], ending: dict[str, str]) -> None:
+def _close(stage_run: StageRun, opening: dict[str, str], ending: dict[str, str]) -> None:
     output = Path(opening["output"])
     if not ending["done"]:
         stage_run.fail(ending["error"], output=output, status=ending["status"])
         return
-    stage_run.finish(output, shard_hits=ending["shard_hits"])  # type: ignore[arg-type]
+    made = link_of(output)
+    stage_run.log_output(made, shard_hits=ending["shard_hits"])  # type: ignore[arg-type]
     if opening["stage"] == "release":
-        register_release(
-            client, output, release_run_id=stage_run.run_id, experiment=opening["experiment"], model=opening["model"]
-        )
+        publish_release(stage_run, made, model=opening["model"])
+    stage_run.close()
+
+
+def _history() -> list[RunRecord]:
+    """Return the run records; a damaged one costs the names of earlier runs here, and no more."""
+    try:
+        return read_records()
+    except ManifestError as error:
+        logger.warning("which runs made the inputs is not shown: %s", error)
+        return []
 
 
 if __name__ == "__main__":

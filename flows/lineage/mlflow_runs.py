@@ -6,14 +6,12 @@ Everything here is made from manifests and run records, so it can be thrown away
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import logging
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +19,22 @@ import pyarrow.parquet as pq
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS, MLFLOW_PARENT_RUN_ID
 
-from flows.lineage import records
+from flows.lineage import drops, records, run_stages
+from flows.lineage.chain import Link, Making, makings, walk
 from flows.lineage.digest import cache_path, dvc_digest
 from flows.lineage.tracking import artifact_folder, tracking_uri
-from tasks.contracts.errors import HeadwaterError
-from tasks.contracts.manifest import MANIFEST_NAME, Manifest, manifest_hash, read_manifest
+from tasks.contracts.manifest import MANIFEST_NAME, Manifest
 
 logger = logging.getLogger(__name__)
 
 EXPERIMENT = "headwater"
 FILES = ("metrics.json", "loss.csv", "report.md", "report.json", "mixture.json", "results.json", "sources.json")
 """Small files of a stage's folder that are worth reading in MLflow, besides the manifest."""
+
+STARTED = "headwater.started_at"
+NOTE = "mlflow.note.content"
 
 _BATCH = 100
 _MAX_PARAM = 6000
@@ -60,7 +61,10 @@ class StageRun:
 
     Args:
         run: the pipeline run's name; its parent run is found by it, or made.
-        inputs: input name → finished stage folder.
+        inputs: input name → finished stage folder, or what is kept of it.
+        data: the workspace's folder of stage folders.
+        started_at: as the stage's run record says it, or will say it.
+        history: the run records before this stage's own, oldest first.
         record: what happened, where the run is over and MLflow is made again from its record.
     """
 
@@ -71,45 +75,69 @@ class StageRun:
         run: str,
         stage: str,
         params: Mapping[str, Any],
-        inputs: Mapping[str, Path],
+        inputs: Mapping[str, Link],
+        data: Path,
+        started_at: str,
+        history: Sequence[records.RunRecord],
         experiment: str = EXPERIMENT,
         record: records.RunRecord | None = None,
     ) -> None:
         self.client = client
+        self.run = run
         self.stage = stage
+        self.data = data
+        self.history = history
         self.experiment = experiment
         self.experiment_id = experiment_id(client, experiment)
+        self.code = record.code if record else records.code_state()
+        self.started_at = started_at
         self.parent_id = self._parent(run)
         tags = {MLFLOW_PARENT_RUN_ID: self.parent_id, "headwater.run": run, "headwater.stage": stage}
         created = client.create_run(
             self.experiment_id,
-            start_time=_milliseconds(record.started_at if record else None),
+            start_time=_milliseconds(started_at),
             tags=tags,
             run_name=stage,
         )
         self.run_id = str(created.info.run_id)
-        self.digests: dict[str, str] = {}
+        self.digests = dict(record.digests) if record else {}
+        self._inputs = {name: link.sha256 for name, link in inputs.items()}
         self._log(params=_flat(params), tags=_facts(record))
         self._log_inputs(inputs)
 
-    def finish(self, output: Path, *, ended_at: str | None = None, shard_hits: int | None = None) -> None:
-        """Log what the stage made, from its manifest, and close the run."""
-        manifest = read_manifest(output)
-        dataset = self._dataset(self.stage, output, manifest, self.run_id)
-        self.client.log_inputs(self.run_id, [_with_context(dataset, "output")])
-        tags = {"headwater.manifest": manifest_hash(output)}
-        metrics: dict[str, float] = {}
-        if shard_hits is not None:
-            metrics["shards.reused"] = float(shard_hits)
-        self._log(metrics={**metrics, **_figures(output)}, tags=tags)
-        self._log_counts(manifest)
-        self._log_files(output)
-        self._close("FINISHED", ended_at)
+    @property
+    def making(self) -> Making:
+        """By which run, when and on which code this stage's output is made."""
+        return Making(run=self.run, started_at=self.started_at, code=self.code)
 
-    def finish_without_data(self, manifest: Manifest, *, ended_at: str) -> None:
-        """Log the counts of a stage whose output has been replaced since, and close the run."""
-        self._log_counts(manifest)
-        self._close("FINISHED", ended_at)
+    def log_output(self, output: Link, *, shard_hits: int | None = None) -> None:
+        """Log what the stage made, from its manifest, and what the whole run then is: stages that ran, and reused ones.
+
+        Of an output whose files a later run has replaced, what stands in its manifest is logged.
+        """
+        manifest = output.manifest
+        dataset = self._dataset(self.stage, output, self.run_id)
+        if dataset:
+            self.client.log_inputs(self.run_id, [_with_context(dataset, "output")])
+        metrics: dict[str, float] = {"shards.reused": float(shard_hits)} if shard_hits is not None else {}
+        metrics |= _figures(output.folder) | _counts(manifest)
+        self._log(metrics=metrics, tags={"headwater.manifest": output.sha256, "headwater.unit": manifest.unit})
+        if output.folder:
+            self._log_files(output.folder)
+        else:
+            kept = records.kept_manifest_path(output.sha256).read_text(encoding="utf-8")
+            self.client.log_text(self.run_id, kept, MANIFEST_NAME)
+        if drops.ordered(manifest):
+            self._log_table(self.run_id, drops.drop_table(manifest), drops.TABLE)
+            self.client.log_text(self.run_id, drops.drop_plot(manifest), drops.PLOT)
+        self._log_stages({self.stage: output.sha256})
+
+    def close(self, status: str = "FINISHED", *, ended_at: str | None = None) -> None:
+        """Close the run, and the parent like it: nobody can say which stage will be the last."""
+        # Last, since it says that this record is in MLflow as a whole.
+        self._log(tags={STARTED: self.started_at})
+        self.client.set_terminated(self.run_id, status, _milliseconds(ended_at))
+        self.client.set_terminated(self.parent_id, status, _milliseconds(ended_at))
 
     def fail(
         self, message: str, *, output: Path | None = None, status: str = "FAILED", ended_at: str | None = None
@@ -118,7 +146,8 @@ class StageRun:
         if output is not None:
             self._log_files(output)
         self._log(tags={"headwater.error": message, "mlflow.note.content": f"```\n{message}\n```"})
-        self._close(status, ended_at)
+        self._log_stages(self._inputs, failed=True)
+        self.close(status, ended_at=ended_at)
 
     def log_metrics(self, metrics: Iterable[Metric]) -> None:
         """Log measured values with their step and time."""
@@ -137,44 +166,72 @@ class StageRun:
             self.client.set_terminated(found[0].info.run_id, "RUNNING")
             return str(found[0].info.run_id)
         tags = {"headwater.run": run, "headwater.kind": "pipeline"}
-        return str(self.client.create_run(self.experiment_id, tags=tags, run_name=run).info.run_id)
+        created = self.client.create_run(
+            self.experiment_id, start_time=_milliseconds(self.started_at), tags=tags, run_name=run
+        )
+        return str(created.info.run_id)
 
     def _log_files(self, output: Path) -> None:
         for name in (MANIFEST_NAME, *FILES):
             if (output / name).is_file():
                 self.client.log_artifact(self.run_id, str(output / name))
 
-    def _log_counts(self, manifest: Manifest) -> None:
-        self._log(metrics=_counts(manifest), tags={"headwater.unit": manifest.unit})
-        if manifest.counts.dropped:
-            self.client.log_text(self.run_id, _drop_table(manifest), "dropped.csv")
+    def _log_table(self, run_id: str, table: str, name: str) -> None:
+        """Log a table as MLflow's `log_table` does, without pandas and without adding to an older one."""
+        self.client.log_text(run_id, table, name)
+        self.client.set_tag(run_id, MLFLOW_LOGGED_ARTIFACTS, json.dumps([{"path": name, "type": "table"}]))
 
-    def _close(self, status: str, ended_at: str | None) -> None:
-        """Close the run, and the parent like it: nobody can say which stage will be the last."""
-        self.client.set_terminated(self.run_id, status, _milliseconds(ended_at))
-        self.client.set_terminated(self.parent_id, status, _milliseconds(ended_at))
+    def _log_stages(self, ends: Mapping[str, str], *, failed: bool = False) -> None:
+        """Say in the pipeline run what became of each stage, those that DVC skipped included."""
+        mine = {r.stage: r.manifest_sha256 for r in self.history if r.run == self.run and r.manifest_sha256}
+        links = walk(self.data, {**mine, **ends})
+        makers = makings(links.values(), self.history)
+        if not failed:
+            makers[self.stage] = self.making
+        rows = run_stages.rows(self.run, links, makers)
+        if failed:
+            rows = [*(row for row in rows if row.stage != self.stage), run_stages.failed_row(self.run, self.stage)]
+        places = {row.stage: self._place_of(row) for row in rows}
+        self._log_table(self.parent_id, run_stages.table(rows), run_stages.TABLE)
+        tags = {f"headwater.stage.{row.stage}": row.what for row in rows}
+        note = run_stages.note(rows, {stage: place for stage, place in places.items() if place})
+        self.client.log_batch(
+            self.parent_id, tags=[RunTag(name, value) for name, value in {**tags, NOTE: note[:_MAX_TAG]}.items()]
+        )
 
-    def _log_inputs(self, inputs: Mapping[str, Path]) -> None:
+    def _place_of(self, row: run_stages.StageRow) -> str | None:
+        """Return where MLflow shows the run that made a stage's output."""
+        run_id: str | None = self.run_id
+        if row.stage != self.stage:
+            run_id = producer_of(self.client, self.experiment_id, row.stage, row.manifest, run=row.run)
+        return f"#/experiments/{self.experiment_id}/runs/{run_id}" if run_id else None
+
+    def _log_inputs(self, inputs: Mapping[str, Link]) -> None:
         """Log the input folders; training logs every folder back to the crawl, each under its stage's name."""
         listed = dict(inputs)
         if self.stage == "train":
-            listed = upstream(inputs)
+            listed = walk(self.data, self._inputs)
         logged = []
-        for name, folder in listed.items():
-            manifest = read_manifest(folder)
-            producer = producer_of(self.client, self.experiment_id, manifest.stage, manifest_hash(folder))
-            dataset = self._dataset(name, folder, manifest, producer)
-            logged.append(_with_context(dataset, name if self.stage == "train" else "input"))
+        for name, link in listed.items():
+            producer = producer_of(self.client, self.experiment_id, link.manifest.stage, link.sha256)
+            if dataset := self._dataset(name, link, producer):
+                logged.append(_with_context(dataset, name if self.stage == "train" else "input"))
         if logged:
             self.client.log_inputs(self.run_id, logged)
 
-    def _dataset(self, name: str, folder: Path, manifest: Manifest, producer: str | None) -> Dataset:
-        digest = self.digests.setdefault(name, dvc_digest(folder))
+    def _dataset(self, name: str, link: Link, producer: str | None) -> Dataset | None:
+        """Return a stage's output as MLflow's dataset; None when DVC's name of it is neither recorded nor to be had."""
+        if name not in self.digests:
+            if link.folder is None:
+                return None
+            self.digests[name] = dvc_digest(link.folder)
+        digest = self.digests[name]
+        manifest = link.manifest
         source = {
             "uri": f"data/{name}",
-            "manifest_sha256": manifest_hash(folder),
+            "manifest_sha256": link.sha256,
             "dvc": {"path": f"data/{name}", "md5": digest, "cache": cache_path(digest)},
-            "git": records.code_state().commit,
+            "git": self.code.commit,
         }
         if producer:
             # A link without a host is one that holds on whichever address and port the server is looked at.
@@ -186,7 +243,7 @@ class StageRun:
             digest=digest[:36],
             source_type="external",
             source=json.dumps(source, sort_keys=True),
-            schema=_schema(folder),
+            schema=_schema(link.folder),
             profile=json.dumps(profile),
         )
 
@@ -211,36 +268,18 @@ class StageRun:
             )
 
 
-def upstream(inputs: Mapping[str, Path]) -> dict[str, Path]:
-    """Return these folders and all they were made from, by stage name, as their manifests say.
-
-    A folder that is no longer the one a manifest names (by hash) is left out, with a warning: it would be a false link.
-    """
-    found: dict[str, Path] = {}
-    todo = [(name, folder, manifest_hash(folder)) for name, folder in inputs.items()]
-    while todo:
-        name, folder, expected = todo.pop(0)
-        if name in found:
-            continue
-        try:
-            actual = manifest_hash(folder)
-        except HeadwaterError:
-            actual = "nothing"
-        if actual != expected:
-            logger.warning("data/%s is no longer what later stages were made from; it is not linked", name)
-            continue
-        found[name] = folder
-        todo += [(n, folder.parent / n, sha) for n, sha in read_manifest(folder).inputs.items()]
-    return found
-
-
-def producer_of(client: MlflowClient, experiment: str, stage: str, manifest_sha256: str) -> str | None:
+def producer_of(
+    client: MlflowClient, experiment: str, stage: str, manifest_sha256: str, *, run: str | None = None
+) -> str | None:
     """Return the id of the newest run that made this output of a stage, None when MLflow has none.
 
     Args:
         experiment: the experiment's id.
+        run: the pipeline run's name; any when left out.
     """
     query = f"tags.`headwater.stage` = '{stage}' and tags.`headwater.manifest` = '{manifest_sha256}'"
+    if run:
+        query += f" and tags.`headwater.run` = '{run}'"
     runs = client.search_runs([experiment], query, max_results=1)
     return str(runs[0].info.run_id) if runs else None
 
@@ -258,7 +297,8 @@ def is_mirrored(client: MlflowClient, experiment: str, record: records.RunRecord
             pass
         else:
             return True
-    query = f"tags.`headwater.run` = '{record.run}' and tags.`headwater.started_at` = '{record.started_at}'"
+    query = f"tags.`headwater.run` = '{record.run}' and tags.`headwater.stage` = '{record.stage}'"
+    query += f" and tags.`{STARTED}` = '{record.started_at}'"
     return bool(client.search_runs([experiment], query, max_results=1))
 
 
@@ -271,8 +311,6 @@ def _facts(record: records.RunRecord | None) -> dict[str, str]:
     tags = {f"version.{name}": version for name, version in found.items()}
     tags |= {"machine.cpus": str(machine.cpus), "machine.memory": str(machine.memory)}
     tags |= {"machine.platform": machine.platform, "git.dirty": str(code.dirty).lower()}
-    if record:
-        tags["headwater.started_at"] = record.started_at
     if flow_run:
         tags["prefect.flow_run_id"] = flow_run
     # MLflow's own tag makes the commit a column of its run table.
@@ -280,8 +318,9 @@ def _facts(record: records.RunRecord | None) -> dict[str, str]:
 
 
 def _counts(manifest: Manifest) -> dict[str, float]:
+    """Return the counts under the same names at every stage, so that the run table has one column for each."""
     counts = manifest.counts
-    metrics = {f"{manifest.unit}_in": counts.in_, f"{manifest.unit}_out": counts.out}
+    metrics = {"in": counts.in_, "out": counts.out}
     metrics |= {"dropped": sum(counts.dropped.values())}
     metrics |= {f"dropped.{rule}": number for rule, number in counts.dropped.items()}
     metrics |= {
@@ -292,27 +331,18 @@ def _counts(manifest: Manifest) -> dict[str, float]:
     return {name: float(value) for name, value in metrics.items()}
 
 
-def _figures(output: Path) -> dict[str, float]:
+def _figures(output: Path | None) -> dict[str, float]:
     """Return the numbers of the stage's metrics.json (training's and evaluation's results), flattened."""
-    path = output / "metrics.json"
-    if not path.is_file():
+    path = output / "metrics.json" if output else None
+    if path is None or not path.is_file():
         return {}
     flat = _flat(json.loads(path.read_bytes()), text=False)
     return {name: float(value) for name, value in flat.items() if isinstance(value, int | float)}
 
 
-def _drop_table(manifest: Manifest) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer)
-    writer.writerow(["rule", manifest.unit, "share of what went in"])
-    for rule, number in sorted(manifest.counts.dropped.items(), key=lambda item: -item[1]):
-        writer.writerow([rule, number, f"{number / max(manifest.counts.in_, 1):.4f}"])
-    return buffer.getvalue()
-
-
-def _schema(folder: Path) -> str | None:
-    first = folder / "part-00000.parquet"
-    if not first.is_file():
+def _schema(folder: Path | None) -> str | None:
+    first = folder / "part-00000.parquet" if folder else None
+    if first is None or not first.is_file():
         return None
     columns = [
         {"name": field.name, "type": _COLUMN_TYPES.get(str(field.type), "string"), "required": not field.nullable}

@@ -16,7 +16,7 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Literal
 
 import psutil
-from pydantic import Field, ValidationError
+from pydantic import Field, JsonValue, ValidationError
 
 from tasks.contracts.base import FrozenModel
 from tasks.contracts.errors import HeadwaterError, ManifestError, UsageError
@@ -96,6 +96,8 @@ class RunRecord(FrozenModel):
         started_at: RFC 3339, UTC; `ended_at` likewise.
         versions: "python" and the main libraries → installed version.
         manifest_sha256: the output's manifest; None when the stage failed.
+        params: every setting, those that do not bear identity too; `inputs` as in a manifest. A stage that failed has
+            no manifest to say either.
         digests: folder name → DVC's digest of it ("<md5>.dir"): the stage's inputs and its output.
         shard_hits: shards taken from the shard cache, None where the stage does not say.
         previous: SHA-256 of the record before it in the chain, None for the first.
@@ -110,6 +112,8 @@ class RunRecord(FrozenModel):
     versions: dict[str, str]
     machine: Machine
     manifest_sha256: str | None = None
+    params: dict[str, JsonValue] = Field(default_factory=dict)
+    inputs: dict[str, str] = Field(default_factory=dict)
     digests: dict[str, str] = Field(default_factory=dict)
     shard_hits: int | None = None
     mlflow: MlflowIds | None = None
@@ -159,6 +163,8 @@ def write_record(
     started_at: str,
     output: Path | None = None,
     error: BaseException | None = None,
+    params: Mapping[str, JsonValue] | None = None,
+    inputs: Mapping[str, Path] | None = None,
     digests: dict[str, str] | None = None,
     shard_hits: int | None = None,
     mlflow: MlflowIds | None = None,
@@ -171,6 +177,7 @@ def write_record(
         started_at: from `now()`, before the stage began.
         output: the finished folder of a stage that succeeded; its manifest is kept beside the records, by hash.
         error: why the stage failed; one of `output` and `error` is given.
+        inputs: input name → stage folder; those that are unfinished are left out.
 
     Raises:
         UsageError: the run's or stage's name cannot be a file's name.
@@ -193,6 +200,8 @@ def write_record(
             versions=versions(),
             machine=machine(),
             manifest_sha256=_keep_manifest(output) if output else None,
+            params=dict(params or {}),
+            inputs=_hashes(inputs or {}),
             digests=digests or {},
             shard_hits=shard_hits,
             mlflow=mlflow,
@@ -237,7 +246,7 @@ def kept_manifest(manifest_sha256: str) -> Manifest:
     Raises:
         ManifestError: no such manifest was kept, or it does not match its hash.
     """
-    path = _manifest_path(manifest_sha256)
+    path = kept_manifest_path(manifest_sha256)
     if not path.is_file() or sha256_file(path) != manifest_sha256:
         raise ManifestError("no such manifest is kept", where=str(path), expected=manifest_sha256)
     return Manifest.model_validate_json(path.read_bytes())
@@ -331,7 +340,8 @@ def _chain_path() -> Path:
     return runs_folder() / "chain.jsonl"
 
 
-def _manifest_path(sha256: str) -> Path:
+def kept_manifest_path(sha256: str) -> Path:
+    """Return where the manifest with this hash is kept, if any run of this workspace made it."""
     return runs_folder() / "manifests" / f"{sha256}.json"
 
 
@@ -339,10 +349,15 @@ def _record_paths() -> Iterable[Path]:
     return (p for p in runs_folder().glob("*/*.json") if p.parent.name != "manifests")
 
 
+def _hashes(inputs: Mapping[str, Path]) -> dict[str, str]:
+    finished = {name: folder / MANIFEST_NAME for name, folder in sorted(inputs.items())}
+    return {name: sha256_file(path) for name, path in finished.items() if path.is_file()}
+
+
 def _keep_manifest(output: Path) -> str:
     sha256 = sha256_file(output / MANIFEST_NAME)
-    if not _manifest_path(sha256).exists():
-        write_bytes(_manifest_path(sha256), (output / MANIFEST_NAME).read_bytes())
+    if not kept_manifest_path(sha256).exists():
+        write_bytes(kept_manifest_path(sha256), (output / MANIFEST_NAME).read_bytes())
     return sha256
 
 

@@ -1,53 +1,84 @@
-"""Puts a release into MLflow's model registry, tied to the training run it came from."""
+"""Puts a release into MLflow: its picture and papers with its run, its files in the model registry.
+
+From the registered version, an auditor who has only MLflow finds the gate's verdict and approver, the picture of the
+chain, the papers, and through the training run's datasets every stage back to the crawl.
+"""
 
 from __future__ import annotations
 
-import json
 import logging
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from flows.lineage.mlflow_runs import EXPERIMENT, producer_of
-from tasks.contracts.manifest import manifest_hash, read_manifest
+from flows.lineage.chain import Link
+from flows.lineage.mlflow_runs import NOTE, StageRun, producer_of
+from flows.lineage.picture import PICTURE, lineage_page
+from flows.lineage.verdict import Verdict, read_verdict
+from tasks.contracts.manifest import MANIFEST_NAME, Manifest
 
 logger = logging.getLogger(__name__)
 
 MODEL = "headwater"
 CHAMPION = "champion"
 FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n+", re.DOTALL)
+PAPERS = "papers"
+PAPER_KINDS = (".md", ".json", ".jsonld", ".html", ".txt", ".yaml")
+PAPER_BYTES = 4_000_000
+"""Larger files are data, not papers; they stand with the release's files."""
+
+_MAX_DESCRIPTION = 5000
+"""Characters of a version's description that MLflow's database takes (`SqlModelVersion.description`)."""
 
 
-def register_release(
-    client: MlflowClient,
-    release: Path,
-    *,
-    release_run_id: str,
-    experiment: str = EXPERIMENT,
-    model: str = MODEL,
-) -> str:
-    """Register a release folder as a model version and move the alias `champion` to it.
+def publish_release(stage_run: StageRun, release: Link, *, model: str = MODEL) -> str:
+    """Log a release's picture and papers with its run, register it, and move the alias `champion` to it.
 
-    The files are kept with the training run: a version's source must lie in the run that the registry links it to.
-    A release that is registered already (the same manifest) keeps its version, and only the alias moves.
+    The version's files are kept with the training run: a version's source must lie in the run that the registry links
+    it to. A release that is registered already (the same manifest) keeps its version, and only the alias moves.
 
     Args:
-        release_run_id: the run of the stage `release`, named in the version's tags.
+        release: the release's folder, which is there.
 
     Returns:
         The version's number.
     """
-    sha256 = manifest_hash(release)
-    version = _registered(client, model, sha256) or _register(client, release, release_run_id, model)
+    assert release.folder, "of a release all files are kept"
+    client, run_id = stage_run.client, stage_run.run_id
+    page = lineage_page(release, data=stage_run.data, making=stage_run.making, history=stage_run.history)
+    client.log_text(run_id, page, PICTURE)
+    for paper in papers(release):
+        client.log_artifact(run_id, str(release.folder / paper), (Path(PAPERS) / paper).parent.as_posix())
+    version = _registered(client, model, release.sha256) or _register(stage_run, release, page, model)
     client.set_registered_model_alias(model, CHAMPION, version)
-    client.set_tag(release_run_id, "headwater.model_version", f"{model} {version}")
-    link = f"#/models/{model}/versions/{version}"
-    note = f"Registered as [{model}, version {version}]({link}) in experiment {experiment}, alias `{CHAMPION}`."
-    client.set_tag(release_run_id, "mlflow.note.content", note)
+    client.set_tag(run_id, "headwater.model_version", f"{model} {version}")
+    note = f"Registered as [{model}, version {version}](#/models/{model}/versions/{version}), alias `{CHAMPION}`."
+    where = f"#/experiments/{stage_run.experiment_id}/runs/{run_id}/artifacts"
+    client.set_tag(run_id, NOTE, f"{note}\n\n[The chain as a picture]({where}/{PICTURE}) · [papers]({where}/{PAPERS})")
     return version
+
+
+def papers(release: Link) -> Iterator[str]:
+    """Yield the names of a release's files that people read: all texts but those of the model itself.
+
+    What belongs to the model is what its training wrote, by the manifest of it in the release.
+    """
+    assert release.folder, "of a release all files are kept"
+    trained = _names_of_model(release.folder / "manifests" / "train.json")
+    for shard in release.manifest.shards:
+        if shard.name.endswith(PAPER_KINDS) and shard.bytes <= PAPER_BYTES and shard.name not in trained:
+            yield shard.name
+
+
+def _names_of_model(manifest: Path) -> set[str]:
+    if not manifest.is_file():
+        return set()
+    shards = Manifest.model_validate_json(manifest.read_bytes()).shards
+    return {shard.name.removeprefix("model/") for shard in shards if shard.name.startswith("model/")}
 
 
 def _registered(client: MlflowClient, model: str, sha256: str) -> str | None:
@@ -60,37 +91,63 @@ def _registered(client: MlflowClient, model: str, sha256: str) -> str | None:
     return str(max(int(version.version) for version in found)) if found else None
 
 
-def _register(client: MlflowClient, release: Path, release_run_id: str, model: str) -> str:
-    manifest = read_manifest(release)
-    train_manifest = manifest.inputs.get("train", "")
-    place = client.get_run(release_run_id).info.experiment_id
-    training = producer_of(client, place, "train", train_manifest)
+def _register(stage_run: StageRun, release: Link, page: str, model: str) -> str:
+    assert release.folder, "of a release all files are kept"
+    client = stage_run.client
+    train_manifest = release.manifest.inputs.get("train", "")
+    training = producer_of(client, stage_run.experiment_id, "train", train_manifest)
     if training is None:
-        training = release_run_id
+        training = stage_run.run_id
         logger.warning("MLflow has no run of this release's training: `headwater lineage sync` adds what it lacks")
-    folder = f"release/{manifest_hash(release)[:12]}"
-    client.log_artifacts(training, str(release), folder)
-    source = f"{client.get_run(training).info.artifact_uri}/{folder}"
+    short = release.sha256[:12]
+    client.log_artifacts(training, str(release.folder), f"release/{short}")
+    # Beside the version's files, which are the release's and no others: `verify` says so of a download, too.
+    client.log_text(training, page, f"lineage/{short}/{PICTURE}")
+    verdict = read_verdict(release.folder / "gate.json")
     tags = {
-        "headwater.manifest": manifest_hash(release),
+        "headwater.manifest": release.sha256,
         "headwater.train_manifest": train_manifest,
-        "headwater.release_run": release_run_id,
-        "gate.verdict": _verdict(release),
-        **{f"sha256.{s.name.replace('/', '.')}": s.sha256 for s in manifest.shards if s.name.endswith(".safetensors")},
+        "headwater.release_run": stage_run.run_id,
+        "gate.verdict": verdict.verdict if verdict else "",
+        "gate.approver": verdict.approver if verdict else "",
+        **{
+            f"sha256.{shard.name.replace('/', '.')}": shard.sha256
+            for shard in release.manifest.shards
+            if shard.name.endswith(".safetensors")
+        },
     }
-    card = release / "README.md"
-    # Without the front matter, which is for Hugging Face's hub and would be shown as a heading.
-    description = FRONT_MATTER.sub("", card.read_text(encoding="utf-8")) if card.is_file() else None
     created: ModelVersion = client.create_model_version(
-        model, source, run_id=training, tags={k: v for k, v in tags.items() if v}, description=description
+        model,
+        f"{client.get_run(training).info.artifact_uri}/release/{short}",
+        run_id=training,
+        tags={k: v for k, v in tags.items() if v},
+        description=_description(stage_run, release, verdict, training),
     )
     return str(created.version)
 
 
-def _verdict(release: Path) -> str:
-    path = release / "gate.json"
-    try:
-        report = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return ""
-    return str(report.get("verdict", "")) if isinstance(report, dict) else ""
+def _description(stage_run: StageRun, release: Link, verdict: Verdict | None, training: str) -> str:
+    """Return what the version's page says: the verdict, where the evidence is, then the model card."""
+    assert release.folder, "of a release all files are kept"
+    runs = f"#/experiments/{stage_run.experiment_id}/runs"
+    lines = []
+    if verdict:
+        lines += [f"**Gate: {verdict.verdict}.** Approval: {verdict.approver}.", ""]
+    lines += [
+        f"- [The chain from the crawl to this release, as a picture]({runs}/{stage_run.run_id}/artifacts/{PICTURE})",
+        f"- [The papers]({runs}/{stage_run.run_id}/artifacts/{PAPERS})",
+        f"- [The training run, with its datasets back to the crawl]({runs}/{training})",
+        f"- [The pipeline run: what each stage kept and dropped, what was reused]({runs}/{stage_run.parent_id})",
+        f"- SHA-256 of the release's `{MANIFEST_NAME}`: `{release.sha256}`",
+        "",
+    ]
+    card = release.folder / "README.md"
+    if card.is_file():
+        # Without the front matter, which is for Hugging Face's hub and would be shown as a heading.
+        lines.append(FRONT_MATTER.sub("", card.read_text(encoding="utf-8")))
+    text = "\n".join(lines)
+    rest = f"\n\n… The rest stands in {PAPERS}/README.md."
+    if len(text) <= _MAX_DESCRIPTION:
+        return text
+    # Cut between two lines, so that no table row is halved.
+    return text[: _MAX_DESCRIPTION - len(rest)].rpartition("\n")[0] + rest

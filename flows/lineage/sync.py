@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from flows.lineage import records
+from flows.lineage.chain import Link, find
+from flows.lineage.mirror import kept_progress_path
 from flows.lineage.tracking import QUIET
-from tasks.contracts.errors import ManifestError
-from tasks.contracts.manifest import manifest_hash
+from tasks.contracts.workspace import state_folder
 
 logger = logging.getLogger(__name__)
 
 
 def sync(workspace: Path, *, experiment: str = "headwater", model: str = "headwater") -> dict[str, int]:
-    """Mirror every run record that MLflow lacks.
+    """Mirror every run record that MLflow lacks, to the same content that it was given when the stage ran.
 
-    A record whose output is no longer in `data/` (a later run replaced it) gets a run with its facts and counts, but
-    without datasets: its files are gone, and `dvc checkout` of its commit brings them back for a later sync.
+    Of an output that is no longer in `data/` (a later run replaced it) there are the manifest and DVC's digest, and of
+    a release all files; a stage's small result files are gone until `dvc checkout` of its commit brings them back.
 
     Returns:
         How many records were "added", were there "already", and had "no data" left.
@@ -31,52 +33,64 @@ def sync(workspace: Path, *, experiment: str = "headwater", model: str = "headwa
     client = open_client()
     place = experiment_id(client, experiment)
     counted = {"added": 0, "already": 0, "no data": 0}
-    for record in records.read_records():
+    listed = records.read_records()
+    for number, record in enumerate(listed):
         if is_mirrored(client, place, record):
             counted["already"] += 1
             continue
         counted["added"] += 1
-        counted["no data"] += not _add(client, record, workspace, experiment, model)
+        counted["no data"] += not _add(client, record, listed[:number], workspace / "data", experiment, model)
     return counted
 
 
-def _add(client: Any, record: records.RunRecord, workspace: Path, experiment: str, model: str) -> bool:
+def _add(
+    client: Any,
+    record: records.RunRecord,
+    history: Sequence[records.RunRecord],
+    data: Path,
+    experiment: str,
+    model: str,
+) -> bool:
     from flows.lineage.mlflow_runs import StageRun
-    from flows.lineage.registry import register_release
+    from flows.lineage.registry import publish_release
+    from flows.lineage.training_tail import read_metrics
 
-    params: Mapping[str, Any] = {}
-    inputs: dict[str, Path] = {}
-    output = workspace / "data" / record.stage
-    here = False
+    output: Link | None = None
     if record.manifest_sha256:
-        manifest = records.kept_manifest(record.manifest_sha256)
-        params = manifest.params
-        here = _is(output, record.manifest_sha256)
-        folders = {name: workspace / "data" / name for name in manifest.inputs}
-        inputs = {name: folder for name, folder in folders.items() if _is(folder, manifest.inputs[name])}
+        output = find(data, record.stage, record.manifest_sha256)
+        if output is None:
+            records.kept_manifest(record.manifest_sha256)  # says what is missing
+    listed = output.manifest.inputs if output else record.inputs
+    found = {name: find(data, name, sha256) for name, sha256 in listed.items()}
     stage_run = StageRun(
         client,
         run=record.run,
         stage=record.stage,
-        params=params,
-        inputs=inputs,
+        # A record of an earlier Headwater has no params: the manifest has those that bear identity.
+        params=record.params or (output.manifest.params if output else {}),
+        inputs={name: link for name, link in found.items() if link},
+        data=data,
+        started_at=record.started_at,
+        history=history,
         experiment=experiment,
         record=record,
     )
+    if record.stage == "train":
+        stage_run.log_metrics(read_metrics(kept_progress_path(record.run, record.started_at), record.started_at))
     if record.error:
-        stage_run.fail(f"{record.error.type}: {record.error.message}", ended_at=record.ended_at)
-    elif here:
-        stage_run.finish(output, ended_at=record.ended_at, shard_hits=record.shard_hits)
-        if record.stage == "release":
-            register_release(client, output, release_run_id=stage_run.run_id, experiment=experiment, model=model)
-    else:
-        assert record.manifest_sha256, "a record that did not fail has a manifest"
-        stage_run.finish_without_data(records.kept_manifest(record.manifest_sha256), ended_at=record.ended_at)
-    return here or record.error is not None
+        status = "KILLED" if record.error.type == "KeyboardInterrupt" else "FAILED"
+        message = f"{record.error.type}: {record.error.message}"
+        stage_run.fail(message, output=_attempt(record.error.message), status=status, ended_at=record.ended_at)
+        return True
+    assert output, "a record that did not fail has a manifest, which is kept"
+    stage_run.log_output(output, shard_hits=record.shard_hits)
+    if record.stage == "release" and output.folder:
+        publish_release(stage_run, output, model=model)
+    stage_run.close(ended_at=record.ended_at)
+    return output.folder is not None
 
 
-def _is(folder: Path, sha256: str) -> bool:
-    try:
-        return manifest_hash(folder) == sha256
-    except ManifestError:
-        return False
+def _attempt(message: str) -> Path | None:
+    """Return the folder of a failed gate's attempt, which its error names."""
+    named = re.search(r"attempts/([0-9a-f]{16})/", message)
+    return state_folder() / "attempts" / named[1] if named else None

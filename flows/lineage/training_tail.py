@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from pathlib import Path
 
 from mlflow.entities import Metric
@@ -75,13 +76,28 @@ class TrainingTail(threading.Thread):
         return content[:whole].splitlines()
 
 
-def _metrics(line: bytes) -> list[Metric]:
+def read_metrics(path: Path, started_at: str) -> list[Metric]:
+    """Return what a finished training's progress file held, none when it is not there.
+
+    Args:
+        started_at: RFC 3339; a line's time is this and its "elapsed", which leaves out the trainer's own start.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError:
+        return []
+    start = datetime.fromisoformat(started_at).timestamp()
+    return [metric for line in lines for metric in _metrics(line, start)]
+
+
+def _metrics(line: bytes, start: float | None = None) -> list[Metric]:
     try:
         row = json.loads(line)
         step = int(row["step"])
     except (ValueError, KeyError, TypeError):
         return []
-    stamp = int(time.time() * 1000)
+    seconds = time.time() if start is None else start + float(row.get("elapsed") or 0)
+    stamp = int(seconds * 1000)
     return [
         Metric(f"train.{name}", float(value), stamp, step)
         for name, value in row.items()

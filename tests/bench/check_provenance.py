@@ -10,8 +10,8 @@ Three checks, each on a random sample, none of which uses the trace index for th
 2. documents: of those in the training mixture. The WARC record at `warc_path` and `warc_offset` is extracted again with
    the parameters in extract's manifest, by the stage's own process; the text must have the very bytes of data/extract,
    and, where no later stage says that it edited it, of data/mix.
-3. steps: the documents of the batch are tokenised again from data/mix with data/tokenizer, and the batch is put together
-   from them; its hash must be what the trainer recorded when it ran.
+3. steps: the documents of the batch are tokenised again from data/mix with data/tokenizer, and the batch is put
+   together from them; its hash must be what the trainer recorded when it ran.
 
 Prints a line for each check and each miss; the exit code is 1 on any miss.
 """

@@ -54,7 +54,9 @@ def run_stage(run: str, stage: str) -> StageMirror:
     inputs = {name: Path("data") / name for name in GRAPH[stage]}
     started_at = records.now()
     params = {"steps": 3, "nested": {"rules": [{"use": "a"}]}}
-    with StageMirror(run=run, stage=stage, params=params, inputs=inputs, output=output) as mirror:
+    with StageMirror(
+        run=run, stage=stage, params=params, inputs=inputs, output=output, started_at=started_at
+    ) as mirror:
         output.mkdir(parents=True)
         (output / "part-00000.txt").write_text(stage)
         if stage == "train":
@@ -68,7 +70,14 @@ def run_stage(run: str, stage: str) -> StageMirror:
         counts = Counts(in_=10, out=7, dropped={"short": 2, "odd": 1})
         commit_manifest(output, stage=stage, unit="documents", params=params, inputs=inputs, counts=counts)
     records.write_record(
-        run=run, stage=stage, started_at=started_at, output=output, mlflow=mirror.ids, digests=mirror.digests
+        run=run,
+        stage=stage,
+        started_at=started_at,
+        output=output,
+        params=params,
+        inputs=inputs,
+        mlflow=mirror.ids,
+        digests=mirror.digests,
     )
     return mirror
 
@@ -94,11 +103,11 @@ def test_each_stage_is_a_finished_child_of_one_parent_run(workspace: Path) -> No
 def test_settings_counts_and_files_are_there(workspace: Path) -> None:
     client, run = mlflow_run("mix")
     assert run.data.params == {"steps": "3", "nested.rules.0.use": "a"}
-    assert run.data.metrics["documents_in"] == 10
-    assert run.data.metrics["documents_out"] == 7
+    assert run.data.metrics["in"] == 10
+    assert run.data.metrics["out"] == 7
     assert run.data.metrics["dropped.short"] == 2
     names = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
-    assert names == {"_manifest.json", "dropped.csv"}
+    assert names == {"_manifest.json", "dropped.json", "dropped.svg"}
     assert run.data.tags["headwater.manifest"] == manifest_hash(Path("data/mix"))
 
 
@@ -122,7 +131,7 @@ def test_the_champion_leads_to_its_training_run_and_files(workspace: Path) -> No
     client, train = mlflow_run("train")
     version = client.get_model_version_by_alias("headwater", "champion")
     assert version.run_id == train.info.run_id
-    assert version.description == "# The card"
+    assert version.description.endswith("# The card")
     assert version.tags["gate.verdict"] == "pass"
     assert version.tags["headwater.manifest"] == manifest_hash(Path("data/release"))
     assert Path(version.source.removeprefix("file://"), "model.safetensors").read_text() == "weights"
