@@ -196,10 +196,10 @@ def renamed(raw: bytes, url: str) -> bytes:
 def altered(raw: bytes, text: str) -> bytes:
     """Return a record with a few words of its text replaced by others of the same length: one in 150, at most."""
     changes = max(1, len(text.split()) // 150)
-    singles = [word for word in re.findall(r"\b[a-z]{6,12}\b", text) if text.count(word) == 1]
+    singles = [word for word in re.findall(r" ([a-z]{6,12})(?= )", text) if text.count(word) == 1]
+    singles = [word for word in singles if f" {word} ".encode() in raw]
     for word in singles[:: max(1, len(singles) // changes)][:changes]:
-        if raw.count(word.encode()) == 1:
-            raw = raw.replace(word.encode(), b"x" * len(word))
+        raw = raw.replace(f" {word} ".encode(), b" " + b"x" * len(word) + b" ")
     return raw
 
 
