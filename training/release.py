@@ -70,6 +70,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     figures: dict[str, Any] = json.loads((inputs["train"] / "metrics.json").read_bytes())
     lineage: dict[str, JsonValue] = {
         "name": params.name,
+        "params": params.identity(),
         "weights_sha256": figures["weights_sha256"],
         "stages": {
             stage: {"manifest_sha256": manifest_hash(inputs[stage]), "inputs": dict(manifests[stage].inputs)}
@@ -81,6 +82,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     results = json.loads((inputs["evaluate"] / "results.json").read_bytes())
     tokens = json.loads((inputs["tokenize"] / "tokens.json").read_bytes())
     write_bytes(output / "README.md", model_card(params, manifests, figures, gate, results, tokens).encode())
+    shutil.copyfile(Path(__file__).with_name("verify.py"), output / "verify.py")
     hosts = count_hosts(inputs["mix"])
     write_bytes(output / "data_card.md", data_card(params, manifests, tokens, hosts).encode())
     files = sum(1 for path in output.rglob("*") if path.is_file())
