@@ -20,6 +20,7 @@ from rich.table import Table
 
 from flows.filters import app as filters_app
 from flows.graph import load_graph, select
+from flows.verify import verify
 from tasks.contracts.errors import HeadwaterError, UsageError
 
 app = typer.Typer(
@@ -34,6 +35,7 @@ app.add_typer(params_app, name="params")
 lineage_app = typer.Typer(help="MLflow's picture of the files on disk.", no_args_is_help=True)
 app.add_typer(lineage_app, name="lineage")
 app.add_typer(filters_app, name="filters")
+app.command()(verify)
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
