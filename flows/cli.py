@@ -23,6 +23,7 @@ from flows.graph import load_graph, select
 from flows.policy import app as policy_app
 from flows.takedown import app as takedown_app
 from flows.trace import trace
+from flows.verify import verify
 from tasks.contracts.errors import HeadwaterError, UsageError
 
 app = typer.Typer(
@@ -40,6 +41,7 @@ app.add_typer(filters_app, name="filters")
 app.add_typer(takedown_app, name="takedown")
 app.add_typer(policy_app, name="policy")
 app.command("trace")(trace)
+app.command()(verify)
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)

@@ -54,7 +54,8 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     (output / "manifests").mkdir(exist_ok=True)
     for stage in STAGES:
         shutil.copyfile(inputs[stage] / MANIFEST_NAME, output / "manifests" / f"{stage}.json")
-    write_json(output / "lineage.json", _lineage(facts))
+    write_json(output / "lineage.json", _lineage(facts, params))
+    shutil.copyfile(Path(__file__).with_name("verify.py"), output / "verify.py")
     write_papers(facts, output)
     files = sum(1 for path in output.rglob("*") if path.is_file())
     manifest = commit_manifest(
@@ -69,10 +70,11 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     return manifest
 
 
-def _lineage(facts: Facts) -> dict[str, JsonValue]:
-    """Return the chain of hashes from the weights to the raw records."""
+def _lineage(facts: Facts, params: Params) -> dict[str, JsonValue]:
+    """Return the chain of hashes from the weights to the raw records, and the settings that name it."""
     return {
         "name": facts.name,
+        "params": params.identity(),
         "weights_sha256": facts.training["weights_sha256"],
         "stages": {
             stage: {"manifest_sha256": facts.hashes[stage], "inputs": dict(facts.manifests[stage].inputs)}

@@ -1,0 +1,231 @@
+import json
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.contracts.document import Document, write_documents
+from tasks.contracts.files import sha256_file, write_json
+from tasks.contracts.manifest import Counts, commit_manifest
+from tests.mutations import mutate
+from training import release, verify
+from training.model import ModelSize, build_model, model_config, save_model, weights_sha256
+from training.policy import Policy, policy_sha256
+
+TASKS = ["heldout_bits_per_byte"]
+
+
+def build_release(root: Path) -> Path:
+    """Make a small release by the functions that make real ones."""
+    folders = {stage: root / "data" / stage for stage in release.STAGES}
+    for folder in folders.values():
+        folder.mkdir(parents=True)
+    documents = [
+        Document(doc_id=f"{n}", url=f"u{n}", host="a.example", record_id=f"r{n}", source="s", text="Some text.")
+        for n in range(3)
+    ]
+    for stage in ("extract", *verify.HAND_OVER[1:]):
+        write_documents(folders[stage] / "part-00000.parquet", documents)
+    size = ModelSize(layers=1, hidden_size=16, heads=2, kv_heads=1)
+    weights = dict(build_model(model_config(size, vocab_size=50, seq_len=16, eos_id=0), seed=1).named_parameters())
+    save_model(folders["train"] / "model", model_config(size, vocab_size=50, seq_len=16, eos_id=0), weights)
+    figures = {"parameters": 12345, "tokens_seen": 678, "steps": 9, "train_loss": 3.25, "validation_loss": 3.5}
+    wrote = weights_sha256(weights.items())
+    write_json(folders["train"] / "metrics.json", {**figures, "weights_sha256": wrote})
+    write_json(folders["tokenize"] / "tokens.json", {"vocab_size": 50, "tokens": 678, "documents": 1, "bytes": 10})
+    write_json(folders["evaluate"] / "results.json", {"tasks": {"t": {"acc": 0.5, "items": 4}}, "settings": {}})
+    fixed = policy_sha256(Policy(), TASKS)
+    rules = [{"rule": "floor", "verdict": "pass", "detail": "1.900 against 2.500"}]
+    report = {"verdict": "pass", "rules": rules, "weights_sha256": wrote, "policy_sha256": fixed}
+    write_json(folders["gate"] / "report.json", report)
+    before: dict[str, Path] = {}
+    policy = Policy().identity()
+    settings: dict[str, dict[str, Any]] = {
+        "train": {"policy": policy, "tasks": TASKS, "policy_sha256": fixed, "seq_len": 16}
+        | {"zero_stage": 3, "num_ranks": 1},
+        "gate": {**policy, "tasks": TASKS},
+    }
+    for stage, folder in folders.items():
+        counts = Counts(in_=5, out=3, dropped={"too_short": 2}) if stage == "extract" else Counts(in_=3, out=3)
+        commit_manifest(
+            folder,
+            stage=stage,
+            unit="documents",
+            params=settings.get(stage, {}),
+            inputs=before,
+            counts=counts,
+        )
+        before = {stage: folder}
+    release.run(params=release.Params(), inputs=folders, output=root / "release")
+    return root / "release"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HEADWATER_STATE", str(root / "state"))
+        return build_release(root)
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(made, tmp_path / "release")
+
+
+def verdicts(folder: Path, expect: str | None = None) -> dict[str, str]:
+    return {result.claim: result.verdict for result in verify.check_release(folder, expect)}
+
+
+def test_an_untouched_release_passes_every_claim(folder: Path) -> None:
+    expect = sha256_file(folder / "_manifest.json")
+    assert verdicts(folder, expect) == dict.fromkeys(verify.CLAIMS, "pass")
+
+
+def test_it_runs_from_the_folder_alone_without_any_package_and_writes_nothing(folder: Path) -> None:
+    before = sorted(folder.rglob("*"))
+    command = [sys.executable, "-I", "-S", "verify.py", "--json"]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    told = json.loads(result.stdout)
+    assert told["verdict"] == "pass"
+    assert told["manifest_sha256"] == sha256_file(folder / "_manifest.json")
+    assert sorted(folder.rglob("*")) == before
+    wrong = subprocess.run([*command[:-1], "nowhere"], cwd=folder, capture_output=True, text=True, check=False)
+    assert wrong.returncode == 2
+    assert "nowhere" in wrong.stderr
+
+
+def test_the_first_broken_link_is_named_with_expected_and_found(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = {s["name"]: s for s in json.loads((folder / "_manifest.json").read_text())["shards"]}
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(content)
+    assert verify.main([str(folder)]) == 1
+    said = capsys.readouterr().out
+    assert "the first broken link is model.safetensors, SHA-256" in said
+    assert f"expected: {listed['model.safetensors']['sha256']}" in said
+    assert f"found: {sha256_file(folder / 'model.safetensors')}" in said
+
+
+def test_a_takedown_mark_is_no_addition_but_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "TAKEDOWN.md").write_text("gone")
+    (folder / "takedown.json").write_text("{}")
+    assert verify.main([str(folder)]) == 0
+    assert "see TAKEDOWN.md, takedown.json" in capsys.readouterr().out
+    (folder / "manifests" / "TAKEDOWN.md").write_text("elsewhere")
+    assert verdicts(folder)["names"] == "fail"
+
+
+def edit(path: Path, change: Callable[[Any], None]) -> None:
+    value = json.loads(path.read_bytes())
+    change(value)
+    write_json(path, value)
+
+
+def rehash(folder: Path) -> None:
+    """Do what a forger would: name all hashes anew in the release's manifest and in lineage.json."""
+    stages = {path.stem: sha256_file(path) for path in (folder / "manifests").iterdir()}
+
+    def of_lineage(value: Any) -> None:
+        for stage, about in value["stages"].items():
+            about["manifest_sha256"] = stages[stage]
+
+    def of_manifest(value: Any) -> None:
+        value["inputs"] = stages
+        for entry in value["shards"]:
+            entry["sha256"] = sha256_file(folder / entry["name"])
+            entry["bytes"] = (folder / entry["name"]).stat().st_size
+
+    edit(folder / "lineage.json", of_lineage)
+    edit(folder / "_manifest.json", of_manifest)
+
+
+def shape(value: Any) -> None:
+    value["schema_version"] = 2
+
+
+def lose_rows(value: Any) -> None:
+    value["counts"]["out"] += 1
+
+
+def lower_margin(value: Any) -> None:
+    value["policy"]["floor_margin"] = -9.0
+
+
+FORGERIES: dict[str, tuple[str, Callable[[Any], None]]] = {
+    "form": ("_manifest.json", shape),
+    "settings": ("_manifest.json", lambda value: value["params"].update(license="mit")),
+    "chain": ("manifests/crawl.json", lambda value: value["params"].update(source="elsewhere")),
+    "conservation": ("manifests/gate.json", lose_rows),
+    "copies": ("gate.json", lambda value: value.update(confidence=0.5)),
+    "weights": ("lineage.json", lambda value: value.update(weights_sha256="0" * 64)),
+    "gate": ("gate.json", lambda value: value["rules"][0].update(verdict="fail")),
+    "policy": ("manifests/train.json", lambda value: lower_margin(value["params"])),
+}
+
+
+@pytest.mark.parametrize("claim", FORGERIES)
+def test_a_forgery_with_all_hashes_named_anew_is_still_found(folder: Path, claim: str) -> None:
+    name, change = FORGERIES[claim]
+    edit(folder / name, change)
+    rehash(folder)
+    assert verdicts(folder)[claim] == "fail"
+
+
+def test_rows_lost_between_two_stages_are_found(folder: Path) -> None:
+    edit(folder / "manifests/dedup.json", lambda value: value["counts"].update({"in": 2, "out": 2}))
+    rehash(folder)
+    breaks = next(r for r in verify.check_release(folder) if r.claim == "conservation").breaks
+    assert [one.where for one in breaks] == [
+        "dedup, out against the rows of its files",
+        "documents out of filter and into dedup",
+        "documents out of dedup and into perplexity",
+    ]
+
+
+def test_a_chain_that_does_not_reach_the_crawl_is_found(folder: Path) -> None:
+    edit(folder / "manifests/mix.json", lambda value: value.update(inputs={}))
+    edit(folder / "lineage.json", lambda value: value["stages"]["mix"].update(inputs={}))
+    rehash(folder)
+    breaks = next(r for r in verify.check_release(folder) if r.claim == "chain").breaks
+    assert ("manifests/", "a chain from the gate to the crawl") in {(one.where, one.expected) for one in breaks}
+
+
+def test_another_release_than_the_published_one_is_found(folder: Path) -> None:
+    assert verdicts(folder, "0" * 64)["published"] == "fail"
+
+
+def test_files_added_and_missing_and_changed_are_told_apart(folder: Path) -> None:
+    (folder / "extra.txt").write_text("x")
+    (folder / "config.json").unlink()
+    names = next(r for r in verify.check_release(folder) if r.claim == "names").breaks
+    assert [(one.where, one.found) for one in names] == [("config.json", "missing"), ("extra.txt", "added")]
+    assert verdicts(folder)["contents"] == "fail"
+
+
+def test_a_release_without_the_policy_says_what_cannot_be_checked(folder: Path) -> None:
+    edit(folder / "manifests/train.json", lambda value: value["params"].pop("policy"))
+    result = next(r for r in verify.check_release(folder) if r.claim == "policy")
+    assert (result.verdict, "does not hold the policy" in result.why) == ("not checkable here", True)
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_every_single_mutation_is_found(made: Path, tmp_path: Path, seed: int) -> None:
+    folder = shutil.copytree(made, tmp_path / "release")
+    done = mutate(folder, random.Random(seed))
+    assert "fail" in verdicts(folder).values(), done
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_every_single_mutation_of_the_manifest_itself_is_found(made: Path, tmp_path: Path, seed: int) -> None:
+    folder = shutil.copytree(made, tmp_path / "release")
+    done = mutate(folder, random.Random(seed), only="_manifest.json")
+    assert "fail" in verdicts(folder).values(), done
