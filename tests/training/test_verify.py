@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
-from tasks.contracts.document import Document, write_documents
+from tasks.contracts.document import write_documents
 from tasks.contracts.files import sha256_file, write_json
 from tasks.contracts.manifest import Counts, commit_manifest
 from tests.mutations import mutate
+from tests.training.papers.chain import Figures, documents, write_texts
 from training import release, verify
 from training.model import ModelSize, build_model, model_config, save_model, weights_sha256
+from training.papers.facts import STAGES
 from training.policy import Policy, policy_sha256
 
 TASKS = ["heldout_bits_per_byte"]
@@ -22,26 +24,27 @@ TASKS = ["heldout_bits_per_byte"]
 
 def build_release(root: Path) -> Path:
     """Make a small release by the functions that make real ones."""
-    folders = {stage: root / "data" / stage for stage in release.STAGES}
+    folders = {stage: root / "data" / stage for stage in STAGES}
     for folder in folders.values():
         folder.mkdir(parents=True)
-    documents = [
-        Document(doc_id=f"{n}", url=f"u{n}", host="a.example", record_id=f"r{n}", source="s", text="Some text.")
-        for n in range(3)
-    ]
-    for stage in ("extract", *verify.HAND_OVER[1:]):
-        write_documents(folders[stage] / "part-00000.parquet", documents)
+    numbers = Figures(101)
+    write_texts(folders, numbers)
+    for stage in ("extract", *verify.HAND_OVER[1:-1]):
+        write_documents(folders[stage] / "part-00000.parquet", [one for shard in documents() for one in shard])
+    write_json(folders["crawl"] / "sources.json", {"source": "sites", "sources": []})
+    write_json(folders["mix"] / "mixture.json", {"groups": [numbers.group("main")]})
+    protected = {"tasks": TASKS, "benchmarks": {}, "protected_texts": 3}
+    write_json(folders["decontaminate"] / "protected.json", protected)
     size = ModelSize(layers=1, hidden_size=16, heads=2, kv_heads=1)
     weights = dict(build_model(model_config(size, vocab_size=50, seq_len=16, eos_id=0), seed=1).named_parameters())
     save_model(folders["train"] / "model", model_config(size, vocab_size=50, seq_len=16, eos_id=0), weights)
     figures = {"parameters": 12345, "tokens_seen": 678, "steps": 9, "train_loss": 3.25, "validation_loss": 3.5}
     wrote = weights_sha256(weights.items())
     write_json(folders["train"] / "metrics.json", {**figures, "weights_sha256": wrote})
-    write_json(folders["tokenize"] / "tokens.json", {"vocab_size": 50, "tokens": 678, "documents": 1, "bytes": 10})
-    write_json(folders["evaluate"] / "results.json", {"tasks": {"t": {"acc": 0.5, "items": 4}}, "settings": {}})
+    scored = {"heldout": {"acc": 0.5, "items": 4, "items_sha256": "x"}}
+    write_json(folders["evaluate"] / "results.json", {"tasks": scored, "settings": {}})
     fixed = policy_sha256(Policy(), TASKS)
-    rules = [{"rule": "floor", "verdict": "pass", "detail": "1.900 against 2.500"}]
-    report = {"verdict": "pass", "rules": rules, "weights_sha256": wrote, "policy_sha256": fixed}
+    report = numbers.report(0.5) | {"weights_sha256": wrote, "policy_sha256": fixed}
     write_json(folders["gate"] / "report.json", report)
     before: dict[str, Path] = {}
     policy = Policy().identity()

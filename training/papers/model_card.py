@@ -22,6 +22,7 @@ FILES = (
     ("prov.jsonld", "which stage made what from what: W3C PROV"),
     ("gate.json, evaluation/", "the gate's report and the score of every item"),
     ("lineage.json, manifests/", "the chain of hashes from these weights to the raw records"),
+    ("verify.py", "checks all of this folder offline: `python verify.py`"),
 )
 
 

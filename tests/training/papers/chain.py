@@ -66,7 +66,7 @@ def make_chain(root: Path, number: int = 10_007, params: Mapping[str, dict[str, 
     folders = {stage: root / stage for stage in STAGES}
     for folder in folders.values():
         folder.mkdir(parents=True)
-    _write_texts(folders, figures)
+    write_texts(folders, figures)
     write_json(folders["crawl"] / "sources.json", {"source": "sites", "sources": [{"name": "x", "sha256": "0" * 64}]})
     write_json(folders["mix"] / "mixture.json", {"groups": [figures.group("main"), figures.group("rest")]})
     tasks = {"heldout": {"acc": figures.real(), "bits": figures.real(), "items": figures.next(), "items_sha256": "x"}}
@@ -120,7 +120,8 @@ class Figures:
         return {"verdict": "pass", "rules": [chance, policy], **rest}
 
 
-def _write_texts(folders: Mapping[str, Path], figures: Figures) -> None:
+def write_texts(folders: Mapping[str, Path], figures: Figures) -> None:
+    """Write the training text, its token index and every ledger."""
     tokens = size = 0
     for part, shard in enumerate(documents()):
         write_documents(folders["mix"] / f"part-{part:05d}.parquet", shard)
