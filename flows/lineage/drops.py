@@ -9,7 +9,7 @@ from tasks.contracts.manifest import Manifest
 
 TABLE, PLOT = "dropped.json", "dropped.svg"
 
-_WIDTH, _LABEL, _BAR, _ROW, _TOP = 860, 300, 400, 34, 76
+_WIDTH, _LABEL, _BAR, _ROW, _TOP = 900, 360, 380, 34, 76
 
 
 def ordered(manifest: Manifest) -> list[tuple[str, int, float]]:

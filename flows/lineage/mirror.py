@@ -131,7 +131,8 @@ class StageMirror:
             ending: dict[str, Any] = {"done": True, "shard_hits": self.shard_hits}
         else:
             status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
-            ending = {"done": False, "status": status, "error": f"{type(error).__name__}: {error}"}
+            failure = records.failure(error)
+            ending = {"done": False, "status": status, "error": f"{failure.type}: {failure.message}"}
         try:
             self._say(ending)
             told = json.loads(self._answer())

@@ -219,13 +219,17 @@ class StageRun:
         if logged:
             self.client.log_inputs(self.run_id, logged)
 
+    def _recorded_digest(self, link: Link) -> str | None:
+        """Return DVC's digest of an output that is gone, as the run that made it recorded it."""
+        made = [r for r in self.history if r.stage == link.name and r.manifest_sha256 == link.sha256]
+        return next((r.digests[link.name] for r in made if link.name in r.digests), None)
+
     def _dataset(self, name: str, link: Link, producer: str | None) -> Dataset | None:
         """Return a stage's output as MLflow's dataset; None when DVC's name of it is neither recorded nor to be had."""
-        if name not in self.digests:
-            if link.folder is None:
-                return None
-            self.digests[name] = dvc_digest(link.folder)
-        digest = self.digests[name]
+        digest = self.digests.get(name) or (dvc_digest(link.folder) if link.folder else self._recorded_digest(link))
+        if digest is None:
+            return None
+        self.digests[name] = digest
         manifest = link.manifest
         source = {
             "uri": f"data/{name}",

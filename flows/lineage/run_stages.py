@@ -79,11 +79,12 @@ def note(listed: Sequence[StageRow], places: Mapping[str, str]) -> str:
     Args:
         places: stage → link to the run that made it.
     """
-    lines = ["| stage | run | unit | in | out | dropped | manifest |", "| --- | --- | --- | --: | --: | --: | --- |"]
+    lines = ["| stage | made by | in | out | dropped | manifest |", "| --- | --- | --: | --: | --: | --- |"]
     for row in listed:
-        what = f"[{row.what}]({places[row.stage]})" if row.stage in places else row.what
+        what = row.what.removeprefix("made by ")
+        what = f"[{what}]({places[row.stage]})" if row.stage in places else what
         numbers = " | ".join("" if n is None else f"{n:,}" for n in (row.in_, row.out, _dropped(row)))
-        lines.append(f"| {row.stage} | {what} | {row.unit} | {numbers} | `{row.manifest[:12]}` |")
+        lines.append(f"| {row.stage} | {what} | {numbers} | `{row.manifest[:12]}` |")
     return "\n".join([*lines, ""])
 
 
