@@ -87,16 +87,19 @@ def prefect_server() -> Callable[[], None]:
     if (services := running_services()) is not None:
         os.environ["PREFECT_API_URL"] = services.prefect_api
         return lambda: None
-    port = free_port(4300)
     command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
     lifetime = contextlib.ExitStack()
     atexit.register(lifetime.close)
-    server = lifetime.enter_context(_warden())(
-        "prefect-run",
-        [*command, "--host", HOST, "--port", str(port), "--log-level", "warning"],
-        # As Prefect's own: without the UI and the services that schedule and watch runs.
-        {**os.environ, "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"},
-    )
+    # Bound here and handed on: a port that was free a moment ago may be another run's when the server binds it.
+    with socket.create_server((HOST, 0)) as listener:
+        port = listener.getsockname()[1]
+        server = lifetime.enter_context(_warden())(
+            "prefect-run",
+            [*command, "--fd", str(listener.fileno()), "--log-level", "warning"],
+            # As Prefect's own: without the UI and the services that schedule and watch runs.
+            {**os.environ, "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"},
+            pass_fds=[listener.fileno()],
+        )
     os.environ["PREFECT_API_URL"] = f"http://{HOST}:{port}/api"
     return lambda: _wait_until_healthy({"prefect-run": server}, "prefect-run", f"http://{HOST}:{port}/api/health")
 
@@ -236,10 +239,18 @@ class _Start:
     def __init__(self, warden: subprocess.Popen[bytes]) -> None:
         self._warden = warden
 
-    def __call__(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    def __call__(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str], pass_fds: Sequence[int] = ()
+    ) -> subprocess.Popen[bytes]:
         with _log_path(name).open("wb") as log:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=dict(environment), start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=dict(environment),
+                start_new_session=True,
+                pass_fds=pass_fds,
             )
         assert self._warden.stdin is not None, "the warden is started with a pipe"
         self._warden.stdin.write(f"{process.pid}\n".encode())

@@ -1,0 +1,87 @@
+"""`headwater verify --deep` on a finished workspace: every claim holds, and each is seen to fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from flows.verify import check_all
+from tasks.contracts.document import read_documents, write_documents
+from tests.e2e.workspace import Workspace
+
+pytestmark = pytest.mark.e2e
+
+SAMPLE = 10_000
+
+
+def test_every_claim_holds_by_both_programs(finished: Workspace) -> None:
+    told = json.loads(finished.run("headwater", "verify", "--deep", "--sample", "40", "--json"))
+    claims = {claim["claim"]: claim["verdict"] for claim in told["claims"]}
+    assert set(claims.values()) == {"pass", "not checkable here"}
+    assert [name for name, verdict in claims.items() if verdict != "pass"] == ["published"]
+    assert {"folders", "recorded", "warc", "texts", "tokens", "batches"} < set(claims)
+    release = finished.folder / "data/release"
+    assert "PASS" in finished.run("python", str(release / "verify.py"), str(release))
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def another_text(path: Path) -> None:
+    documents = list(read_documents(path))
+    write_documents(path, [replace(documents[0], text=f"{documents[0].text} more"), *documents[1:]])
+
+
+def other_batches(path: Path) -> None:
+    table = pq.read_table(path)
+    hashes = pa.array(["0" * 64] * table.num_rows, table.schema.field("batch_sha256").type)
+    pq.write_table(table.set_column(table.schema.get_field_index("batch_sha256"), "batch_sha256", hashes), path)
+
+
+def another_record(path: Path) -> None:
+    (record,) = path.glob("runs/*/crawl.json")
+    record.write_text(record.read_text().replace('"stage": "crawl"', '"stage": "crawl" '))
+
+
+BREAKS: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "folders": ("data/mix/part-00000.parquet", flip),
+    "stages": ("data/filter/_manifest.json", lambda path: path.write_text(path.read_text() + "\n")),
+    "recorded": ("data/filter/_manifest.json", lambda path: path.write_text(path.read_text() + "\n")),
+    "records": (".headwater", another_record),
+    "warc": ("data/crawl/part-00000.warc.gz", flip),
+    "texts": ("data/extract/part-00000.parquet", another_text),
+    "tokens": ("data/tokenize/part-00000.bin", flip),
+    "batches": ("data/train/steps.parquet", other_batches),
+}
+
+
+@pytest.mark.parametrize("claim", BREAKS)
+def test_each_claim_about_the_workspace_fails_when_it_is_untrue(
+    claim: str, finished: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, change = BREAKS[claim]
+    shutil.copytree(finished.folder / "data", tmp_path / "data", copy_function=os.link)
+    shutil.copytree(finished.folder / ".headwater/runs", tmp_path / ".headwater/runs")
+    path = tmp_path / place
+    if path.is_file():  # its bytes are the finished workspace's, too
+        content = path.read_bytes()
+        path.unlink()
+        path.write_bytes(content)
+    change(path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HEADWATER_STATE", str(tmp_path / ".headwater"))
+    found = check_all(Path("data/release"), Path("data"), sample=SAMPLE)
+    (result,) = [result for result in found if result.claim == claim]
+    assert result.verdict == "fail"
+    assert result.breaks
