@@ -1,7 +1,8 @@
-"""`headwater policy check`: what another opt-out policy would change, from the evidence that the crawl stored.
+"""`headwater policy`: the stored opt-out evidence, judged again.
 
-Nothing is fetched and nothing is extracted: a page's reservations stand in its WARC metadata record, and what its HTML
-said besides in the documents and the ledger of extract. Both are judged by the policy in force and by the other one.
+What a page reserves was captured with it: the crawl's metadata records, its HTTP headers, its meta elements. So another
+policy needs no fetch: each captured page is read and judged as the stage extract does it, and compared with what
+data/extract did to it.
 """
 
 from __future__ import annotations
@@ -9,226 +10,337 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from os import cpu_count
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Literal, cast
 
-import pyarrow.parquet as pq
 import typer
-from fastwarc.warc import ArchiveIterator, WarcRecordType
 from pydantic import ValidationError
 from rich.console import Console
-from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from tasks.contracts.errors import InputError, ParamsError, UsageError
-from tasks.contracts.evidence import CONTENT_TYPE, OptOutPolicy, Signal, judge, page_signals, read_evidence
+from flows.graph import load_graph
+from flows.params import read_params, stage_params
+from tasks.contracts.document import DOCUMENT_SCHEMA, make_doc_id, open_shard, read_documents
+from tasks.contracts.errors import ManifestError, UsageError
+from tasks.contracts.evidence import Action, OptOutPolicy, html_signals, judge
 from tasks.contracts.ledger import read_ledger
-from tasks.contracts.manifest import read_manifest
+from tasks.contracts.manifest import manifest_hash, read_manifest
 
-app = typer.Typer(help="What pages reserve, judged again.", no_args_is_help=True)
+app = typer.Typer(help="What pages say about being used, and what a policy makes of it.", no_args_is_help=True)
 console = Console(highlight=False)
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-MOST_EVIDENCE: Final = 1 << 20
-EXAMPLES: Final = 5
+
+Kind = Literal["newly_dropped", "newly_kept", "newly_marked", "no_longer_marked"]
+KINDS: dict[Kind, str] = {
+    "newly_dropped": "newly dropped",
+    "newly_kept": "newly kept",
+    "newly_marked": "newly marked",
+    "no_longer_marked": "no longer marked",
+}
+_SHOWN = 8
+# Starting a process takes as long as judging about so many compressed bytes.
+_WORKER_BYTES = 2_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One page that another policy treats otherwise than data/extract did.
+
+    Attributes:
+        signals: what asks for it: the signals behind the new action, or those behind the old one where the new
+            policy asks for nothing.
+    """
+
+    kind: Kind
+    url: str
+    host: str
+    doc_id: str
+    record_id: str
+    before: Action
+    after: Action
+    signals: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """What one look at the evidence found.
+
+    Attributes:
+        pages: captured pages that were judged.
+        reserving: those of them with any signal.
+        gone: those that extract dropped for another reason, which no policy brings back.
+    """
+
+    pages: int
+    reserving: int
+    gone: int
+    changes: tuple[Change, ...]
 
 
 @app.callback()
 def _group() -> None:
-    """Keep `check` a subcommand, though it is the only one."""
+    """Keep `check` a subcommand while it is the only one."""
 
 
 @app.command()
 def check(
-    policy: Annotated[Path | None, typer.Option(metavar="FILE", help="YAML with the keys of extract.opt_out.")] = None,
-    sets: Annotated[
-        list[str] | None, typer.Option("--set", metavar="SIGNAL=ACTION", help="robots_txt=keep, noindex=mark, …")
+    policy: Annotated[
+        Path | None, typer.Option("--policy", metavar="FILE.yaml", help="A policy instead of params.yaml's.")
     ] = None,
-    examples: Annotated[int, typer.Option(min=0, help="Pages shown for each change.")] = EXAMPLES,
-    as_json: JsonOption = False,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SIGNAL=ACTION", help="drop, keep or mark; may be repeated.")
+    ] = None,
+    examples: Annotated[int, typer.Option(min=0, help="Pages shown of each kind of change.")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts; it lists every page.")] = False,
 ) -> None:
-    """Judge the stored evidence of every captured page by another policy, without fetching anything.
+    """Judge the stored opt-out evidence again, without fetching, and show what would change in data/extract.
 
-    Without --policy and --set: by params.yaml, against the policy that data/extract was made with. Exit code 0:
-    nothing changes. 1: something would.
+    The policy is `extract.opt_out` of params.yaml, or a YAML file that holds such a section. Exit code 0 when nothing
+    would change, 1 when something would.
 
-    Example: headwater policy check --set robots_txt=keep
+    Example: headwater policy check --set nosnippet=drop
     """
-    applied = applied_policy()
-    other = asked_policy(policy, sets or [])
-    changes, pages, sources = compare(captured(), applied, other)
-    answer = {
-        "pages": pages,
-        "evidence": sources,
-        "policy_applied": applied.model_dump(mode="json"),
-        "policy_checked": other.model_dump(mode="json"),
-        "changes": {
-            name: {
-                "pages": len(found),
-                "by_signal": dict(Counter(signal for one in found for signal in one["signals"]).most_common()),
-                "by_host": dict(Counter(one["host"] for one in found).most_common()),
-                "examples": found[:examples],
-            }
-            for name, found in changes.items()
-        },
-    }
+    crawl, extract = Path("data/crawl"), Path("data/extract")
+    chosen = chosen_policy(policy, sets or [])
+    result = check_policy(crawl, extract, chosen)
     if as_json:
-        print(json.dumps(answer, indent=2, ensure_ascii=False))  # noqa: T201
+        print(json.dumps({"policy": chosen.model_dump(mode="json"), **as_dict(result)}, indent=2))  # noqa: T201
     else:
-        _print(answer)
-    if any(changes.values()):
+        _show(result, examples)
+    if result.changes:
         sys.exit(1)
 
 
-def applied_policy(extract: Path = Path("data/extract")) -> OptOutPolicy:
-    """Return the policy that data/extract was made with."""
-    return OptOutPolicy.model_validate(read_manifest(extract).params.get("opt_out", {}))
-
-
-def asked_policy(file: Path | None, sets: Iterable[str]) -> OptOutPolicy:
-    """Return the policy to check: a file's or params.yaml's, with single actions replaced.
+def chosen_policy(file: Path | None, sets: Sequence[str]) -> OptOutPolicy:
+    """Return the policy of a file, or else of params.yaml, with some signals set otherwise.
 
     Raises:
-        ParamsError: a signal or an action that there is not.
+        UsageError: the file cannot be read or is no policy; a signal or an action that there is not.
     """
-    if file is None:
-        from flows.params import read_params
-
-        found: Any = read_params().get("extract", {}).get("opt_out", {})
-    else:
-        try:
-            found = YAML(typ="safe").load(file) or {}
-        except (OSError, YAMLError) as error:
-            raise InputError("the policy cannot be read", where=str(file), expected="YAML", found=str(error)) from error
-        if isinstance(found, dict):
-            found = found.get("extract", found)
-            found = found.get("opt_out", found)
-    settings = dict(found) if isinstance(found, dict) else {"policy": found}
+    values = _policy_file(file) if file is not None else _policy_in_params()
+    known = [name for name in OptOutPolicy.model_fields if name != "agents"]
     for assignment in sets:
         name, equals, action = assignment.partition("=")
-        if not equals:
-            raise UsageError("a setting cannot be read", expected="SIGNAL=ACTION", found=assignment)
-        settings[name.strip()] = action.strip()
+        name = name.strip().replace("-", "_").replace(".", "_")
+        if not equals or name not in known or action.strip() not in ("drop", "mark", "keep"):
+            raise UsageError(
+                "a signal's action cannot be read",
+                expected=f"SIGNAL=drop, keep or mark; SIGNAL one of {', '.join(known)}",
+                found=assignment,
+            )
+        values[name] = action.strip()
     try:
-        return OptOutPolicy.model_validate(settings)
+        return OptOutPolicy.model_validate(values)
     except ValidationError as error:
-        raise ParamsError(
-            "this is not an opt-out policy",
-            where=str(file or "extract.opt_out"),
-            expected=", ".join(OptOutPolicy.model_fields) + ": drop, mark or keep",
-            found="; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:3]),
+        wrong = error.errors()[0]
+        raise UsageError(
+            "this is no opt-out policy",
+            where=f"{file}: {'.'.join(map(str, wrong['loc']))}",
+            expected=f"drop, keep or mark for each of {', '.join(known)}; a list `agents`",
+            found=str(wrong["msg"]),
         ) from error
 
 
-def captured(data: Path = Path("data")) -> Iterator[tuple[str, str, frozenset[str], str]]:
-    """Yield each captured page: URL, host, its signals, and what they were read from."""
-    later = _signals_of_extract(data / "extract")
-    crawl = data / "crawl"
-    for shard in read_manifest(crawl).shards:
-        path = crawl / shard.name
-        if not shard.name.startswith("part-"):
+def _policy_in_params() -> dict[str, Any]:
+    params = cast(Any, stage_params(read_params(), load_graph()["extract"]))
+    return dict(params.opt_out.model_dump())
+
+
+def _policy_file(path: Path) -> dict[str, Any]:
+    try:
+        loaded = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, YAMLError) as error:
+        raise UsageError("a policy cannot be read", where=str(path), found=str(error)) from error
+    if not isinstance(loaded, dict):
+        raise UsageError(
+            "a policy is a mapping of signals", where=str(path), expected="noai: drop", found=type(loaded).__name__
+        )
+    return loaded
+
+
+def check_policy(crawl: Path, extract: Path, policy: OptOutPolicy) -> Checked:
+    """Judge every captured page under `policy` and compare with what `extract` holds.
+
+    Raises:
+        ManifestError: a folder has no manifest, or extract was not made from this crawl.
+    """
+    captured, made = read_manifest(crawl), read_manifest(extract)
+    if made.inputs.get("crawl") != manifest_hash(crawl):
+        raise ManifestError(
+            "data/extract was not made from the crawl beside it",
+            where=str(extract),
+            expected=manifest_hash(crawl),
+            found=made.inputs.get("crawl", "no crawl"),
+            fix="run `headwater run --until extract` first",
+        )
+    names = [
+        s.name for s in captured.shards if s.name.startswith("part-") and s.name.endswith((".warc.gz", ".parquet"))
+    ]
+    look = partial(
+        _check_part,
+        extract=extract,
+        source=str(captured.params.get("source", "web")),
+        max_bytes=cast(int, made.params["max_page_bytes"]),
+        policy=policy,
+    )
+    parts = [crawl / name for name in names]
+    size = sum(part.stat().st_size for part in parts)
+    workers = min(len(parts), cpu_count() or 1, 1 + size // _WORKER_BYTES)
+    if workers > 1:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            found = list(pool.map(look, parts))
+    else:
+        found = [look(part) for part in parts]
+    return Checked(
+        pages=sum(one.pages for one in found),
+        reserving=sum(one.reserving for one in found),
+        gone=sum(one.gone for one in found),
+        changes=tuple(change for one in found for change in one.changes),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Captured:
+    """A page as it is judged."""
+
+    url: str
+    host: str
+    doc_id: str
+    record_id: str
+    signals: tuple[str, ...]
+
+
+def _check_part(part: Path, *, extract: Path, source: str, max_bytes: int, policy: OptOutPolicy) -> Checked:
+    name = f"{part.name.partition('.')[0]}.parquet"
+    before = _what_extract_did(extract, name)
+    pages = reserving = gone = 0
+    changes: list[Change] = []
+    for page in _captured(part, source, max_bytes):
+        pages += 1
+        reserving += bool(page.signals)
+        if page.doc_id not in before:
+            gone += 1
             continue
-        if shard.name.endswith(".parquet"):
-            for batch in pq.ParquetFile(path).iter_batches(columns=["url", "host", "opt_out"]):
-                for row in batch.to_pylist():
-                    yield row["url"], row["host"], frozenset(row["opt_out"]), "document"
-        elif shard.name.endswith(".warc.gz"):
-            yield from _pages_of(path, later)
+        old, said = before[page.doc_id]
+        verdict = judge(page.signals, policy)
+        if (kind := _kind(old, verdict.action)) is not None:
+            changes.append(
+                Change(
+                    kind=kind,
+                    url=page.url,
+                    host=page.host,
+                    doc_id=page.doc_id,
+                    record_id=page.record_id,
+                    before=old,
+                    after=verdict.action,
+                    signals=tuple(map(str, verdict.because)) if verdict.action != "keep" else said,
+                )
+            )
+    return Checked(pages=pages, reserving=reserving, gone=gone, changes=tuple(changes))
 
 
-def _pages_of(path: Path, later: Mapping[str, frozenset[str]]) -> Iterator[tuple[str, str, frozenset[str], str]]:
-    kinds = WarcRecordType.response | WarcRecordType.resource | WarcRecordType.metadata
-    stored: dict[str, frozenset[str]] = {}
-    with path.open("rb") as stream:
-        for record in ArchiveIterator(stream, record_types=kinds):
-            if record.record_type == WarcRecordType.metadata:
-                if record.headers.get("Content-Type") == CONTENT_TYPE:
-                    seen = read_evidence(record.reader.read(MOST_EVIDENCE))
-                    if seen is not None:
-                        refers = record.headers.get("WARC-Refers-To") or ""
-                        stored[refers] = frozenset(str(signal) for signal in seen.signals)
-                continue
-            name = record.record_id or ""
-            url = (record.headers.get("WARC-Target-URI") or "").strip("<> ")
-            status = record.http_headers.status_code if record.is_http and record.http_headers else None
-            if status is not None and not 200 <= status < 300:
-                continue
-            evidence = stored.pop(name, None)
-            source = "metadata record" if evidence is not None else "page"
-            signals = evidence if evidence is not None else _from_page(record)
-            yield url, _host(url), signals | later.get(name, frozenset()), source
+def _captured(part: Path, source: str, max_bytes: int) -> Iterator[_Captured]:
+    """Yield the pages of one part of the crawl with their signals, read as extract reads them."""
+    if part.suffix == ".parquet":
+        for document in read_documents(part):
+            yield _Captured(document.url, document.host, document.doc_id, document.record_id, document.opt_out)
+        return
+    # Imported here, as they load the decoders of pages.
+    from tasks.extract.charset import decode
+    from tasks.extract.records import read_pages
+
+    for page in read_pages(part, max_bytes):
+        if page.reason is None:
+            html, _ = decode(page.body, page.content_type)
+            signals = tuple(sorted({*page.signals, *map(str, html_signals(html))}))
+            yield _Captured(page.url, page.host, make_doc_id(source, page.record_id), page.record_id, signals)
 
 
-def _from_page(record: Any) -> frozenset[str]:
-    """Read a page of another archive, which has no metadata record: its headers (its HTML was read by extract)."""
-    headers = record.http_headers.items() if record.is_http and record.http_headers else ()
-    return frozenset(str(signal) for signal in page_signals(headers, ""))
-
-
-def _signals_of_extract(folder: Path) -> dict[str, frozenset[str]]:
-    """Return record id → the signals that extract saw, in documents that it kept and in ledger rows."""
-    found: dict[str, frozenset[str]] = {}
-    for shard in read_manifest(folder).shards:
-        path = folder / shard.name
-        if shard.name.startswith("dropped/"):
-            for row in read_ledger(path):
-                if row.rule == "opt_out" and row.record_id and row.detail:
-                    found[row.record_id] = frozenset(row.detail.split(", "))
-        elif shard.name.endswith(".parquet"):
-            for batch in pq.ParquetFile(path).iter_batches(columns=["record_id", "opt_out"]):
-                for row in batch.to_pylist():
-                    if row["opt_out"]:
-                        found[row["record_id"]] = frozenset(row["opt_out"])
+def _what_extract_did(extract: Path, name: str) -> dict[str, tuple[Action, tuple[str, ...]]]:
+    """Return doc_id → what the stage made of its signals, and which; a document that went otherwise is left out."""
+    with open_shard(extract / name, DOCUMENT_SCHEMA) as shard:
+        ids = shard.read(columns=["doc_id"])["doc_id"].to_pylist()
+    found: dict[str, tuple[Action, tuple[str, ...]]] = dict.fromkeys(ids, ("keep", ()))
+    for row in read_ledger(extract / "dropped" / name):
+        if row.rule == "opt_out" and row.doc_id is not None:
+            found[row.doc_id] = ("drop" if row.action == "drop" else "mark", tuple((row.detail or "").split(", ")))
     return found
 
 
-def compare(
-    pages: Iterable[tuple[str, str, frozenset[str], str]], applied: OptOutPolicy, other: OptOutPolicy
-) -> tuple[dict[str, list[dict[str, Any]]], int, dict[str, int]]:
-    """Return what changes from one policy to another (by name of the change), how many pages, and their evidence."""
-    changes: dict[str, list[dict[str, Any]]] = {
-        "newly_dropped": [],
-        "newly_kept": [],
-        "newly_marked": [],
-        "unmarked": [],
+def _kind(before: Action, after: Action) -> Kind | None:
+    if before == after:
+        return None
+    if after == "drop":
+        return "newly_dropped"
+    if before == "drop":
+        return "newly_kept"
+    return "newly_marked" if after == "mark" else "no_longer_marked"
+
+
+def as_dict(result: Checked) -> dict[str, Any]:
+    """Return a result as JSON for scripts: counts by signal and host, and every page, for each kind of change."""
+    kinds: dict[str, Any] = {}
+    for kind in KINDS:
+        changes = [change for change in result.changes if change.kind == kind]
+        kinds[kind] = {
+            "pages": len(changes),
+            "by_signal": _counted(signal for change in changes for signal in change.signals),
+            "by_host": _counted(change.host for change in changes),
+            "changes": [
+                {
+                    "url": change.url,
+                    "doc_id": change.doc_id,
+                    "record_id": change.record_id,
+                    "before": change.before,
+                    "after": change.after,
+                    "signals": list(change.signals),
+                }
+                for change in changes
+            ],
+        }
+    return {
+        "pages": result.pages,
+        "reserving": result.reserving,
+        "dropped_otherwise": result.gone,
+        "changes": len(result.changes),
+        **kinds,
     }
-    sources: Counter[str] = Counter()
-    count = 0
-    for url, host, signals, source in pages:
-        count += 1
-        sources[source] += 1
-        before, after = judge(sorted(signals), applied), judge(sorted(signals), other)
-        if before.action == after.action:
-            continue
-        because: Iterable[Signal] = after.because or before.because
-        change = {"url": url, "host": host, "from": before.action, "to": after.action}
-        change |= {"signals": sorted({str(signal) for signal in because})}  # type: ignore[dict-item]
-        if after.action == "drop":
-            changes["newly_dropped"].append(change)
-        elif before.action == "drop":
-            changes["newly_kept"].append(change)
-        else:
-            changes["newly_marked" if after.action == "mark" else "unmarked"].append(change)
-    return changes, count, dict(sorted(sources.items()))
 
 
-def _host(url: str) -> str:
-    return url.partition("://")[2].partition("/")[0].rpartition("@")[2].partition(":")[0].lower()
+def _counted(names: Iterator[str]) -> dict[str, int]:
+    return dict(sorted(Counter(names).items(), key=lambda item: (-item[1], item[0])))
 
 
-def _print(answer: dict[str, Any]) -> None:
-    sources = ", ".join(f"{number:,} from the {name}" for name, number in answer["evidence"].items())
-    console.print(f"{answer['pages']:,} captured pages judged again ({sources})", soft_wrap=True)
-    for name, change in answer["changes"].items():
-        if not change["pages"]:
-            continue
-        console.print(f"{name.replace('_', ' ')}: {change['pages']:,}")
-        for what in ("by_signal", "by_host"):
-            listed = ", ".join(f"{key} {number:,}" for key, number in list(change[what].items())[:8])
-            console.print(escape(f"  {what.replace('_', ' ')}: {listed}"), soft_wrap=True)
-        for one in change["examples"]:
-            why = ", ".join(one["signals"])
-            console.print(escape(f"  {one['from']} → {one['to']}  {one['url']}  ({why})"), soft_wrap=True)
-    if not any(change["pages"] for change in answer["changes"].values()):
+def _show(result: Checked, examples: int) -> None:
+    console.print(
+        f"{result.pages:,} pages judged, {result.reserving:,} with a signal, {result.gone:,} dropped by extract for "
+        "other reasons",
+        soft_wrap=True,
+    )
+    if not result.changes:
         console.print("nothing would change")
+        return
+    found = as_dict(result)
+    for kind, title in KINDS.items():
+        of_kind = found[kind]
+        if not of_kind["pages"]:
+            continue
+        console.print(Text(f"\n{title}: {of_kind['pages']:,}", style="bold"))
+        table = Table(box=None, pad_edge=False, show_header=False)
+        for what in ("by_signal", "by_host"):
+            for name, number in list(of_kind[what].items())[:_SHOWN]:
+                table.add_row(what.replace("_", " "), Text(name, overflow="fold"), f"{number:,}")
+            if len(of_kind[what]) > _SHOWN:
+                table.add_row("", f"… {len(of_kind[what]) - _SHOWN:,} more", "")
+        console.print(table)
+        for change in of_kind["changes"][:examples]:
+            console.print(Text(f"  {change['url']}  {change['before']} → {change['after']}"), soft_wrap=True)
+    console.print("\n`headwater run` applies a policy that stands in params.yaml (extract.opt_out).", soft_wrap=True)

@@ -232,11 +232,13 @@ def _with_language(documents: Iterator[Document], *, params: Params) -> Iterator
         reason = _unwanted(document, params.opt_out)
         if reason is not None:
             yield ledger_row(STAGE, document, reason)
-        elif document.language is None:
+            continue
+        if (verdict := judge(document.opt_out, params.opt_out)).action == "mark":
+            yield _note(document, "opt_out", ", ".join(map(str, verdict.because)))
+        if document.language is None:
             language, score = identify(document.text)
-            yield _line_scored(replace(document, language=language, language_score=score), params)
-        else:
-            yield _line_scored(document, params)
+            document = replace(document, language=language, language_score=score)
+        yield _line_scored(document, params)
 
 
 def _line_scored(document: Document, params: Params) -> Document:
