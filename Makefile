@@ -26,6 +26,7 @@ fuzz: setup
 # Speed and quality beside peers; docs/benchmarks.md says what each table means. PAGES=FILE.warc.gz brings your own.
 bench: setup
 	$(BIN)/python -m tests.bench.bench_dedup
+	$(BIN)/python -m tests.bench.bench_trace
 	@for part in crawl extract filters perplexity decontaminate tokenizer pipeline; do \
 		echo; echo "== $$part"; $(BIN)/python -m tests.bench.bench_$$part $(if $(PAGES),--pages $(PAGES)) || exit 1; done
 

@@ -12,6 +12,7 @@ from tests.bench.pages import sample_pages, write_warcs
 from tests.conftest import ROOT
 
 PAGES = 320
+MAKES_ITS_OWN = ("dedup", "trace")
 SMALL = {
     "crawl": ["--rounds", "1"],
     "decontaminate": ["--count", "100", "--leaks", "16", "--items", "200"],
@@ -20,6 +21,7 @@ SMALL = {
     "filters": ["--limit", "20", "--rounds", "1"],
     "perplexity": [],
     "tokenizer": ["--sizes", "400"],
+    "trace": ["--rows", "3000", "--queries", "2", "--commands", "1"],
 }  # fmt: skip
 
 
@@ -39,7 +41,7 @@ def test_every_benchmark_but_the_whole_is_here() -> None:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_a_benchmark_runs(name: str, pages: Path) -> None:
-    arguments = [*SMALL[name], *([] if name == "dedup" else ["--pages", str(pages)])]
+    arguments = [*SMALL[name], *([] if name in MAKES_ITS_OWN else ["--pages", str(pages)])]
     result = subprocess.run(
         [sys.executable, "-m", f"tests.bench.bench_{name}", *arguments],
         cwd=ROOT,
