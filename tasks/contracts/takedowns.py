@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import Final, Literal, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -36,6 +37,8 @@ Model = TypeVar("Model", bound=FrozenModel)
 Kind = Literal["url", "host", "document"]
 _TRACKING: Final = ("utm_*", "gclid", "fbclid", "msclkid")
 _PORTS: Final = {"http": 80, "https": 443}
+_ESCAPE: Final = re.compile(r"%([0-9A-Fa-f]{2})")
+_UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
 
 class Row(FrozenModel):
@@ -98,9 +101,23 @@ def canonical(url: str) -> str:
         return url.strip()
     host = parts.hostname.rstrip(".")
     place = host if port in (None, _PORTS.get(parts.scheme.lower())) else f"{host}:{port}"
-    query = sorted(p for p in parts.query.split("&") if p and not _tracks(p))
-    path = unquote(parts.path).rstrip("/")
-    return f"{place}{path or '/'}" + (f"?{unquote('&'.join(query))}" if query else "")
+    query = sorted(_plain(p) for p in parts.query.split("&") if p and not _tracks(p))
+    path = _plain(parts.path).rstrip("/")
+    return f"{place}{path or '/'}" + (f"?{'&'.join(query)}" if query else "")
+
+
+def _plain(text: str) -> str:
+    """Write escapes in capitals, and those of unreserved characters as these (RFC 3986, 6.2.2): %2F is no slash.
+
+    >>> _plain("a%2fb%7ec")
+    'a%2Fb~c'
+    """
+
+    def one(found: re.Match[str]) -> str:
+        character = chr(int(found[1], 16))
+        return character if character in _UNRESERVED else found[0].upper()
+
+    return _ESCAPE.sub(one, text)
 
 
 def _tracks(parameter: str) -> bool:
