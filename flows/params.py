@@ -28,7 +28,13 @@ def _yaml() -> YAML:
     yaml.preserve_quotes = True
     yaml.width = 4096
     yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.representer.add_representer(type(None), _as_null)
     return yaml
+
+
+def _as_null(representer: Any, _: None) -> Any:
+    """Write null, not nothing: what a change does not touch stays as it was written."""
+    return representer.represent_scalar("tag:yaml.org,2002:null", "null")
 
 
 def read_params(path: Path = PARAMS_FILE) -> dict[str, Any]:

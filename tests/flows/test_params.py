@@ -130,3 +130,9 @@ def test_every_profile_gives_settings_that_every_stage_takes(
     monkeypatch.chdir(tmp_path)
     assert apply_profile(profile) != ""
     assert check_params(read_params(), load_graph())
+
+
+def test_a_change_touches_its_own_line_only(workspace: Path) -> None:
+    shutil.copy2(ROOT / "params.yaml", "params.yaml")
+    diff = set_values(["train.max_steps=7"])
+    assert [line[0] for line in diff.splitlines() if not line.startswith(("---", "+++", "@@"))] == ["-", "+"]
