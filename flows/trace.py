@@ -134,7 +134,7 @@ def _show_step(step: int, rank: int | None, limit: int, as_json: bool) -> None:
 def _show_release(name: str, limit: int, as_json: bool) -> None:
     from flows.lineage.trace_release import find_release, release_sources
 
-    sources = release_sources(find_release(name), DATA)
+    sources = release_sources(find_release(name, DATA), DATA)
     _print(as_json, asdict(sources), _release_lines(sources, limit))
 
 

@@ -50,8 +50,10 @@ class ReleaseSources:
     groups: dict[str, tuple[Group, ...]]
 
 
-def find_release(name: str) -> KnownRelease:
-    """Return a release by its name (the newest of that name) or by the beginning of its manifest's SHA-256.
+def find_release(name: str, data: Path) -> KnownRelease:
+    """Return a release by its name or by the beginning of its manifest's SHA-256.
+
+    Of several with one name it is the one that stands in `data`, else the newest.
 
     Raises:
         UsageError: there is none, or a hash's beginning fits several.
@@ -66,7 +68,9 @@ def find_release(name: str) -> KnownRelease:
             expected=listed or "a release made in this workspace; there is none yet",
             found=name,
         )
-    return (named or hashed)[-1]
+    found = named or hashed
+    standing = manifest_hash(data / "release") if (data / "release").is_dir() else None
+    return next((release for release in found if release.manifest_sha256 == standing), found[-1])
 
 
 def release_sources(release: KnownRelease, data: Path) -> ReleaseSources:

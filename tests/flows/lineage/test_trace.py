@@ -20,7 +20,7 @@ from flows.lineage.trace_release import find_release, release_sources
 from flows.lineage.trace_texts import find_text
 from flows.lineage.trace_training import Training
 from tasks.contracts.errors import InputError, ManifestError, UsageError
-from tasks.contracts.manifest import read_manifest
+from tasks.contracts.manifest import Counts, commit_manifest, manifest_hash, read_manifest
 from tests.flows.lineage.traced_workspace import (
     FORBIDDEN,
     HOST,
@@ -34,6 +34,7 @@ from tests.flows.lineage.traced_workspace import (
     rewrite_ledger,
     text_of,
 )
+from training.champion import promote
 
 STAGES = ("extract", "filter", "dedup", "perplexity", "holdout", "decontaminate", "mix")
 
@@ -264,7 +265,7 @@ def test_a_passage_leads_to_the_nearest_document_and_nothing_to_none(traced: Tra
 
 
 def test_the_sources_of_a_release_add_up(traced: Traced) -> None:
-    sources = release_sources(find_release("small"), traced.data)
+    sources = release_sources(find_release("small", traced.data), traced.data)
     tokens = len(ids_of(traced.documents["kept"])) + 2 * len(ids_of(traced.documents["twice"]))
     assert (sources.tokens, sources.documents) == (tokens, 2)
     for groups in sources.groups.values():
@@ -272,12 +273,26 @@ def test_the_sources_of_a_release_add_up(traced: Traced) -> None:
     assert [group.name for group in sources.groups["host"]] == [HOST]
 
 
+def test_of_releases_with_one_name_the_one_that_stands_here_is_meant(traced: Traced, tmp_path: Path) -> None:
+    newer = tmp_path / "newer"
+    shutil.copytree(traced.data / "release", newer)
+    (newer / "_manifest.json").unlink()
+    commit_manifest(
+        newer, stage="release", unit="files", params={"name": "small"}, inputs={}, counts=Counts(in_=1, out=1)
+    )
+    promote(newer)
+    assert find_release("small", traced.data).manifest_sha256 == manifest_hash(traced.data / "release")
+    assert find_release(manifest_hash(newer)[:12], traced.data).manifest_sha256 == manifest_hash(newer)
+    shutil.rmtree(traced.data / "release")
+    assert find_release("small", traced.data).manifest_sha256 == manifest_hash(newer)
+
+
 def test_sources_are_not_taken_from_other_data_than_the_release_was_made_of(traced: Traced) -> None:
     rewrite_ledger(traced, "mix", "another_rule")
     with pytest.raises(InputError, match="other data"):
-        release_sources(find_release("small"), traced.data)
+        release_sources(find_release("small", traced.data), traced.data)
     with pytest.raises(UsageError):
-        find_release("large")
+        find_release("large", traced.data)
 
 
 def run(*arguments: str) -> Any:
