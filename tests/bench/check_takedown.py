@@ -195,12 +195,22 @@ def renamed(raw: bytes, url: str) -> bytes:
 
 def altered(raw: bytes, text: str) -> bytes:
     """Return a record with a few words of its text replaced by others of the same length: one in 150, at most."""
+    head, _, http = raw.partition(b"\r\n\r\n")
+    http_head, _, body = http.partition(b"\r\n\r\n")
+    lines = http_head.split(b"\r\n")
+    kept = [line for line in lines if not line.lower().startswith((b"content-encoding:", b"content-length:"))]
+    body = body.removesuffix(b"\r\n\r\n")
+    if any(line.lower() == b"content-encoding: gzip" for line in lines):
+        body = zlib.decompressobj(31).decompress(body)
     changes = max(1, len(text.split()) // 150)
     singles = [word for word in re.findall(r" ([a-z]{6,12})(?= )", text) if text.count(word) == 1]
-    singles = [word for word in singles if f" {word} ".encode() in raw]
+    singles = [word for word in singles if f" {word} ".encode() in body]
+    assert singles, "a word that stands once in the text and as it is in the page"
     for word in singles[:: max(1, len(singles) // changes)][:changes]:
-        raw = raw.replace(f" {word} ".encode(), b" " + b"x" * len(word) + b" ")
-    return raw
+        body = body.replace(f" {word} ".encode(), b" " + b"x" * len(word) + b" ")
+    http = b"\r\n".join([*kept, f"Content-Length: {len(body)}".encode()]) + b"\r\n\r\n" + body
+    head = re.sub(rb"(?im)^content-length: \d+", f"Content-Length: {len(http)}".encode(), head)
+    return head + b"\r\n\r\n" + http + b"\r\n\r\n"
 
 
 if __name__ == "__main__":
