@@ -191,7 +191,6 @@ def apply(as_json: JsonOption = False) -> None:
         found = find_affected(takedowns)
         stored = add_fingerprints(found.fingerprints)
         rows = {row.id: row for row in takedowns.tombstones}
-        notes: dict[str, str] = {}
         changed = 0
         for manifest, (release, documents) in found.releases.items():
             counted = Counter(found.tombstone_of[doc_id] for doc_id in documents)
@@ -202,8 +201,7 @@ def apply(as_json: JsonOption = False) -> None:
             folders = [release.folder, *([Path("data/release")] if is_release(Path("data/release"), manifest) else [])]
             for folder in folders:
                 changed += mark_release(folder, manifest, tombstones)
-            notes[manifest] = f"holds {len(documents)} documents under tombstones {', '.join(tombstones)}"
-        told = mark_in_mlflow(notes)
+        told = mark_in_mlflow(found.releases)
     answer = _answer(found) | {"fingerprints_stored": stored, "folders_marked": changed, "mlflow_marked": told}
     answer["next"] = "headwater run"
     if as_json:

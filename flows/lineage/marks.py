@@ -7,12 +7,11 @@ changes nothing that was proven; and it names tombstones by id, not by address o
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,6 @@ from tasks.contracts.workspace import ROOT, state_folder
 
 logger = logging.getLogger(__name__)
 
-TAG = "headwater.takedown"
 PATIENCE = 120.0
 
 
@@ -64,6 +62,13 @@ def notice(tombstones: Mapping[str, Any]) -> str:
     return "\n".join([*lines, ""])
 
 
+def takedown_note(mark: Mapping[str, Any]) -> str:
+    """Return in one line what a mark says."""
+    tombstones = mark.get("tombstones", {})
+    documents = sum(one["documents"] for one in tombstones.values())
+    return f"holds {documents} documents under tombstones {', '.join(sorted(tombstones))}"
+
+
 def restore_mark(release: Path) -> None:
     """Give a release folder that was made again the mark of its kept copy."""
     own = manifest_hash(release)
@@ -81,18 +86,22 @@ def is_release(folder: Path, manifest_sha256: str) -> bool:
         return False
 
 
-def mark_in_mlflow(marks: Mapping[str, str]) -> bool:
-    """Tag the model versions of releases (manifest → note), in a process of its own; False when MLflow did not do it.
+def mark_in_mlflow(releases: Collection[str]) -> bool:
+    """Tag the model versions of marked releases, in a process of its own; False when MLflow did not do it.
 
-    MLflow takes seconds to import and may be absent: that is a warning, and the files stay marked.
+    MLflow takes seconds to import and may be absent: that is a warning, the files stay marked, and
+    `headwater lineage sync` tells it later.
+
+    Args:
+        releases: hashes of their manifests.
     """
     database = state_folder() / "mlflow.db"
-    if not marks or not (database.is_file() or os.environ.get("MLFLOW_TRACKING_URI")):
+    if not releases or not (database.is_file() or os.environ.get("MLFLOW_TRACKING_URI")):
         return False
     try:
         done = subprocess.run(
             [sys.executable, "-m", "flows.lineage.marks"],
-            input=json.dumps(dict(marks)),
+            input="\n".join(releases),
             capture_output=True,
             text=True,
             timeout=PATIENCE,
@@ -108,18 +117,15 @@ def mark_in_mlflow(marks: Mapping[str, str]) -> bool:
 
 
 def main() -> None:
-    """Tag the model versions named on the standard input."""
+    """Mark the model versions of the releases whose manifests' hashes stand on the standard input."""
     from flows.lineage.mlflow_runs import open_client
-    from flows.lineage.registry import MODEL
+    from flows.lineage.registry import mark_taken_down
 
     client = open_client()
-    for manifest, note in json.loads(sys.stdin.read()).items():
-        for version in client.search_model_versions(f"name = '{MODEL}' and tags.`headwater.manifest` = '{manifest}'"):
-            client.set_model_version_tag(MODEL, version.version, TAG, note)
-            described = version.description or ""
-            head = described.partition("\n\n")[2] if described.startswith("**Taken down.**") else described
-            text = f"**Taken down.** {note}\n\n{head}"
-            client.update_model_version(MODEL, version.version, text)
+    named = sys.stdin.read().split()
+    for known in known_releases():
+        if known.takedown and known.manifest_sha256 in named:
+            mark_taken_down(client, known)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from flows.lineage.chain import Link
+from flows.lineage.marks import takedown_note
 from flows.lineage.mlflow_runs import NOTE, StageRun, producer_of
 from flows.lineage.picture import PICTURE, lineage_page
+from flows.lineage.releases import MARK, NOTICE, KnownRelease
 from flows.lineage.verdict import Verdict, read_verdict
 from tasks.contracts.manifest import MANIFEST_NAME, Manifest
 
@@ -25,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 MODEL = "headwater"
 CHAMPION = "champion"
+TAKEDOWN = "headwater.takedown"
+"""Tag of a version that was trained on text which has been taken down since."""
+TAKEN = "**Taken down.**"
 FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n+", re.DOTALL)
 PAPERS = "papers"
 PAPER_KINDS = (".md", ".json", ".jsonld", ".html", ".txt", ".yaml")
@@ -60,6 +65,28 @@ def publish_release(stage_run: StageRun, release: Link, *, model: str = MODEL) -
     where = f"#/experiments/{stage_run.experiment_id}/runs/{run_id}/artifacts"
     client.set_tag(run_id, NOTE, f"{note}\n\n[The chain as a picture]({where}/{PICTURE}) · [papers]({where}/{PAPERS})")
     return version
+
+
+def mark_taken_down(client: MlflowClient, release: KnownRelease, *, model: str = MODEL) -> None:
+    """Say of a marked release's version that text in it was taken down.
+
+    In a tag, in the first line that one reads of it, and by the mark's two files beside those that it kept.
+    """
+    note = takedown_note(release.takedown or {})
+    kept = f"name = '{model}' and tags.`headwater.manifest` = '{release.manifest_sha256}'"
+    for version in client.search_model_versions(kept):
+        for name in (MARK, NOTICE):
+            client.log_artifact(version.run_id, str(release.folder / name), _files_of(release.manifest_sha256))
+        client.set_model_version_tag(model, version.version, TAKEDOWN, note)
+        described = version.description or ""
+        if described.startswith(TAKEN):
+            described = described.partition("\n\n")[2]
+        client.update_model_version(model, version.version, _cut(f"{TAKEN} {note}\n\n{described}"))
+
+
+def _files_of(manifest_sha256: str) -> str:
+    """Return where the files of a version are kept among the artifacts of its training run."""
+    return f"release/{manifest_sha256[:12]}"
 
 
 def papers(release: Link) -> Iterator[str]:
@@ -99,10 +126,9 @@ def _register(stage_run: StageRun, release: Link, page: str, model: str) -> str:
     if training is None:
         training = stage_run.run_id
         logger.warning("MLflow has no run of this release's training: `headwater lineage sync` adds what it lacks")
-    short = release.sha256[:12]
-    client.log_artifacts(training, str(release.folder), f"release/{short}")
+    client.log_artifacts(training, str(release.folder), _files_of(release.sha256))
     # Beside the version's files, which are the release's and no others: `verify` says so of a download, too.
-    client.log_text(training, page, f"lineage/{short}/{PICTURE}")
+    client.log_text(training, page, f"lineage/{release.sha256[:12]}/{PICTURE}")
     verdict = read_verdict(release.folder / "gate.json")
     tags = {
         "headwater.manifest": release.sha256,
@@ -118,7 +144,7 @@ def _register(stage_run: StageRun, release: Link, page: str, model: str) -> str:
     }
     created: ModelVersion = client.create_model_version(
         model,
-        f"{client.get_run(training).info.artifact_uri}/release/{short}",
+        f"{client.get_run(training).info.artifact_uri}/{_files_of(release.sha256)}",
         run_id=training,
         tags={k: v for k, v in tags.items() if v},
         description=_description(stage_run, release, verdict, training),
@@ -145,7 +171,11 @@ def _description(stage_run: StageRun, release: Link, verdict: Verdict | None, tr
     if card.is_file():
         # Without the front matter, which is for Hugging Face's hub and would be shown as a heading.
         lines.append(FRONT_MATTER.sub("", card.read_text(encoding="utf-8")))
-    text = "\n".join(lines)
+    return _cut("\n".join(lines))
+
+
+def _cut(text: str) -> str:
+    """Return a description that MLflow's database takes."""
     rest = f"\n\n… The rest stands in {PAPERS}/README.md."
     if len(text) <= _MAX_DESCRIPTION:
         return text

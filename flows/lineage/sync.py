@@ -12,6 +12,7 @@ from typing import Any
 from flows.lineage import records
 from flows.lineage.chain import Link, find
 from flows.lineage.mirror import kept_progress_path
+from flows.lineage.releases import known_releases
 from flows.lineage.tracking import QUIET
 from tasks.contracts.workspace import state_folder
 
@@ -29,6 +30,7 @@ def sync(workspace: Path, *, experiment: str = "headwater", model: str = "headwa
     """
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
     from flows.lineage.mlflow_runs import experiment_id, is_mirrored, open_client
+    from flows.lineage.registry import mark_taken_down
 
     client = open_client()
     place = experiment_id(client, experiment)
@@ -40,6 +42,9 @@ def sync(workspace: Path, *, experiment: str = "headwater", model: str = "headwa
             continue
         counted["added"] += 1
         counted["no data"] += not _add(client, record, listed[:number], workspace / "data", experiment, model)
+    for release in known_releases():
+        if release.takedown:
+            mark_taken_down(client, release, model=model)
     return counted
 
 

@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 
 from flows.lineage import records
+from flows.lineage.marks import mark_in_mlflow, mark_release
 from flows.lineage.mirror import StageMirror, mirror_server
+from flows.lineage.releases import known_releases
 from tasks.contracts.errors import GateError
 from tasks.contracts.manifest import Counts, commit_manifest
+from training.champion import promote
 
 GRAPH: dict[str, list[str]] = {
     "crawl": [],
@@ -71,14 +74,14 @@ def write_output(stage: str, output: Path, inputs: Mapping[str, Path], content: 
     identity = {"name": "toy"} if stage == "release" else {"steps": 3}
     commit_manifest(output, stage=stage, unit="documents", params=identity, inputs=inputs, counts=counts)
     if stage == "release":
-        shutil.copytree(output, Path(".headwater/releases") / records.sha256_file(output / "_manifest.json"))
+        promote(output)
 
 
 def write_release(output: Path, content: str) -> None:
     (output / "model.safetensors").write_text(f"weights {content}")
     (output / "README.md").write_text("---\nlicense: other\n---\n\n# The card")
     (output / "gate.json").write_text(GATE)
-    (output / "lineage.json").write_text('{"weights_sha256": "abc"}')
+    (output / "lineage.json").write_text('{"weights_sha256": "abc", "name": "toy"}')
     (output / "papers").mkdir()
     (output / "papers" / "croissant.json").write_text("{}")
 
@@ -105,6 +108,11 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
                 run_stage("r5", stage, "b")
             # Run again to the same bytes: what the earlier runs reused is not this run's.
             run_stage("r6", "mix")
+        (first, _) = known_releases()
+        mark_release(
+            first.folder, first.manifest_sha256, {"0a1b": {"kind": "url", "date": "2026-01-31", "documents": 3}}
+        )
+        assert mark_in_mlflow([first.manifest_sha256])
         yield folder
 
 
@@ -210,6 +218,15 @@ def test_versions_say_the_same_as_before(before_and_after: tuple[dict[str, Any],
         assert after[version] == before[version]
 
 
+def test_a_version_with_text_that_was_taken_down_says_so_first(
+    before_and_after: tuple[dict[str, Any], dict[str, Any]],
+) -> None:
+    for content in before_and_after:
+        assert content["version 1"]["tags"]["headwater.takedown"] == "holds 3 documents under tombstones 0a1b"
+        assert content["version 1"]["description"].startswith("**Taken down.** holds 3 documents")
+        assert "headwater.takedown" not in content["version 2"]["tags"]
+
+
 def test_a_version_leads_to_verdict_picture_papers_and_pipeline_run(
     before_and_after: tuple[dict[str, Any], dict[str, Any]],
 ) -> None:
@@ -217,7 +234,7 @@ def test_a_version_leads_to_verdict_picture_papers_and_pipeline_run(
         version = content["version 1"]
         assert version["tags"]["gate.verdict"] == "pass"
         assert "none asked for" in version["tags"]["gate.approver"]
-        assert version["description"].startswith("**Gate: pass.**")
+        assert "**Gate: pass.**" in version["description"]
         release = version["tags"]["headwater.release_run"]
         assert f"{release}/artifacts/lineage.html" in version["description"]
         files = content[release]["artifacts"]
