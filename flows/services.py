@@ -19,6 +19,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from types import FrameType
 
@@ -127,7 +128,7 @@ class Running:
         Raises:
             ServiceError: a service ended on its own.
         """
-        with _terminate_is_interrupt(), contextlib.suppress(KeyboardInterrupt):
+        with _signals_interrupt(), contextlib.suppress(KeyboardInterrupt):
             while True:
                 self.check()
                 time.sleep(0.5)
@@ -380,8 +381,8 @@ def _wait_until_healthy(processes: Mapping[str, subprocess.Popen[bytes]], name: 
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end:
         _check(processes)
-        # URLError is an OSError.
-        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2) as answer:
+        # URLError is an OSError. Where nothing listens yet, a connection may reach itself, and reads its own request.
+        with contextlib.suppress(OSError, HTTPException), urllib.request.urlopen(url, timeout=2) as answer:
             if answer.status == 200:
                 logger.debug("%s answers", name)
                 return
@@ -417,14 +418,15 @@ def _services_path() -> Path:
 
 
 @contextlib.contextmanager
-def _terminate_is_interrupt() -> Iterator[None]:
-    """End on SIGTERM as on Ctrl-C."""
+def _signals_interrupt() -> Iterator[None]:
+    """End on SIGTERM as on Ctrl-C, and on SIGINT even in a background job, whose shell has it ignored."""
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -58,13 +58,16 @@ def start_and_end(reader: Workspace) -> None:
             ["bash", "-c", f"exec {SERVES}"], cwd=reader.folder, env=reader.environment, stdout=stream, stderr=stream
         ) as process,
     ):
-        deadline = time.monotonic() + 300
-        while "Ctrl-C" not in log.read_text():
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.2)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0, log.read_text()
+        try:
+            deadline = time.monotonic() + 300
+            while "Ctrl-C" not in log.read_text():
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.2)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 0, log.read_text()
+        finally:
+            process.kill()
     assert "http://127.0.0.1" in log.read_text()
 
 

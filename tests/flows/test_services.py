@@ -128,7 +128,8 @@ def test_all_that_was_started_ends_when_its_owner_is_killed(workspace: Path) -> 
 @pytest.mark.e2e
 def test_the_services_answer_and_leave_no_process_behind(workspace: Path, listening: socket.socket) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", START, str(listening.getsockname()[1])]
+    # As a shell starts what ends with "&": SIGINT is ignored there until someone takes care of it.
+    command = ["sh", "-c", 'trap "" INT; exec "$0" "$@"', sys.executable, "-c", START, str(listening.getsockname()[1])]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None
         assert owner.stdout.readline() == "up\n"
