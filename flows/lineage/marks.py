@@ -27,6 +27,8 @@ from tasks.contracts.workspace import ROOT, state_folder
 logger = logging.getLogger(__name__)
 
 PATIENCE = 120.0
+FEW = 5
+"""Tombstones that MLflow names; the mark has them all."""
 
 
 def mark_release(folder: Path, manifest_sha256: str, tombstones: Mapping[str, Mapping[str, JsonValue]]) -> bool:
@@ -66,7 +68,8 @@ def takedown_note(mark: Mapping[str, Any]) -> str:
     """Return in one line what a mark says."""
     tombstones = mark.get("tombstones", {})
     documents = sum(one["documents"] for one in tombstones.values())
-    return f"holds {documents} documents under tombstones {', '.join(sorted(tombstones))}"
+    named = ", ".join(sorted(tombstones)[:FEW]) + (f" and {len(tombstones) - FEW} more" if len(tombstones) > FEW else "")
+    return f"holds {documents} documents under tombstones {named}"
 
 
 def restore_mark(release: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from flows.lineage.marks import is_release, mark_release, restore_mark
+from flows.lineage.marks import is_release, mark_release, restore_mark, takedown_note
 from flows.lineage.releases import known_releases, remember_release
 from flows.takedown import app
 from tasks.contracts.document import Document, write_documents
@@ -134,3 +134,5 @@ def test_marks_add_up(workspace: Path) -> None:
     assert not mark_release(folder, "m", {"a": facts})
     assert "`a`" in (folder / "TAKEDOWN.md").read_text()
     assert not is_release(folder, "m")
+    many = {f"{number:04x}": facts for number in range(7)}
+    assert takedown_note({"tombstones": many}).endswith("0003, 0004 and 2 more")
