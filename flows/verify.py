@@ -124,7 +124,8 @@ def recorded(data: Path) -> Iterator[Break]:
         if latest_record(folder.name, sha256_file(folder / MANIFEST_NAME)) is None:
             unknown.append(folder.name)
     for stage in unknown:
-        yield Break(f"{data}/{stage}/{MANIFEST_NAME}", "a manifest that a run record names", "one made elsewhere, or changed")
+        where = f"{data}/{stage}/{MANIFEST_NAME}"
+        yield Break(where, "a manifest that a run record names", "one made elsewhere, or changed")
 
 
 def warc_digests(data: Path) -> Iterator[Break]:

@@ -68,8 +68,8 @@ def takedown_note(mark: Mapping[str, Any]) -> str:
     """Return in one line what a mark says."""
     tombstones = mark.get("tombstones", {})
     documents = sum(one["documents"] for one in tombstones.values())
-    named = ", ".join(sorted(tombstones)[:FEW]) + (f" and {len(tombstones) - FEW} more" if len(tombstones) > FEW else "")
-    return f"holds {documents} documents under tombstones {named}"
+    more = f" and {len(tombstones) - FEW} more" if len(tombstones) > FEW else ""
+    return f"holds {documents} documents under tombstones {', '.join(sorted(tombstones)[:FEW])}{more}"
 
 
 def restore_mark(release: Path) -> None:
