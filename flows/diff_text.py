@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -55,7 +56,15 @@ def _heads(found: Difference) -> Iterator[Any]:
     for letter, side in (("A", found.a), ("B", found.b)):
         said = ", ".join([f"gate: {side.verdict or 'no report'}", *_beside(side)])
         yield Text.assemble((f"{letter}  {side.name}", "bold"), f"  {side.manifest_sha256[:SHORT]}  {said}")
-        yield Text(f"   {side.folder}", "dim", no_wrap=True, overflow="ignore")
+        yield Text(f"   {_place(side)}", "dim")
+
+
+def _place(side: Side) -> str:
+    """Return the release's folder, seen from here; a kept copy is called by its hash, which is said already."""
+    folder = Path(side.folder)
+    if folder.is_relative_to(Path.cwd()):
+        folder = folder.relative_to(Path.cwd())
+    return str(folder.parent if folder.name == side.manifest_sha256 else folder)
 
 
 def _beside(side: Side) -> Iterator[str]:
@@ -131,6 +140,8 @@ def _scores(found: Difference) -> Iterator[Any]:
 def _better(score: ScoreChange) -> str:
     if score.same_items is False:
         return "other items"
+    if score.same:
+        return "equal"
     return {"a": "A is better", "b": "B is better", "unclear": "not clear"}.get(str(score.better), "")
 
 

@@ -174,6 +174,8 @@ def _paired(metric: str, figures: Sequence[Any], items: Sequence[Items]) -> Esti
         below = [float(row["bytes"]) for row, _ in pairs]
     else:
         above, below = [other[metric] - row[metric] for row, other in pairs], [1.0] * len(pairs)
+    if not any(above):
+        return Estimate(value=0.0, low=0.0, high=0.0)
     policy = Policy()
     found = bootstrap_ratio(
         above, below, confidence=policy.confidence, samples=policy.bootstrap_samples, seed=policy.seed
