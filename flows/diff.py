@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from tasks.contracts.errors import UsageError
+from tasks.contracts.errors import HeadwaterError, UsageError
 
 if TYPE_CHECKING:
     from flows.lineage.difference import Difference
@@ -29,7 +29,7 @@ def diff(
 
     Folders may be of any machine. Of releases made in this workspace the documents are compared one by one, and the
     code that ran. A hash may be cut to its first 8 digits or more. Exit code 0 when nothing differs, 1 when something
-    does.
+    does, 2 when they cannot be compared.
 
     Example: headwater diff 3dfe374a data/release
     """
@@ -37,14 +37,18 @@ def diff(
     from flows.lineage.difference_workspace import overlap, runs
     from flows.lineage.release_files import open_release
 
-    first, second = (open_release(locate(asked)) for asked in (a, b))
-    found = compare(
-        first,
-        second,
-        everything=everything,
-        runs=(runs(first), runs(second)),
-        documents=overlap(first, second),
-    )
+    try:
+        first, second = (open_release(locate(asked)) for asked in (a, b))
+        found = compare(
+            first,
+            second,
+            everything=everything,
+            runs=(runs(first), runs(second)),
+            documents=overlap(first, second),
+        )
+    except HeadwaterError as error:
+        error.exit_code = 2  # 1 would say that they differ
+        raise
     if as_json:
         print(json.dumps(_value(found), indent=2, ensure_ascii=False))  # noqa: T201
     else:
