@@ -96,7 +96,8 @@ def _cause(found: Difference) -> Iterator[Any]:
 def _reason(stage: StageChange, found: Difference) -> str:
     if SETTINGS in stage.why:
         own = f"{stage.stage}."
-        names = [one.name.removeprefix(own) for one in found.settings if one.name.startswith(own) and not one.same]
+        differ = [one for one in found.settings if one.name.startswith(own) and not one.same and not _unset(one)]
+        names = [one.name.removeprefix(own) for one in differ]
         names += [rule.rule for rule in found.rules if stage.stage == "filter" and not rule.same]
         return "its settings differ" + (f" ({_listed(names)})" if names else "")
     if FILES in stage.why:
@@ -164,7 +165,7 @@ def _figure(figure: GateFigure | None) -> tuple[str, ...]:
 
 
 def _settings(found: Difference, limit: int | None) -> Iterator[Any]:
-    unset = [one for one in found.settings if one.only_in and one.a is None and one.b is None and limit is not None]
+    unset = [one for one in found.settings if limit is not None and _unset(one)]
     rows = [one for one in found.settings if one not in unset]
     if rows:
         table = _table("setting", "A", "B")
@@ -174,6 +175,11 @@ def _settings(found: Difference, limit: int | None) -> Iterator[Any]:
         yield from _more(rows, limit)
     if unset:
         yield Text(f"{len(unset)} more exist in one of the two only, and are null there; --all names them", "dim")
+
+
+def _unset(change: SettingChange) -> bool:
+    """Whether it is a setting that one version knows and the other does not, and that nobody set."""
+    return change.only_in is not None and change.a is None and change.b is None
 
 
 def _rules(found: Difference, limit: int | None) -> Iterator[Any]:

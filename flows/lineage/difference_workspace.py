@@ -6,8 +6,9 @@ workspace keeps the doc_ids of each (flows/lineage/releases.py) and the run reco
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -49,14 +50,21 @@ class Run:
 def overlap(a: ReleaseFiles, b: ReleaseFiles) -> Overlap | None:
     """Compare the documents of two releases by their ids; None unless both were made in this workspace.
 
-    The lists are sorted files that are mapped, and compared piece by piece: 100 million ids take no more memory than
-    one million.
+    The lists are sorted files. Each piece is mapped by itself, so that 100 million ids take the
+    memory of one million.
     """
-    ids = [_ids(release.hashes["release"]) for release in (a, b)]
-    if ids[0] is None or ids[1] is None:
+    lists = [documents_file(release.hashes["release"]) for release in (a, b)]
+    if not all(path.is_file() for path in lists):
         return None
-    both = sum(_shared(piece, others) for piece, others in _pieces(ids[0], ids[1]))
-    return Overlap(both=both, only_a=len(ids[0]) - both, only_b=len(ids[1]) - both)
+    sizes = [path.stat().st_size // DOC_ID_BYTES for path in lists]
+    both = begin = 0
+    for start in range(0, sizes[0], CHUNK):
+        first, second = map(_mapped, lists)
+        piece = np.asarray(first[start : start + CHUNK])
+        end = int(np.searchsorted(second, piece[-1:], side="right")[0])
+        both += _shared(piece, np.asarray(second[begin:end]))
+        begin = end
+    return Overlap(both=both, only_a=sizes[0] - both, only_b=sizes[1] - both)
 
 
 def runs(release: ReleaseFiles) -> dict[str, Run]:
@@ -73,21 +81,8 @@ def runs(release: ReleaseFiles) -> dict[str, Run]:
     return found
 
 
-def _ids(manifest_sha256: str) -> NDArray[Any] | None:
-    path = documents_file(manifest_sha256)
-    if not path.is_file():
-        return None
+def _mapped(path: Path) -> NDArray[Any]:
     return np.memmap(path, dtype=_DOC_ID, mode="r") if path.stat().st_size else np.empty(0, dtype=_DOC_ID)
-
-
-def _pieces(a: NDArray[Any], b: NDArray[Any]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """Yield pieces of the first list, each with the part of the second that lies between its ends."""
-    begin = 0
-    for start in range(0, len(a), CHUNK):
-        piece = a[start : start + CHUNK]
-        end = int(np.searchsorted(b, piece[-1:], side="right")[0])
-        yield np.asarray(piece), np.asarray(b[begin:end])
-        begin = end
 
 
 def _shared(a: NDArray[Any], b: NDArray[Any]) -> int:

@@ -82,14 +82,16 @@ def open_release(folder: Path) -> ReleaseFiles:
     content = path.read_bytes()
     own = _understood(folder, MANIFEST_NAME, lambda: Manifest.model_validate(json.loads(content)))
     listed = {file.name: file.sha256 for file in own.shards}
-    if own.stage != RELEASE or LINEAGE not in listed:
+    if own.stage != RELEASE:
         raise InputError(
             "this is no release",
             where=str(path),
-            expected=f"the manifest of the stage release, which lists {LINEAGE}",
+            expected="the manifest of the stage release",
             found=f"one of the stage {own.stage}",
             fix="name a release's folder, such as data/release",
         )
+    if LINEAGE not in listed:
+        raise _damaged(folder, MANIFEST_NAME, f"{LINEAGE} among the files that it lists", "no such file")
     manifests, hashes = {}, {}
     for name in listed:
         if name.startswith(MANIFESTS) and name.endswith(".json"):

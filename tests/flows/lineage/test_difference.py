@@ -363,7 +363,12 @@ def test_a_damaged_file_is_named_with_what_to_do(made: dict[str, Path], tmp_path
     assert f"headwater verify {folder}" in str(raised.value)
 
 
-@pytest.mark.parametrize("content", [b"{", b"[]", b'{"stage": "release"}'])
+WITHOUT_FILES = Manifest(
+    stage="release", unit="files", params={}, inputs={}, shards=(), counts=Counts(in_=0, out=0)
+).model_dump_json(by_alias=True)
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b'{"stage": "release"}', WITHOUT_FILES.encode()])
 def test_a_release_without_its_manifest_is_none(made: dict[str, Path], tmp_path: Path, content: bytes) -> None:
     with pytest.raises(InputError, match="no release"):
         open_release(tmp_path)
