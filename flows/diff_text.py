@@ -252,7 +252,8 @@ def _source_cells(change: SourceChange) -> tuple[str, str, str]:
 
 def _source(source: Source) -> str:
     named = {"documents": source.documents, "bytes": source.bytes, "tokens": source.tokens}
-    return "\n".join(f"{number:,} {name}" for name, number in named.items() if number is not None)
+    said = [(f"{number:,}", name if number != 1 else name[:-1]) for name, number in named.items() if number is not None]
+    return "\n".join(" ".join(words) for words in said)
 
 
 def _counts(found: Difference, limit: int | None) -> Iterator[Any]:

@@ -26,16 +26,25 @@ OTHER = Plan(
 )
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace that made two releases, the second one in data/release."""
+    root = tmp_path_factory.mktemp("built")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.setenv("HEADWATER_STATE", str(root / ".headwater"))
+        for name, plan in (("first", Plan()), ("second", OTHER)):
+            release = make(root / name, plan)
+            remember_release(release, release.parent / "mix")
+    shutil.copytree(root / "second" / "data" / "release", root / "data" / "release")
+    return root
+
+
 @pytest.fixture
-def folders(workspace: Path) -> tuple[Path, Path]:
-    """Two releases that were made here, the second one in data/release."""
-    made = []
-    for name, plan in (("first", Plan()), ("second", OTHER)):
-        release = make(workspace / name, plan)
-        remember_release(release, release.parent / "mix")
-        made.append(release)
-    shutil.copytree(workspace / "second" / "data" / "release", "data/release")
-    return made[0], made[1]
+def folders(built: Path, workspace: Path) -> tuple[Path, Path]:
+    """The two releases, in a copy of that workspace."""
+    shutil.copytree(built, workspace, dirs_exist_ok=True)
+    return workspace / "first" / "data" / "release", workspace / "second" / "data" / "release"
 
 
 def call(*arguments: str) -> Result:
