@@ -133,7 +133,10 @@ def _scores(found: Difference) -> Iterator[Any]:
     for task, scores in tasks.items():
         a, b, shared = scores[0].items
         if scores[0].same_items is False:
-            yield Text(f"{task}: A was scored on {a:,} items, B on {b:,}; {shared:,} have the same name", "dim")
+            said = f"A was scored on {a:,} items, B on {b:,}; {shared:,} have the same name"
+            if a == b == shared:
+                said = "the items have the same names, but another text, or evaluate.num_fewshot or limit differs"
+            yield Text(f"{task}: {said}", "dim")
     if any(score.same_items is False for score in found.scores):
         yield Text("On other items, neither figure says which release is better.")
 

@@ -18,9 +18,10 @@ from tests.flows.lineage.two_releases import BITS, PAGES, PARAMS, Plan, make, pa
 OTHER = Plan(
     pages=(*PAGES[1:], page("long", "two.example", language="fr")),
     params={
-        "dedup": {"threshold": 0.7, "hosts": ["*"]},
+        "dedup": {"threshold": 0.7, "hosts": ["docs"]},
         "filter": {"rules": [{"pii": {}}, *PARAMS["filter"]["rules"][1:], {"length": {"min_words": 40}}]},
     },
+    dropped={"dedup": {"a_rule_with_a_name_that_leaves_little_room_beside_it_in_a_line": 123_456_789_012}},
     bits=tuple(bits - 0.5 - 0.01 * number for number, bits in enumerate(BITS)),
     release={"name": "second"},
 )
@@ -127,7 +128,7 @@ def test_what_a_person_wants_to_know_first_is_said_first_in_80_columns(folders: 
         "bits_per_byte 2.5625 2.0275 -0.5350",
         "B is better",
         "dedup.threshold 0.8 0.7",
-        "dedup.hosts – [*]",
+        "dedup.hosts – [docs]",
         "length moved",
         "pii added – place 1",
         "max_words 1000 –",
@@ -135,11 +136,12 @@ def test_what_a_person_wants_to_know_first_is_said_first_in_80_columns(folders: 
         "domain: two.example",
         "licences only in A: https://opensource.org/license/mit",
         "filter ◄ first settings",
+        "+123,456,789,012",
     ):
         assert said in text, said
 
 
-HEADS = ("Scores", "Settings", "Rules", "Sources", "Data")
+HEADS = ("Scores", "Settings", "Rules", "Sources", "Counts", "Data")
 
 
 def test_rows_are_limited_and_all_shows_what_is_the_same_too(folders: tuple[Path, Path]) -> None:
@@ -159,7 +161,7 @@ def test_json_has_the_documents_and_differences_and_says_what_is_only_in_one(fol
     assert scores["bits_per_byte"]["difference"] == -0.535
     assert scores["bits_per_byte"]["better"] == "b"
     settings = {one["name"]: one for one in found["settings"]}
-    assert settings["dedup.hosts"] == {"name": "dedup.hosts", "a": None, "b": ["*"], "only_in": "b"}
+    assert settings["dedup.hosts"] == {"name": "dedup.hosts", "a": None, "b": ["docs"], "only_in": "b"}
 
 
 def test_releases_of_elsewhere_are_compared_without_documents(

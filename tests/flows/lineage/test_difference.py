@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flows.lineage import difference_workspace
@@ -22,7 +22,7 @@ from flows.lineage.releases import documents_file
 from tasks.contracts.errors import InputError
 from tasks.contracts.files import canonical_json
 from tasks.contracts.manifest import Counts, Manifest
-from tests.flows.lineage.two_releases import BITS, MIT, PAGES, PARAMS, Plan, make, page
+from tests.flows.lineage.two_releases import BITS, MIT, PAGES, PARAMS, RIGHT, Plan, make, page
 from tests.mutations import mutate
 
 FILTERS = PARAMS["filter"]["rules"]
@@ -146,6 +146,22 @@ CASES: dict[str, tuple[Plan, dict[str, Any]]] = {
     ),
     "scored on other items": (
         Plan(items="others"),
+        {
+            "scores": {
+                "choice acc": (False, None), "text bits_per_byte": (False, None), "text byte_perplexity": (False, None),
+            },
+            "stages": {"evaluate": ("files",)} | follow("gate", "release"),
+        },
+    ),
+    "more right answers": (
+        Plan(right=(1.0,) * len(RIGHT)),
+        {
+            "scores": {"choice acc": (True, "b")},
+            "stages": {"evaluate": ("files",)} | follow("gate", "release"),
+        },
+    ),
+    "the same scores by another number of solved examples": (
+        Plan(num_fewshot=5),
         {
             "scores": {
                 "choice acc": (False, None), "text bits_per_byte": (False, None), "text byte_perplexity": (False, None),
@@ -408,6 +424,9 @@ VALUES = st.recursive(
 SETTINGS = st.dictionaries(st.sampled_from("abc"), VALUES, max_size=3)
 
 
+@example({"a": 1}, {"a": 1.0})
+@example({"a": [True]}, {"a": [1]})
+@example({"a": {}}, {"a": {"p": 1}})
 @given(SETTINGS, SETTINGS)
 def test_settings_differ_exactly_where_their_literals_do(a: dict[str, Any], b: dict[str, Any]) -> None:
     manifests = [

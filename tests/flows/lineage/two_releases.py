@@ -104,6 +104,7 @@ class Plan:
     bits: tuple[float, ...] = BITS
     right: tuple[float, ...] = RIGHT
     items: str = "items"
+    num_fewshot: int | None = None
     floor: float = -0.5
     weights: str = "w1"
     constraints: str = "torch==2.13.0\nnumpy==2.4.0\n"
@@ -169,7 +170,10 @@ def _rest(folders: Mapping[str, Path], plan: Plan) -> None:
     }
     for task in tasks.values():
         task["items_sha256"] = sha256_json([plan.items, task["items"]])
-    write_json(folders["evaluate"] / "results.json", {"tasks": tasks, "settings": {"limit": None, "num_fewshot": None}})
+    write_json(
+        folders["evaluate"] / "results.json",
+        {"tasks": tasks, "settings": {"limit": None, "num_fewshot": plan.num_fewshot}},
+    )
     rows: dict[str, list[dict[str, Any]]] = {
         "text": [{"nats": round(bit * BYTES * math.log(2), 6), "bytes": BYTES} for bit in plan.bits],
         "choice": [{"acc": one} for one in plan.right],
