@@ -71,7 +71,7 @@ def _beside(side: Side) -> Iterator[str]:
     if side.signed:
         yield "signed"
     if side.marked:
-        yield "marked by a takedown" + (f" ({', '.join(side.takedowns)})" if side.takedowns else "")
+        yield "marked by a takedown" + (f" ({_listed(side.takedowns)})" if side.takedowns else "")
 
 
 def _cause(found: Difference) -> Iterator[Any]:
