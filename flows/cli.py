@@ -18,6 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from flows.diff import diff
 from flows.filters import app as filters_app
 from flows.graph import load_graph, select
 from flows.policy import app as policy_app
@@ -42,6 +43,7 @@ app.add_typer(takedown_app, name="takedown")
 app.add_typer(policy_app, name="policy")
 app.command("trace")(trace)
 app.command()(verify)
+app.command("diff")(diff)
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
