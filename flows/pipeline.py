@@ -28,7 +28,7 @@ from flows.graph import MODULES, Stage, load_graph, select
 from flows.lineage.mirror import SERVER_VARIABLE, mirror_server
 from flows.lineage.records import new_run_name, read_records
 from flows.locks import workspace_lock
-from flows.params import PARAMS_FILE, check_params, merge_values, ray_params, read_params
+from flows.params import PARAMS_FILE, check_params, merge_values, ray_params, read_params, signing_key
 from flows.stage_run import FLOW_RUN_VARIABLE, RUN_VARIABLE, TASK_RUN_VARIABLE, describe
 from tasks.contracts.errors import HeadwaterError, ParamsError
 from tasks.contracts.files import write_bytes
@@ -105,7 +105,9 @@ def _change_params(settings: Mapping[str, Any], graph: Mapping[str, Stage]) -> N
     before = PARAMS_FILE.read_bytes() if settings else b""
     change = merge_values(changes_of_run(settings, UUID(str(flow_run.id)))) if settings else ""
     try:
-        check_params(read_params(), graph)
+        checked = read_params()
+        check_params(checked, graph)
+        signing_key(checked)
     except ParamsError:
         if change:
             write_bytes(PARAMS_FILE, before)

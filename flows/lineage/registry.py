@@ -20,11 +20,15 @@ from flows.lineage.mlflow_runs import NOTE, StageRun, producer_of
 from flows.lineage.picture import PICTURE, lineage_page
 from flows.lineage.verdict import Verdict, read_verdict
 from tasks.contracts.manifest import MANIFEST_NAME, Manifest
+from training.champion import kept_copy
+from training.signing import signer_of
+from training.verify import SIGNATURE
 
 logger = logging.getLogger(__name__)
 
 MODEL = "headwater"
 CHAMPION = "champion"
+SIGNATURE_TAG = "headwater.signature"
 FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n+", re.DOTALL)
 PAPERS = "papers"
 PAPER_KINDS = (".md", ".json", ".jsonld", ".html", ".txt", ".yaml")
@@ -54,12 +58,31 @@ def publish_release(stage_run: StageRun, release: Link, *, model: str = MODEL) -
     for paper in papers(release):
         client.log_artifact(run_id, str(release.folder / paper), (Path(PAPERS) / paper).parent.as_posix())
     version = _registered(client, model, release.sha256) or _register(stage_run, release, page, model)
+    publish_signature(client, release.sha256, model=model)
     client.set_registered_model_alias(model, CHAMPION, version)
     client.set_tag(run_id, "headwater.model_version", f"{model} {version}")
     note = f"Registered as [{model}, version {version}](#/models/{model}/versions/{version}), alias `{CHAMPION}`."
     where = f"#/experiments/{stage_run.experiment_id}/runs/{run_id}/artifacts"
     client.set_tag(run_id, NOTE, f"{note}\n\n[The chain as a picture]({where}/{PICTURE}) · [papers]({where}/{PAPERS})")
     return version
+
+
+def publish_signature(client: MlflowClient, release: str, *, model: str = MODEL) -> bool:
+    """Put a release's signature beside its version's files, and say by a tag whose it is; False where there is none.
+
+    Args:
+        release: SHA-256 of the release's manifest.
+    """
+    kept = kept_copy(release)
+    if kept is None or not (kept / SIGNATURE).is_file():
+        return False
+    version = _registered(client, model, release)
+    if version is None:
+        return False
+    run_id = client.get_model_version(model, version).run_id
+    client.log_artifact(run_id, str(kept / SIGNATURE), f"release/{release[:12]}")
+    client.set_model_version_tag(model, version, SIGNATURE_TAG, f"OpenSSF, key {signer_of(kept / SIGNATURE)}")
+    return True
 
 
 def papers(release: Link) -> Iterator[str]:
