@@ -20,6 +20,7 @@ from tasks.contracts.errors import UsageError
 from tasks.contracts.manifest import MANIFEST_NAME, manifest_hash
 from tasks.contracts.workspace import state_folder
 from training.champion import kept_copy
+from training.signing import KEY_VARIABLE, SigningKey, open_key, sign_release, signer_of
 from training.verify import SIGNATURE
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,6 @@ def sign(
     Example: headwater sign headwater-sample --key ~/keys/release.pem
     """
     from flows.params import read_params, signing_key
-    from training.signing import KEY_VARIABLE, open_key, sign_release
 
     opened = open_key(key, "--key") if key else signing_key(read_params())
     if opened is None:
@@ -61,6 +61,24 @@ def sign(
         return
     said = "signed" if made else "it was signed with this key already"
     sys.stdout.write(f"{said}: {folder / SIGNATURE}\n  release: {own}\n  key: {fingerprint}\n")
+
+
+def sign_if_not(release: Path, key: SigningKey) -> bool:
+    """Sign the kept copy of a release that no stage made just now, since it was up to date or came from DVC's cache.
+
+    No file is hashed where a signature names this key: it was checked when it was made.
+
+    Returns:
+        Whether a signature was made.
+    """
+    own = manifest_hash(release)
+    kept = kept_copy(own)
+    if kept is None or signer_of(kept / SIGNATURE) == sha256(key.public_pem).hexdigest():
+        return False
+    made = sign_release(kept, key)
+    if made:
+        _show_in_mlflow(own)
+    return made
 
 
 def _folder(release: str | None) -> Path:

@@ -8,6 +8,7 @@ import pytest
 
 from flows import cli
 from flows.params import read_params, set_values, signing_key
+from flows.sign import sign_if_not
 from flows.stage_run import run_stage
 from tasks.contracts.errors import ParamsError
 from tasks.contracts.files import sha256_file
@@ -15,7 +16,7 @@ from tests.conftest import ROOT
 from tests.training.test_signing import write_key
 from tests.training.test_verify import build_release
 from training.champion import champions
-from training.signing import KEY_VARIABLE, PUBLIC_KEY_VARIABLE
+from training.signing import KEY_VARIABLE, PUBLIC_KEY_VARIABLE, differences, open_key
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +83,17 @@ def test_a_run_signs_the_kept_copy_and_data_is_the_same_with_and_without_a_key(
     assert (kept / "model.sig").read_bytes() != first
     written = [p for p in (here / ".headwater").rglob("*") if p.is_file()]
     assert not [p for p in written if b"PRIVATE KEY" in p.read_bytes()]
+
+
+def test_a_run_that_has_nothing_to_do_signs_what_is_not_signed_with_its_key(here: Path) -> None:
+    run_stage("release")
+    key, other = open_key("key.pem", "a test"), open_key("other.pem", "a test")
+    assert sign_if_not(Path("data/release"), key)
+    assert not sign_if_not(Path("data/release"), key)
+    assert sign_if_not(Path("data/release"), other)
+    assert list(differences(Path("data/release"), champions()[-1].path / "model.sig", Path("other.pub"))) == []
+    shutil.rmtree(champions()[-1].path)
+    assert not sign_if_not(Path("data/release"), key), "data/release itself is not touched"
 
 
 def test_a_key_that_cannot_be_used_stops_any_stage_before_it_begins(here: Path) -> None:

@@ -128,7 +128,7 @@ def test_what_was_changed_is_named(made: Path, folder: Path) -> None:
 
 def test_a_forgery_whose_chain_is_whole_again_is_found(made: Path, folder: Path) -> None:
     edit(folder / "manifests/crawl.json", lambda value: value["params"].update(source="elsewhere"))
-    edit(folder / "lineage.json", lambda value: value.update(name="another"))
+    replace(folder / "README.md", b"another card")
     rehash(folder)
     assert breaks(made, folder)[0] == ("_manifest.json, SHA-256", sha256_file(folder / "_manifest.json"))
 
