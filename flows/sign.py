@@ -1,7 +1,7 @@
 """`headwater sign`: sign a release that is made already, as a run does it where a key is configured.
 
 The signature goes into the copy of the release that the workspace keeps, never into data/release, which every rebuild
-must give with the same bytes. A release's folder from elsewhere, of which no copy is kept here, gets it itself.
+must give with the same bytes. Any other folder that is named, such as a published copy, gets it itself.
 """
 
 from __future__ import annotations
@@ -90,15 +90,17 @@ def _folder(release: str | None) -> Path:
     folder = Path(release or "data/release")
     if not (folder / MANIFEST_NAME).is_file():
         raise UsageError("there is no release yet", where=str(folder), fix="`headwater run` makes one")
+    if folder.resolve() != Path("data/release").resolve():
+        return folder
     kept = kept_copy(manifest_hash(folder))
-    if kept is None and folder.resolve() == Path("data/release").resolve():
+    if kept is None:
         raise UsageError(
             "no copy of this release is kept here, and data/release itself is not signed: it would differ from what "
             "DVC knows",
             where=str(folder),
             fix="copy it to another folder and sign that, or make it again: `headwater run --force release`",
         )
-    return kept or folder
+    return kept
 
 
 def _show_in_mlflow(release: str) -> bool:

@@ -140,14 +140,15 @@ def test_sign_without_a_key_says_where_one_may_be_named(here: Path, capsys: pyte
     assert all(name in said for name in ("--key", KEY_VARIABLE, "release.signing_key"))
 
 
-def test_sign_gives_a_release_from_elsewhere_its_signature_in_its_own_folder(
+def test_sign_gives_a_copy_elsewhere_its_signature_in_its_own_folder(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_stage("release")
     shutil.copytree("data/release", "downloaded")
-    shutil.rmtree(".headwater")
     assert command(capsys, "sign", "downloaded", "--key", "key.pem")[0] == 0
     assert Path("downloaded/model.sig").is_file()
+    assert not (champions()[-1].path / "model.sig").exists()
+    shutil.rmtree(".headwater")
     assert claim(capsys, "downloaded", "--public-key", "key.pub")["verdict"] == "pass"
     code, said = command(capsys, "sign", "--key", "key.pem")
     assert (code, "no copy of this release is kept here" in said) == (2, True)
