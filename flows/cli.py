@@ -22,6 +22,7 @@ from flows.diff import diff
 from flows.filters import app as filters_app
 from flows.graph import load_graph, select
 from flows.policy import app as policy_app
+from flows.sign import sign
 from flows.takedown import app as takedown_app
 from flows.trace import trace
 from flows.verify import verify
@@ -44,6 +45,7 @@ app.add_typer(policy_app, name="policy")
 app.command("trace")(trace)
 app.command()(verify)
 app.command("diff")(diff)
+app.command()(sign)
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
@@ -80,7 +82,7 @@ def run(
     Example: headwater run --set train.max_steps=400 --until evaluate
     """
     from flows.locks import workspace_lock
-    from flows.params import check_params, read_params, set_values
+    from flows.params import check_params, read_params, set_values, signing_key
 
     graph = load_graph()
     for name in [*([until] if until else []), *(force or [])]:
@@ -89,7 +91,9 @@ def run(
         before = Path("params.yaml").read_bytes() if Path("params.yaml").exists() else b""
         change = set_values(sets or [])
         try:
-            check_params(read_params(), graph)
+            settings = read_params()
+            check_params(settings, graph)
+            signing_key(settings)
         except HeadwaterError:
             if change:
                 Path("params.yaml").write_bytes(before)

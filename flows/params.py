@@ -17,6 +17,7 @@ from tasks.contracts.base import StageParams
 from tasks.contracts.errors import ParamsError
 from tasks.contracts.files import write_bytes
 from tasks.engine.session import RayParams
+from training.signing import SigningKey, configured_key
 
 PARAMS_FILE = Path("params.yaml")
 PROFILES = Path("infra/profiles")
@@ -93,6 +94,16 @@ def stage_params(settings: Mapping[str, Any], stage: Stage) -> StageParams:
 def ray_params(settings: Mapping[str, Any]) -> RayParams:
     """Check the `ray` section."""
     return _validate(RayParams, _section(settings, RAY_SECTION), RAY_SECTION)
+
+
+def signing_key(settings: Mapping[str, Any]) -> SigningKey | None:
+    """Return the key that releases are signed with, opened so that a wrong one shows before hours of work.
+
+    Raises:
+        ParamsError: one is configured that cannot be used.
+    """
+    section = settings.get("release")
+    return configured_key(section.get("signing_key") if isinstance(section, Mapping) else None)
 
 
 def set_values(assignments: Iterable[str], path: Path = PARAMS_FILE) -> str:

@@ -28,12 +28,14 @@ from flows.graph import MODULES, Stage, load_graph, select
 from flows.lineage.mirror import SERVER_VARIABLE, mirror_server
 from flows.lineage.records import new_run_name, read_records
 from flows.locks import workspace_lock
-from flows.params import PARAMS_FILE, check_params, merge_values, ray_params, read_params
+from flows.params import PARAMS_FILE, check_params, merge_values, ray_params, read_params, signing_key
+from flows.sign import sign_if_not
 from flows.stage_run import FLOW_RUN_VARIABLE, RUN_VARIABLE, TASK_RUN_VARIABLE, describe
 from tasks.contracts.errors import HeadwaterError, ParamsError
 from tasks.contracts.files import write_bytes
 from tasks.contracts.manifest import Manifest, manifest_hash, read_manifest
 from tasks.engine.session import ray_session
+from training.signing import SigningKey
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +81,7 @@ def pipeline(
     """
     graph = load_graph()
     with workspace_lock("run"):
-        _change_params(settings or {}, graph)
+        key = _change_params(settings or {}, graph)
         refresh_form()
         stages = _stages_until(graph, until)
         forced = {select(graph, name).name for name in force or ()}
@@ -90,6 +92,8 @@ def pipeline(
             for number, stage in enumerate(stages, start=1):
                 _task_of(stage)(stage.name, run, stage.name in forced)
                 update_progress_artifact(artifact_id=progress, progress=100.0 * number / len(stages))
+        if key is not None and stages[-1].name == "release" and sign_if_not(stages[-1].output, key):
+            _say("the release was there already and is signed now")
         if not any(record.run == run for record in read_records(run)):
             _say("everything is up to date: no stage had to run")
     return {stage.name: manifest_hash(stage.output) for stage in stages}
@@ -100,18 +104,21 @@ def _stages_until(graph: Mapping[str, Stage], until: str | None) -> list[Stage]:
     return stages[: list(graph).index(select(graph, until).name) + 1] if until else stages
 
 
-def _change_params(settings: Mapping[str, Any], graph: Mapping[str, Stage]) -> None:
-    """Write what the form changed to params.yaml, unless that would make it wrong."""
+def _change_params(settings: Mapping[str, Any], graph: Mapping[str, Stage]) -> SigningKey | None:
+    """Write what the form changed to params.yaml, unless that would make it wrong; return the key to sign with."""
     before = PARAMS_FILE.read_bytes() if settings else b""
     change = merge_values(changes_of_run(settings, UUID(str(flow_run.id)))) if settings else ""
     try:
-        check_params(read_params(), graph)
+        checked = read_params()
+        check_params(checked, graph)
+        key = signing_key(checked)
     except ParamsError:
         if change:
             write_bytes(PARAMS_FILE, before)
         raise
     if change:
         _say(f"params.yaml changed:\n{change}")
+    return key
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)

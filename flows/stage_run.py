@@ -20,12 +20,15 @@ from flows.lineage.mirror import StageMirror
 from flows.lineage.records import PrefectIds, now, write_record
 from flows.lineage.releases import remember_release
 from flows.locks import workspace_lock
-from flows.params import ray_params, read_params, stage_params
+from flows.params import ray_params, read_params, signing_key, stage_params
 from tasks.contracts.base import StageParams
 from tasks.contracts.files import disk_full_is_clear
-from tasks.contracts.manifest import Manifest, read_manifest
+from tasks.contracts.manifest import Manifest, manifest_hash, read_manifest
 from tasks.engine.session import RayParams, ray_session
 from tasks.engine.shards import reused
+from training.champion import kept_copy
+from training.signing import SigningKey, sign_release
+from training.verify import SIGNATURE
 
 logger = logging.getLogger(__name__)
 
@@ -43,12 +46,14 @@ def run_stage(name: str) -> Manifest:
     stage = select(load_graph(), name)
     settings = read_params()
     params = stage_params(settings, stage)
+    # A machine that runs the other stages need not have it.
+    key = signing_key(settings) if name == "release" else None
     run = current_run()
     started_at = now()
     with workspace_lock("stage"):
         try:
             with disk_full_is_clear(stage.output):  # whatever a library was writing, not only our own files
-                return _run(stage, params, ray_params(settings), run, started_at)
+                return _run(stage, params, ray_params(settings), key, run, started_at)
         except BaseException as error:
             write_record(
                 run=run,
@@ -62,7 +67,9 @@ def run_stage(name: str) -> Manifest:
             raise
 
 
-def _run(stage: Stage, params: StageParams, ray: RayParams, run: str, started_at: str) -> Manifest:
+def _run(
+    stage: Stage, params: StageParams, ray: RayParams, key: SigningKey | None, run: str, started_at: str
+) -> Manifest:
     for folder in stage.inputs.values():
         read_manifest(folder)
     if stage.output.exists():
@@ -79,6 +86,8 @@ def _run(stage: Stage, params: StageParams, ray: RayParams, run: str, started_at
     with mirror:
         with ray_session(ray) if stage.uses_ray else nullcontext():
             manifest: Manifest = stage.module.run(params=params, inputs=stage.inputs, output=stage.output)
+        if key is not None:
+            _sign(manifest_hash(stage.output), key)
         mirror.shard_hits = reused.get(stage.name)
         logger.info("%s: %s", stage.name, describe(manifest))
     if stage.name == "release":
@@ -97,6 +106,14 @@ def _run(stage: Stage, params: StageParams, ray: RayParams, run: str, started_at
         prefect=_prefect_ids(),
     )
     return manifest
+
+
+def _sign(release: str, key: SigningKey) -> None:
+    """Sign the kept copy of a release: before MLflow gets it, and not in data/, which is the same bytes every time."""
+    kept = kept_copy(release)
+    assert kept is not None, "the stage release keeps a copy"
+    if sign_release(kept, key):
+        logger.info("release: signed, %s", kept / SIGNATURE)
 
 
 def describe(manifest: Manifest) -> str:

@@ -22,7 +22,18 @@ from flows.lineage.records import latest_record, read_chain, verify_chain
 from tasks.contracts.errors import HeadwaterError, UsageError
 from tasks.contracts.files import sha256_file
 from tasks.contracts.manifest import MANIFEST_NAME, Manifest, read_manifest, text_shards
-from training.verify import Break, NotCheckableError, Result, as_text, check_claim, check_release, conserved, report
+from training.signing import PUBLIC_KEY_VARIABLE, check_public_key, differences, find_signature, signer_of
+from training.verify import (
+    SIGNATURE,
+    Break,
+    NotCheckableError,
+    Result,
+    as_text,
+    check_claim,
+    check_release,
+    conserved,
+    report,
+)
 
 Item = TypeVar("Item")
 
@@ -39,6 +50,10 @@ def verify(
     expect: Annotated[
         str | None, typer.Option(metavar="SHA256", help="The manifest's SHA-256 as it was published.")
     ] = None,
+    public_key: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", envvar=PUBLIC_KEY_VARIABLE, help="Who made it must have signed it with this key."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
 ) -> None:
     """Check a release and the workspace that made it, offline; exit code 1 names the first broken link.
@@ -47,16 +62,28 @@ def verify(
     """
     if not release.is_dir():
         raise UsageError("there is no such release", where=str(release), fix="name a release's folder, or run first")
-    results = check_all(release, Path("data"), sample=sample if deep else None, expect=expect)
+    if public_key is not None:
+        check_public_key(public_key)
+    results = check_all(release, Path("data"), sample=sample if deep else None, expect=expect, public_key=public_key)
     told = report(release, results)
     sys.stdout.write(json.dumps(told, indent=2) + "\n" if as_json else as_text(told))
     if told["verdict"] == "fail":
         raise typer.Exit(1)
 
 
-def check_all(release: Path, data: Path, *, sample: int | None = None, expect: str | None = None) -> list[Result]:
+def check_all(
+    release: Path,
+    data: Path,
+    *,
+    sample: int | None = None,
+    expect: str | None = None,
+    public_key: Path | None = None,
+) -> list[Result]:
     """Check a release, the workspace's folders, and with `sample` a sample of what can be made again."""
-    found = check_release(release, expect)
+    found = [
+        check_claim("signature", one.text, lambda: signature(release, public_key)) if one.claim == "signature" else one
+        for one in check_release(release, expect)
+    ]
     checks: dict[str, tuple[str, Callable[[], Iterator[Break]]]] = {
         "folders": ("Every file of every stage is as the stage's manifest says.", lambda: folders(release, data)),
         "stages": ("The stages' manifests are those that the release was made from.", lambda: stages(release, data)),
@@ -74,6 +101,19 @@ def check_all(release: Path, data: Path, *, sample: int | None = None, expect: s
     for name, (text, check) in checks.items():
         found.append(check_claim(name, text, lambda check=check: _guarded(check, ours)))  # type: ignore[misc]
     return found
+
+
+def signature(release: Path, public_key: Path | None) -> Iterator[Break]:
+    """Check the signature that stands in the release, or in this workspace's copy of it."""
+    signed = find_signature(release)
+    if public_key is None:
+        if signed is None:
+            raise NotCheckableError("no signature stands here")
+        raise NotCheckableError(f"{signed} was made with the key {signer_of(signed)}: give its file, --public-key")
+    if signed is None:
+        yield Break(str(release / SIGNATURE), "a signature by the key that was given", "no signature")
+        return
+    yield from differences(release, signed, public_key)
 
 
 def folders(release: Path, data: Path) -> Iterator[Break]:

@@ -42,6 +42,11 @@ def champions() -> list[Champion]:
     return [Champion.model_validate_json(line) for line in lines if line]
 
 
+def kept_copy(manifest_sha256: str) -> Path | None:
+    """Return where the copy of a release is kept, None where there is none here."""
+    return next((one.path for one in champions() if one.release == manifest_sha256 and one.path.is_dir()), None)
+
+
 def champion_to_beat(weights_sha256: str) -> Champion | None:
     """Return the newest champion with other weights than the candidate's.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import Field, JsonValue
 
-from tasks.contracts.base import StageParams
+from tasks.contracts.base import StageParams, not_identity
 from tasks.contracts.files import write_json
 from tasks.contracts.manifest import MANIFEST_NAME, Counts, Manifest, commit_manifest
 from training.champion import promote
@@ -32,6 +32,9 @@ class Params(StageParams):
     """Language of the model card's front matter, ISO 639-1; null names those of the training text."""
     statement: Statement = Statement()
     """What only the owner can say, for the papers that ask for it; what is left out is marked as missing there."""
+    signing_key: str | None = not_identity(None)
+    """Path of the private key (PEM, elliptic curve) that signs releases, kept out of git; null signs none. The
+    environment variable HEADWATER_SIGNING_KEY wins; HEADWATER_SIGNING_KEY_PASSWORD is the password, if it has one."""
 
 
 def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:

@@ -29,7 +29,9 @@ from typing import Any
 
 MANIFEST = "_manifest.json"
 BESIDE = ("TAKEDOWN.md", "takedown.json")
-"""The only files that may be added to a release later: the mark that sources in it were taken down."""
+"""The mark that sources in a release were taken down. It may be added later."""
+SIGNATURE = "model.sig"
+"""The publisher's signature over all other files but that mark. It is added when the release is complete."""
 HAND_OVER = ("extract", "filter", "dedup", "perplexity", "holdout", "decontaminate", "mix")
 """Stages that take all documents of the one before: what one puts out, the next one takes in."""
 TORCH_TYPES = {
@@ -159,7 +161,7 @@ def check_names(release: Release) -> Iterator[Break]:
     present = set(release.names) - {MANIFEST}
     for name in sorted(set(release.listed) - present):
         yield Break(name, "a file", "missing")
-    for name in sorted(present - set(release.listed) - set(BESIDE)):
+    for name in sorted(present - set(release.listed) - {*BESIDE, SIGNATURE}):
         yield Break(name, "no such file in this release", "added")
     for name in release.names:
         if (release.folder / name).is_symlink():
@@ -317,6 +319,16 @@ def check_published(release: Release) -> Iterator[Break]:
     yield from differs(f"{MANIFEST}, SHA-256", release.expect, release.sha256(MANIFEST))
 
 
+def check_signature(release: Release) -> Iterator[Break]:
+    """The publisher's key signed these files."""
+    if SIGNATURE not in release.names:
+        raise NotCheckableError(f"no signature stands here ({SIGNATURE})")
+    raise NotCheckableError(
+        f"a signature stands here, which the standard library cannot check: with the publisher's public key, "
+        f"`model_signing verify key . --signature {SIGNATURE} --public_key FILE` can (pip install model-signing)"
+    )
+
+
 CLAIMS: dict[str, Callable[[Release], Iterator[Break]]] = {
     "form": check_form,
     "names": check_names,
@@ -329,6 +341,7 @@ CLAIMS: dict[str, Callable[[Release], Iterator[Break]]] = {
     "gate": check_gate,
     "policy": check_policy,
     "published": check_published,
+    "signature": check_signature,
 }
 
 

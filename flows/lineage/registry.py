@@ -22,6 +22,9 @@ from flows.lineage.picture import PICTURE, lineage_page
 from flows.lineage.releases import MARK, NOTICE, KnownRelease
 from flows.lineage.verdict import Verdict, read_verdict
 from tasks.contracts.manifest import MANIFEST_NAME, Manifest
+from training.champion import kept_copy
+from training.signing import signer_of
+from training.verify import SIGNATURE
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +33,7 @@ CHAMPION = "champion"
 TAKEDOWN = "headwater.takedown"
 """Tag of a version that was trained on text which has been taken down since."""
 TAKEN = "**Taken down.**"
+SIGNATURE_TAG = "headwater.signature"
 FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n+", re.DOTALL)
 PAPERS = "papers"
 PAPER_KINDS = (".md", ".json", ".jsonld", ".html", ".txt", ".yaml")
@@ -59,6 +63,7 @@ def publish_release(stage_run: StageRun, release: Link, *, model: str = MODEL) -
     for paper in papers(release):
         client.log_artifact(run_id, str(release.folder / paper), (Path(PAPERS) / paper).parent.as_posix())
     version = _registered(client, model, release.sha256) or _register(stage_run, release, page, model)
+    publish_signature(client, release.sha256, model=model)
     client.set_registered_model_alias(model, CHAMPION, version)
     client.set_tag(run_id, "headwater.model_version", f"{model} {version}")
     note = f"Registered as [{model}, version {version}](#/models/{model}/versions/{version}), alias `{CHAMPION}`."
@@ -87,6 +92,24 @@ def mark_taken_down(client: MlflowClient, release: KnownRelease, *, model: str =
 def _files_of(manifest_sha256: str) -> str:
     """Return where the files of a version are kept among the artifacts of its training run."""
     return f"release/{manifest_sha256[:12]}"
+
+
+def publish_signature(client: MlflowClient, release: str, *, model: str = MODEL) -> bool:
+    """Put a release's signature beside its version's files, and say by a tag whose it is; False where there is none.
+
+    Args:
+        release: SHA-256 of the release's manifest.
+    """
+    kept = kept_copy(release)
+    if kept is None or not (kept / SIGNATURE).is_file():
+        return False
+    version = _registered(client, model, release)
+    if version is None:
+        return False
+    run_id = client.get_model_version(model, version).run_id
+    client.log_artifact(run_id, str(kept / SIGNATURE), _files_of(release))
+    client.set_model_version_tag(model, version, SIGNATURE_TAG, f"OpenSSF, key {signer_of(kept / SIGNATURE)}")
+    return True
 
 
 def papers(release: Link) -> Iterator[str]:

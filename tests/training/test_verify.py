@@ -87,7 +87,7 @@ def verdicts(folder: Path, expect: str | None = None) -> dict[str, str]:
 
 def test_an_untouched_release_passes_every_claim(folder: Path) -> None:
     expect = sha256_file(folder / "_manifest.json")
-    assert verdicts(folder, expect) == dict.fromkeys(verify.CLAIMS, "pass")
+    assert verdicts(folder, expect) == dict.fromkeys(verify.CLAIMS, "pass") | {"signature": "not checkable here"}
 
 
 def test_it_runs_from_the_folder_alone_without_any_package_and_writes_nothing(folder: Path) -> None:

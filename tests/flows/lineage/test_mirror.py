@@ -17,6 +17,7 @@ from flows.lineage import records
 from flows.lineage.digest import dvc_digest
 from flows.lineage.mirror import SERVER_VARIABLE, StageMirror, mirror_server
 from tasks.contracts.manifest import Counts, commit_manifest, manifest_hash
+from training.champion import Champion
 
 GRAPH: dict[str, list[str]] = {
     "crawl": [],
@@ -141,6 +142,24 @@ def test_the_same_release_again_keeps_its_version(workspace: Path) -> None:
     run_stage("r2", "release")
     client, _ = mlflow_run("release", "r2")
     assert len(client.search_model_versions("name = 'headwater'")) == 1
+
+
+def test_a_signed_release_has_its_signature_beside_its_files_and_whose_it_is_as_a_tag(workspace: Path) -> None:
+    own = manifest_hash(Path("data/release"))
+    champion = Champion(release=own, weights_sha256="0" * 64, name="toy", folder="releases/toy")
+    champion.path.mkdir(parents=True)
+    signature = {"verificationMaterial": {"publicKey": {"hint": "abc123"}}}
+    (champion.path / "model.sig").write_text(json.dumps(signature))
+    Path(".headwater/champions.jsonl").write_text(champion.model_dump_json() + "\n")
+    try:
+        run_stage("r2b", "release")
+    finally:
+        Path(".headwater/champions.jsonl").unlink()
+        shutil.rmtree(champion.path)
+    client, _ = mlflow_run("release", "r2b")
+    version = client.get_model_version_by_alias("headwater", "champion")
+    assert version.tags["headwater.signature"] == "OpenSSF, key abc123"
+    assert json.loads(Path(version.source.removeprefix("file://"), "model.sig").read_text()) == signature
 
 
 def test_a_failed_stage_shows_its_error(workspace: Path, no_server: None) -> None:
