@@ -14,7 +14,7 @@ from rich.text import Text
 from flows.lineage.difference import COUNTS, FILES, INPUTS, SETTINGS, Difference, Side, StageChange
 from flows.lineage.difference_scores import GateFigure, ScoreChange
 from flows.lineage.difference_settings import LAST, SettingChange
-from flows.lineage.difference_sources import DOMAIN, FILE, LANGUAGE, LICENCE, TIME, Source, SourceChange
+from flows.lineage.difference_sources import FILE, LISTS, TIME, Source, SourceChange
 
 NONE = "–"
 SHORT = 12
@@ -206,16 +206,19 @@ def _sources(found: Difference, limit: int | None) -> Iterator[Any]:
         yield Text(
             f"documents: {documents.both:,} in both, {documents.only_a:,} only in A, {documents.only_b:,} only in B"
         )
-    sized = [change for change in found.sources if change.kind in (LANGUAGE, DOMAIN)]
-    if sized:
-        table = _table("source", ">A", ">B", ">B − A")
-        for change in sized[:limit]:
-            _row(table, f"{change.kind}: {change.name}", *_source_cells(change))
-        yield table
-        yield from _more(sized, limit)
-    if any(change.perhaps for change in sized[:limit]):
-        yield Text("not listed: that release names its largest domains only", "dim")
-    yield from _named(found, limit)
+    for kind in LISTS:
+        changes = [change for change in found.sources if change.kind == kind]
+        if changes:
+            table = _table(kind, ">A", ">B", ">B − A")
+            for change in changes[:limit]:
+                _row(table, change.name, *_source_cells(change))
+            yield table
+            yield from _more(changes, limit)
+    for change in found.sources:
+        if change.kind in (FILE, TIME):
+            a, b = (NONE if one is None else _value(one.value) for one in (change.a, change.b))
+            what = f"fetched {change.name}" if change.kind == TIME else f"made from {change.name}"
+            yield Text(f"{what}: {a}" if change.same else f"{what}: {a} → {b}")
     if all(stage.same for stage in found.stages if stage.stage in (CRAWLED, TRAINED_ON)):
         return
     silent: dict[str, list[str]] = defaultdict(list)
@@ -223,38 +226,18 @@ def _sources(found: Difference, limit: int | None) -> Iterator[Any]:
         silent[f"{missing.release.upper()}: {missing.why}"].append(missing.kind)
     for why, kinds in silent.items():
         yield Text(f"not compared: {', '.join(kinds)} ({why})", "dim")
-    yield Text("hosts, and how much is under which licence, stand in data_card.md of each", "dim")
-
-
-def _named(found: Difference, limit: int | None) -> Iterator[Any]:
-    """Show the sources that have no figures: licences by name, what was given or crawled by hash, and the time."""
-    licences = [change for change in found.sources if change.kind == LICENCE]
-    for only, names in (
-        ("only in A", [one.name for one in licences if one.b is None]),
-        ("only in B", [one.name for one in licences if one.a is None]),
-        ("in both", [one.name for one in licences if one.same]),
-    ):
-        if names:
-            yield Text(f"licences {only}: {_listed(names, limit)}")
-    for change in found.sources:
-        if change.kind in (FILE, TIME):
-            a, b = (NONE if one is None else _value(one.value) for one in (change.a, change.b))
-            what = f"fetched {change.name}" if change.kind == TIME else f"made from {change.name}"
-            yield Text(f"{what}: {a}" if change.same else f"{what}: {a} → {b}")
 
 
 def _source_cells(change: SourceChange) -> tuple[str, str, str]:
-    absent = "not listed" if change.perhaps else NONE
-    cells = [absent if one is None else _source(one) for one in (change.a, change.b)]
+    cells = [NONE if one is None else _source(one) for one in (change.a, change.b)]
     if change.a is None or change.b is None:
-        return cells[0], cells[1], "" if change.perhaps else "added" if change.a is None else "gone"
-    pairs = [(change.a.documents, change.b.documents), (change.a.bytes, change.b.bytes)]
-    pairs.append((change.a.tokens, change.b.tokens))
+        return cells[0], cells[1], "added" if change.a is None else "gone"
+    pairs = [(change.a.documents, change.b.documents), (change.a.tokens, change.b.tokens)]
     return cells[0], cells[1], "\n".join(f"{b - a:+,}" for a, b in pairs if a is not None and b is not None)
 
 
 def _source(source: Source) -> str:
-    named = {"documents": source.documents, "bytes": source.bytes, "tokens": source.tokens}
+    named = {"documents": source.documents, "tokens": source.tokens}
     said = [(f"{number:,}", name if number != 1 else name[:-1]) for name, number in named.items() if number is not None]
     return "\n".join(" ".join(words) for words in said)
 

@@ -1,35 +1,29 @@
-"""What differs in where the training text of two releases is from, as far as their folders say it for machines.
+"""What differs in where the training text of two releases is from, as their folders say it for machines.
 
-| of a source | stands in | with |
-| --- | --- | --- |
-| languages | eu_ai_act_summary.json | documents and tokens of each |
-| domains | eu_ai_act_summary.json, the largest ones | documents and bytes of each |
-| licences | croissant.json | their names |
-| given files, the site | prov.jsonld | SHA-256 of each |
-| when it was fetched | prov.jsonld | first and last time |
-
-Hosts, and the figures of licences, stand in data_card.md alone, which is written for people and is not read here.
+Hosts, domains, languages, licences and opt-out signals stand in sources.json with their sizes, and when the text was
+fetched; given files (or the site) stand in prov.jsonld with their SHA-256.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from flows.lineage.release_files import ReleaseFiles
 
-SUMMARY, CROISSANT, PROV = "eu_ai_act_summary.json", "croissant.json", "prov.jsonld"
-LANGUAGE, DOMAIN, LICENCE, FILE, TIME = "language", "domain", "licence", "file", "time"
-KINDS = {LANGUAGE: SUMMARY, DOMAIN: SUMMARY, LICENCE: CROISSANT, FILE: PROV, TIME: PROV}
-# The tables of the summary, by the head of their first column.
-TABLES = {"language": ("documents", "tokens"), "domain": ("documents", "bytes")}
+SOURCES, PROV = "sources.json", "prov.jsonld"
+LISTS = {"language": "languages", "licence": "licenses", "opt-out": "opt_outs", "domain": "domains", "host": "hosts"}
+"""Kinds of source that have sizes → the list of sources.json that they stand in."""
+FILE, TIME = "file", "time"
+TIMES = {"first": "first_captured", "last": "last_captured"}
+KINDS = {**dict.fromkeys(LISTS, SOURCES), TIME: SOURCES, FILE: PROV}
 FILE_ID = "urn:headwater:source:sha256:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """What one release says of one source; None is what its folder does not say."""
+    """What one release says of one source: its sizes, or the `value` of a file (SHA-256) or time (RFC 3339, UTC)."""
 
     documents: int | None = None
     bytes: int | None = None
@@ -42,16 +36,14 @@ class SourceChange:
     """One source.
 
     Attributes:
-        kind: one of KINDS; `name` is a language, domain, licence or file, or "first" and "last" fetched.
+        kind: one of KINDS; `name` is a host, language, file and so on, or "first" and "last" fetched.
         a, b: what each release says of it, None where it does not name it.
-        perhaps: the release that does not name it lists its largest ones only, so it may hold some of it.
     """
 
     kind: str
     name: str
     a: Source | None
     b: Source | None
-    perhaps: bool = False
 
     @property
     def same(self) -> bool:
@@ -68,16 +60,8 @@ class NotTold:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Told:
-    """What one release tells of its sources: kind → name → source, and the kinds of which it lists only the largest."""
-
-    sources: Mapping[str, Mapping[str, Source]]
-    cut: frozenset[str]
-
-
 def compare_sources(a: ReleaseFiles, b: ReleaseFiles) -> tuple[tuple[SourceChange, ...], tuple[NotTold, ...]]:
-    """Return every source that a release names, the largest change first, and what a release does not tell of.
+    """Return every source that a release names, the largest change of each kind first, and what is not told.
 
     Raises:
         InputError: a paper that the release lists is missing or damaged.
@@ -86,78 +70,39 @@ def compare_sources(a: ReleaseFiles, b: ReleaseFiles) -> tuple[tuple[SourceChang
     changes: list[SourceChange] = []
     missing: list[NotTold] = []
     for kind, paper in KINDS.items():
-        silent = [name for name, one in told.items() if kind not in one.sources]
-        for name in silent:
-            listed = paper in (a if name == "a" else b).listed
-            why = f"{paper} has no such table" if listed else f"it has no {paper}"
-            missing.append(NotTold(kind=kind, release=name, why=why))
+        silent = [name for name, sources in told.items() if kind not in sources]
+        missing += [NotTold(kind=kind, release=name, why=f"it has no {paper}") for name in silent]
         if silent:
             continue
-        first, second = told["a"].sources[kind], told["b"].sources[kind]
-        found = [
-            SourceChange(
-                kind=kind,
-                name=name,
-                a=first.get(name),
-                b=second.get(name),
-                perhaps=(name not in first and kind in told["a"].cut) or (name not in second and kind in told["b"].cut),
-            )
-            for name in {*first, *second}
-        ]
+        first, second = told["a"][kind], told["b"][kind]
+        found = [SourceChange(kind=kind, name=n, a=first.get(n), b=second.get(n)) for n in {*first, *second}]
         changes += sorted(found, key=lambda change: (-_size(change), change.name))
     return tuple(changes), tuple(missing)
 
 
 def _size(change: SourceChange) -> int:
-    """Return by how much a source changed: in bytes or tokens, whichever is told."""
-    sizes = [0 if one is None else one.bytes or one.tokens or 0 for one in (change.a, change.b)]
+    """Return by how many tokens a source changed."""
+    sizes = [0 if one is None else one.tokens or 0 for one in (change.a, change.b)]
     return abs(sizes[1] - sizes[0])
 
 
-def _told(release: ReleaseFiles) -> _Told:
-    documents = release.manifests["mix"].counts.out if "mix" in release.manifests else None
-    tables = release.read(SUMMARY, _tables) or {}
-    sources: dict[str, Mapping[str, Source]] = {**tables}
-    # The summary names the largest domains only: all of them, where their documents are all there are.
-    cut = {kind for kind, rows in tables.items() if sum(source.documents or 0 for source in rows.values()) != documents}
-    licences = release.read(CROISSANT, _licences)
-    if licences is not None:
-        sources[LICENCE] = licences
-    origin = release.read(PROV, _origin)
-    if origin is not None:
-        sources |= origin
-    return _Told(sources, frozenset(cut))
+def _told(release: ReleaseFiles) -> Mapping[str, Mapping[str, Source]]:
+    """Return what one release tells: kind → name → source."""
+    return {**(release.read(SOURCES, _lists) or {}), **(release.read(PROV, _files) or {})}
 
 
-def _tables(value: Any) -> dict[str, dict[str, Source]]:
-    found: dict[str, dict[str, Source]] = {}
-    for section in value["sections"]:
-        for item in section["items"]:
-            kind = item["headers"][0] if item["headers"] else None
-            if kind in TABLES and tuple(item["headers"][1:3]) == TABLES[kind]:
-                found[kind] = {str(row[0]): _row(TABLES[kind], row) for row in item["rows"]}
+def _lists(value: Any) -> dict[str, dict[str, Source]]:
+    found = {
+        kind: {
+            str(row["name"]): Source(documents=row["documents"], bytes=row["bytes"], tokens=row["tokens"])
+            for row in value[listed]
+        }
+        for kind, listed in LISTS.items()
+    }
+    found[TIME] = {name: Source(value=str(value[key])) for name, key in TIMES.items() if value[key] is not None}
     return found
 
 
-def _row(columns: Sequence[str], row: Sequence[Any]) -> Source:
-    figures = dict(zip(columns, map(int, row[1:3]), strict=True))
-    return Source(documents=figures["documents"], bytes=figures.get("bytes"), tokens=figures.get("tokens"))
-
-
-def _licences(value: Any) -> dict[str, Source]:
-    return {str(name): Source() for name in value["license"]}
-
-
-def _origin(value: Any) -> dict[str, dict[str, Source]]:
-    files = {
-        str(entity["label"]): Source(value=str(entity["sha256"]))
-        for entity in value["@graph"]
-        if entity["@id"].startswith(FILE_ID)
-    }
-    times = {
-        name: Source(value=str(entity[key]))
-        for entity in value["@graph"]
-        for name, key in (("first", "firstCaptured"), ("last", "lastCaptured"))
-        if key in entity
-    }
-    return {FILE: files, TIME: times}
+def _files(value: Any) -> dict[str, dict[str, Source]]:
+    entities = (entity for entity in value["@graph"] if entity["@id"].startswith(FILE_ID))
+    return {FILE: {str(entity["label"]): Source(value=str(entity["sha256"])) for entity in entities}}

@@ -133,8 +133,8 @@ def test_what_a_person_wants_to_know_first_is_said_first_in_80_columns(folders: 
         "pii added – place 1",
         "max_words 1000 –",
         "documents: 2 in both, 1 only in A, 1 only in B",
-        "domain: two.example",
-        "licences only in A: https://opensource.org/license/mit",
+        "two.example – 1 document",
+        "gone",
         "filter ◄ first settings",
         "+123,456,789,012",
     ):

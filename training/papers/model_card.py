@@ -15,6 +15,7 @@ from training.papers.markdown import many, page, share_of, table
 
 FILES = (
     ("data_card.md", "what the training text is, where it is from and what was left out"),
+    ("sources.json", "every host, domain, language and licence of it with documents, bytes and tokens, for programs"),
     ("eu_ai_act_summary.md, .json", "public summary of the training content, Regulation (EU) 2024/1689, Art. 53(1)(d)"),
     ("ab2013.md", "California Civil Code § 3111 (AB 2013)"),
     ("croissant.json", "the training text's shards for machines: Croissant 1.1"),

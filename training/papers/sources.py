@@ -6,10 +6,12 @@ every document, repeated copies included, so shares here are shares of what the 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,6 +19,9 @@ import pyarrow.parquet as pq
 import tldextract
 
 from tasks.contracts.errors import InputError
+
+if TYPE_CHECKING:
+    from training.papers.facts import Facts
 
 COLUMNS = ("doc_id", "host", "language", "license", "source", "opt_out", "captured_at")
 GROUPS = ("host", "language", "license", "source", "opt_out")
@@ -86,6 +91,11 @@ def read_sources(parts: Sequence[tuple[Path, Path]]) -> Sources:
         first_captured=min(captured, default=None),
         last_captured=max(captured, default=None),
     )
+
+
+def sources_json(facts: Facts) -> bytes:
+    """Return sources.json: all of it for programs, where the papers for people show the largest."""
+    return json.dumps(asdict(facts.sources), indent=1, ensure_ascii=False).encode() + b"\n"
 
 
 def _sized(documents: Path, index: Path) -> pa.Table:

@@ -14,10 +14,12 @@ from training.papers.facts import Facts
 from training.papers.mlbom import mlbom
 from training.papers.model_card import model_card
 from training.papers.prov import prov
+from training.papers.sources import sources_json
 
 PAPERS: Mapping[str, Callable[[Facts], bytes]] = {
     "README.md": model_card,
     "data_card.md": data_card,
+    "sources.json": sources_json,
     "croissant.json": croissant,
     "eu_ai_act_summary.md": eu_summary_markdown,
     "eu_ai_act_summary.json": eu_summary_json,
