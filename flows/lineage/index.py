@@ -434,6 +434,6 @@ def _rows(shard: pq.ParquetFile, places: Sequence[Place], columns: list[str]) ->
     for group, wanted in groups.items():
         table = shard.read_row_group(group, columns=columns)
         begin = int(ends[group]) - table.num_rows
-        taken = table.take([place.at - begin for place in wanted]).to_pylist()
-        rows |= dict(zip(wanted, taken, strict=True))
+        # Not `take`, which makes Arrow import pandas: a third of a second, for a handful of rows.
+        rows |= {place: table.slice(place.at - begin, 1).to_pylist()[0] for place in wanted}
     return rows
