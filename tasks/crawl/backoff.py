@@ -1,6 +1,6 @@
 """Backs off a host that says it is busy (429, 503), that host only, and gives it up after a number of tries.
 
-RFC 9110, section 10.2.3 (Retry-After: seconds or a date) and RFC 6585, section 4 (429).
+RFC 6585, section 4 (429); `retry_after` says how long it asks to be left alone.
 """
 
 from __future__ import annotations
@@ -8,15 +8,15 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from scrapy.core.downloader.handlers.http11 import HTTP11DownloadHandler
 from scrapy.exceptions import IgnoreRequest
 
+from tasks.crawl.retry_after import FIRST_WAIT_SECONDS, retry_after
+
 BUSY = frozenset({429, 503})
-FIRST_WAIT_SECONDS = 2.0
 # Without a delay, Scrapy (2.19) looks neither at a host's pause nor, when many requests come at once, at the number
 # that may be open: each is counted only when its task has started.
 SHORTEST_DELAY_SECONDS = 0.001
@@ -113,20 +113,3 @@ class Backoff:
         again.meta["busy_tries"] = tries
         again.dont_filter = True
         return again
-
-
-def retry_after(value: str, now: datetime) -> float | None:
-    """Return the seconds that a Retry-After field asks for, None where it is missing or makes no sense.
-
-    >>> now = datetime(2026, 1, 1, tzinfo=UTC)
-    >>> retry_after("120", now), retry_after("Thu, 01 Jan 2026 00:01:00 GMT", now), retry_after("soon", now)
-    (120.0, 60.0, None)
-    """
-    value = value.strip()
-    if value.isascii() and value.isdigit():
-        return float(value[:12])
-    try:
-        moment = parsedate_to_datetime(value)
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds())

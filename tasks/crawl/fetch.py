@@ -5,13 +5,11 @@ The process owns the hosts whose hash falls to it; links to other processes' hos
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
 import zlib
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,8 +28,9 @@ from tasks.crawl.addresses import GuardedResolver, named
 from tasks.crawl.backoff import SHORTEST_DELAY_SECONDS, HostBusy
 from tasks.crawl.exchange import REDIRECTS, header_pairs, request_bytes, status_line
 from tasks.crawl.hosts import Forbidden, HostRules, TooSlow, Unreachable, evidence_of
+from tasks.crawl.jobs import Job, owner
 from tasks.crawl.journal import DONE, FAR, NOTE, PAGE, TAKEN, Journal
-from tasks.crawl.urls import Counted, Limits, canonical_url, host_of
+from tasks.crawl.urls import Counted, canonical_url, host_of
 from tasks.crawl.warc_writer import Note, Page, Writer, warc_date
 
 MOST_REDIRECTS = 10
@@ -55,68 +54,6 @@ RULES = {
     "ConnectionLost": "connection",
     "UnsupportedURLSchemeError": "bad_url",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Crawl:
-    """What to crawl and how politely; see stage.Params for the fields of the same name.
-
-    Attributes:
-        places: host pattern → (address, port), instead of asking DNS.
-    """
-
-    seeds: Sequence[str]
-    sitemaps: Sequence[str]
-    allowed_domains: Sequence[str]
-    allow_hosts: Sequence[str]
-    places: Mapping[str, tuple[str, int]]
-    user_agent: str
-    delay_seconds: float
-    concurrency_per_host: int
-    max_delay_seconds: float
-    max_wait_seconds: float
-    busy_tries: int
-    robots_hours: float
-    policy_files: bool
-    drop_query: Sequence[str]
-    max_pages: int
-    limits: Limits
-    max_bytes: int
-    timeout_seconds: float
-    processes: int
-    shard_megabytes: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """What one crawler process does; plain values, so that it travels to another process.
-
-    Attributes:
-        name: the stem of its journal and WARC file in `folder`.
-        todo: URL → depth, of its own hosts.
-        known: URLs that were taken up before, by any process.
-        refused: those of them that a limit kept out.
-        stored_notes: record ids of the robots.txt files and sitemaps that are stored already.
-        sitemaps: those of its own hosts.
-        allowed: names of the hosts that belong to the crawl.
-    """
-
-    crawl: Crawl
-    number: int
-    workers: int
-    name: str
-    folder: str
-    todo: Mapping[str, int]
-    known: Sequence[str]
-    refused: Sequence[str]
-    stored_notes: Sequence[str]
-    sitemaps: Sequence[str]
-    allowed: Sequence[str]
-
-
-def owner(host: str, workers: int) -> int:
-    """Return the number of the process that fetches a host's pages."""
-    return int.from_bytes(hashlib.sha256(host.encode()).digest()[:4], "big") % workers
 
 
 class Pages(scrapy.Spider):

@@ -16,7 +16,7 @@ import requests
 
 from tasks.contracts.errors import InputError, NetworkError
 from tasks.contracts.files import disk_full_is_clear, sync_file, sync_folder
-from tasks.crawl.backoff import FIRST_WAIT_SECONDS, retry_after
+from tasks.crawl.retry_after import FIRST_WAIT_SECONDS, retry_after
 
 logger = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from tasks.contracts.document import make_doc_id
 from tasks.contracts.errors import InputError, NetworkError
 from tasks.contracts.ledger import LedgerRow, write_ledger
 from tasks.contracts.manifest import Counts
-from tasks.crawl.fetch import Crawl, Job, crawl_part, owner
+from tasks.crawl.jobs import Crawl, Job, owner
 from tasks.crawl.journal import TAKEN, Journal, Place, Progress, read_progress
 from tasks.crawl.parts import PartWriter
 from tasks.crawl.processes import run_in_processes
@@ -162,7 +162,14 @@ def _round(
         (state / f"{job.name}.jsonl").touch()
         with (state / f"{job.name}.warc.gz").open("ab") as stream:
             os.fsync(stream.fileno())
-    run_in_processes(crawl_part, jobs, watch=_progress_log(state, [job.name for job in jobs], len(progress.pages)))
+    run_in_processes(_crawl_part, jobs, watch=_progress_log(state, [job.name for job in jobs], len(progress.pages)))
+
+
+def _crawl_part(job: Job) -> None:
+    # Only a crawler process needs Scrapy.
+    from tasks.crawl.fetch import crawl_part
+
+    crawl_part(job)
 
 
 def _progress_log(state: Path, names: Sequence[str], before: int) -> Callable[[], None]:

@@ -21,7 +21,7 @@ from tasks.contracts.takedowns import read_takedowns
 from tasks.contracts.workspace import state_folder
 from tasks.crawl.archives import take_archives
 from tasks.crawl.common_crawl import Selection, take_common_crawl
-from tasks.crawl.fetch import Crawl
+from tasks.crawl.jobs import Crawl
 from tasks.crawl.processes import available
 from tasks.crawl.remote import Remote
 from tasks.crawl.sites import crawl_sites

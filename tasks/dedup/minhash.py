@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
 import numpy as np
-from datasketch import MinHash, MinHashLSH
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
@@ -65,6 +64,9 @@ def choose_bands(threshold: float, num_perm: int, missed_weight: float) -> tuple
     Raises:
         ParamsError: even the best bands would miss pairs well above the threshold.
     """
+    # datasketch takes a second to import (SciPy); params.yaml is checked without it.
+    from datasketch import MinHashLSH
+
     found = MinHashLSH(threshold=threshold, num_perm=num_perm, weights=(1 - missed_weight, missed_weight))
     if found_with(min(1.0, threshold + 0.1), found.b, found.r) < _FOUND_ABOVE:
         raise ParamsError(
@@ -102,6 +104,8 @@ class Permutations:
     """
 
     def __init__(self, count: int, seed: int) -> None:
+        from datasketch import MinHash
+
         self._model = MinHash(num_perm=count, seed=seed, scheme=SCHEME, hashfunc=int)
         self._factors, self._offsets = self._model.permutations
         trial = np.arange(3, dtype=np.uint32) * np.uint32(0x3C6EF372)
