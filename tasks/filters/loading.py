@@ -141,10 +141,10 @@ def _check_language(rule: FrozenModel, where: str) -> None:
     language = getattr(rule, "language", None)
     if not isinstance(language, str):
         return
-    from tasks.filters.words import splitter
+    from datatrove.utils.word_tokenizers import load_word_tokenizer
 
     try:
-        splitter(language)
+        load_word_tokenizer(language)  # which does not load spaCy yet
     except (ValueError, ImportError) as error:
         raise ParamsError(
             f"texts in {language!r} cannot be split into words",

@@ -14,8 +14,6 @@ from collections.abc import Mapping, Sequence
 from string import ascii_lowercase
 from typing import Any
 
-from spacy.symbols import ORTH
-
 # A word of its own at either end of a piece, and in no longer prefix or suffix.
 _ALWAYS_APART = frozenset(",:;!?()[]{}<>_#*&\"'`")
 _MARKS = frozenset(".,:;!?)")
@@ -34,6 +32,9 @@ class Pieces:
     """
 
     def __init__(self, tokenizer: Any) -> None:
+        # spaCy takes three seconds to import; params.yaml is checked without it.
+        from spacy.symbols import ORTH
+
         assert tokenizer.token_match is None, "the English tokenizer keeps no piece whole by an expression"
         self._exceptions: Mapping[str, tuple[str, ...]] = {
             text: tuple(part[ORTH] for part in parts) for text, parts in tokenizer.rules.items()

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -136,3 +138,14 @@ def test_a_change_touches_its_own_line_only(workspace: Path) -> None:
     shutil.copy2(ROOT / "params.yaml", "params.yaml")
     diff = set_values(["train.max_steps=7"])
     assert [line[0] for line in diff.splitlines() if not line.startswith(("---", "+++", "@@"))] == ["-", "+"]
+
+
+def test_settings_are_checked_without_the_libraries_that_take_seconds_to_import() -> None:
+    """Every command that reads params.yaml would wait for them."""
+    code = (
+        "import sys; from flows.graph import load_graph; from flows.params import check_params, read_params\n"
+        "check_params(read_params(), load_graph())\n"
+        "print({'spacy', 'torch', 'scrapy', 'datasketch', 'ray', 'pandas'} & set(sys.modules))"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert loaded.strip() == "set()"
