@@ -24,7 +24,7 @@ from flows.params import ray_params, read_params, signing_key, stage_params
 from tasks.contracts.base import StageParams
 from tasks.contracts.files import disk_full_is_clear
 from tasks.contracts.manifest import Manifest, manifest_hash, read_manifest
-from tasks.engine.session import RayParams, ray_session
+from tasks.engine.session import RayParams, ray_on_demand
 from tasks.engine.shards import reused
 from training.champion import kept_copy
 from training.signing import SigningKey, sign_release
@@ -84,7 +84,7 @@ def _run(
         started_at=started_at,
     )
     with mirror:
-        with ray_session(ray) if stage.uses_ray else nullcontext():
+        with ray_on_demand(ray) if stage.uses_ray else nullcontext():
             manifest: Manifest = stage.module.run(params=params, inputs=stage.inputs, output=stage.output)
         if key is not None:
             _sign(manifest_hash(stage.output), key)

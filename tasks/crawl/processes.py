@@ -9,14 +9,18 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, TypeVar
 
+from tasks.engine.session import session_open
+
 Result = TypeVar("Result")
 
 
 def available() -> int:
     """Return how many processors the open Ray session has, or this machine where none is open."""
+    if not session_open():
+        return multiprocessing.cpu_count()
     import ray
 
-    return int(ray.cluster_resources().get("CPU", 1)) if ray.is_initialized() else multiprocessing.cpu_count()
+    return int(ray.cluster_resources().get("CPU", 1))
 
 
 def run_in_processes(
@@ -32,9 +36,9 @@ def run_in_processes(
         function: importable (a module-level function).
         watch: called every few seconds while the jobs run, to log progress.
     """
-    import ray
+    if session_open():
+        import ray
 
-    if ray.is_initialized():
         remote = ray.remote(max_calls=1, num_cpus=1, max_retries=0)(_carry)
         waiting = references = [remote.remote(function, job) for job in jobs]
         last = time.monotonic()
@@ -54,14 +58,14 @@ def run_in_processes(
 
 
 def spread(function: Callable[[Any], Result], jobs: Sequence[Any]) -> list[Result]:
-    """Return `function(job)` of every job, in their order: by Ray where a session is open, else one after the other.
+    """Return `function(job)` of every job, in their order: several by Ray where it may, else one after the other.
 
     The first error ends it.
     """
+    if len(jobs) < 2 or not session_open():
+        return [function(job) for job in jobs]
     import ray
 
-    if not ray.is_initialized():
-        return [function(job) for job in jobs]
     remote = ray.remote(num_cpus=1, max_retries=0)(_carry)
     waiting = references = [remote.remote(function, job) for job in jobs]
     try:

@@ -1,11 +1,12 @@
-"""A Ray session for one stage: a local one, or the cluster that RAY_ADDRESS names."""
+"""A Ray session for one stage, started when there is work to spread: a local one, or the cluster of RAY_ADDRESS."""
 
 from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from pydantic import Field
 
@@ -17,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 MEBIBYTE = 1024 * 1024
 TRIES = 3
+
+_offered: list[Callable[[], object]] = []
 
 
 class RayParams(StageParams):
@@ -80,3 +83,23 @@ def ray_session(params: RayParams) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def ray_on_demand(params: RayParams) -> Iterator[None]:
+    """Let `session_open` start or join Ray inside the block; a stage that has little to do never waits for it."""
+    with ExitStack() as stack:
+        _offered.append(lambda: stack.enter_context(ray_session(params)))
+        try:
+            yield
+        finally:
+            _offered.clear()
+
+
+def session_open() -> bool:
+    """Return whether Ray can spread work, after starting it where the stage may and has not yet."""
+    if _offered:
+        _offered.pop()()
+    # Not imported to ask: without a session nobody else has.
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())

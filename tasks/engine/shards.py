@@ -26,6 +26,7 @@ from tasks.contracts.files import atomic_folder, disk_full_is_clear, sha256_file
 from tasks.contracts.ledger import LedgerRow, write_ledger
 from tasks.contracts.manifest import NO_COUNTS, Counts, Shard, describe_file, manifest_hash, text_shards
 from tasks.contracts.workspace import code_hash, state_folder
+from tasks.engine.session import session_open
 
 logger = logging.getLogger(__name__)
 
@@ -109,8 +110,8 @@ def map_shards(
 ) -> MapResult:
     """Make every shard of `work` into `output`, those already in the shard cache by a hard link.
 
-    With a Ray session open the shards are spread by Ray Data; without one they are made here, one by one, by the
-    same function, which is how unit tests call a stage.
+    Several shards are spread by Ray Data where a session is offered; else they are made here, one by one, by the same
+    function, which is how unit tests call a stage.
 
     Args:
         function: picklable (a module-level function, or functools.partial of one).
@@ -208,14 +209,11 @@ class _Maker:
 
 
 def _spread(make: _Maker, todo: Sequence[ShardWork], num_cpus: float) -> Iterator[Counts]:
-    """Yield each shard's counts as it is finished, in whatever order."""
-    import ray
-
-    if not todo:
-        return
-    if not ray.is_initialized():
+    """Yield each shard's counts as it is finished, in whatever order; one alone is made here, sooner than by Ray."""
+    if len(todo) < 2 or not session_open():
         yield from map(make, todo)
         return
+    import ray.data
 
     def run_one(row: dict[str, Any]) -> dict[str, Any]:
         try:

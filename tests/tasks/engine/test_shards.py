@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from tasks.contracts.document import Document, read_documents, write_documents
 from tasks.contracts.errors import InputError, ManifestError
 from tasks.contracts.ledger import LedgerRow, read_ledger
 from tasks.contracts.manifest import Counts, commit_manifest
-from tasks.engine.session import RayParams, ray_session
+from tasks.engine import session
+from tasks.engine.session import RayParams, ray_on_demand
 from tasks.engine.shards import MapResult, ShardWork, keep_or_drop, map_shards, work_for
 
 CALLS: list[str] = []
@@ -137,10 +139,23 @@ def test_inputs_with_other_parts_are_an_error(corpus: Path) -> None:
 def test_ray_makes_the_same_bytes_and_brings_errors_home(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inline = run(corpus, "inline")
     monkeypatch.setenv("HEADWATER_STATE", "other-state")
-    with ray_session(RayParams(num_cpus=2)):
+    with ray_on_demand(RayParams(num_cpus=2)):
         spread = run(corpus, "spread", functools.partial(drop_every_third, rule="third"))
         with pytest.raises(InputError, match="mend it") as caught:
             run(corpus, "failing", fail_on_second, params={"b": 1})
     assert "part-00001" in str(caught.value)
     assert spread.hits == 0
     assert spread.files == inline.files
+
+
+def test_one_shard_alone_does_not_wait_for_ray(corpus: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_params: RayParams) -> None:
+        raise AssertionError("Ray was asked for")
+
+    run(corpus, "b")
+    shutil.rmtree(next(workspace.glob(".headwater/shards/*")))
+    monkeypatch.setattr(session, "ray_session", refuse)
+    with ray_on_demand(RayParams()):
+        assert run(corpus, "c").hits == 2
+        with pytest.raises(AssertionError, match="asked for"):
+            run(corpus, "d", params={"a": 1})
