@@ -29,13 +29,14 @@ from pydantic import ValidationError
 
 from tasks.contracts.base import FrozenModel
 from tasks.contracts.errors import HeadwaterError, LockedError
-from tasks.contracts.files import write_json
+from tasks.contracts.files import write_bytes, write_json
 from tasks.contracts.workspace import ROOT, state_folder
 
 logger = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
 POOL = "headwater"
+DATABASE = "prefect.db"
 START_SECONDS = 120.0
 STOP_SECONDS = 15.0
 
@@ -78,7 +79,7 @@ def prefect_server() -> Callable[[], None]:
     """Point Prefect at the server of `headwater up`, or at one of this process, whose history `up` shows later.
 
     What it returns waits until the server answers, so that others can start meanwhile. Prefect would start one by
-    itself, but only when a flow is called, which then waits: 10 s, and 10 more for the tables of a new workspace.
+    itself, but only when a flow is called, which then waits some 10 s.
     Call it before Prefect is imported: the server then outlives what Prefect still sends when this process exits.
 
     Raises:
@@ -88,6 +89,7 @@ def prefect_server() -> Callable[[], None]:
     if (services := running_services()) is not None:
         os.environ["PREFECT_API_URL"] = services.prefect_api
         return lambda: None
+    _copy_tables()
     command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
     lifetime = contextlib.ExitStack()
     atexit.register(lifetime.close)
@@ -103,6 +105,13 @@ def prefect_server() -> Callable[[], None]:
         )
     os.environ["PREFECT_API_URL"] = f"http://{HOST}:{port}/api"
     return lambda: _wait_until_healthy({"prefect-run": server}, "prefect-run", f"http://{HOST}:{port}/api/health")
+
+
+def _copy_tables() -> None:
+    """Give a new workspace the empty database that set-up made: Prefect takes 10 s to make its tables."""
+    made, own = Path(sys.prefix) / "share" / "headwater" / DATABASE, state_folder() / "prefect" / DATABASE
+    if made.exists() and not own.exists():
+        write_bytes(own, made.read_bytes())
 
 
 def prefect_environment() -> dict[str, str]:
@@ -175,6 +184,7 @@ def embedded_services(
     environment |= {"HEADWATER_ROOT": str(workspace), "HEADWATER_STATE": str(state_folder())}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     running = Running(addresses=addresses)
+    _copy_tables()
     with _warden() as start:
         running.processes["mlflow"] = start("mlflow", _mlflow(mlflow_port), _mlflow_environment(environment))
         prefect = [sys.executable, "-m", "prefect"]

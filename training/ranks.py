@@ -48,8 +48,9 @@ def launch_command(launcher: Launcher, num_ranks: int, config: Path) -> list[str
     if launcher == "torchrun":
         # Port 0 lets the system choose a free one, so that two workspaces can train side by side.
         meeting = ["--rdzv-backend=c10d", f"--rdzv-endpoint={LOOPBACK}:0", f"--local-addr={LOOPBACK}"]
-        start = ["-m", "torch.distributed.run", f"--nproc-per-node={num_ranks}", *meeting, "--max-restarts=0"]
-        return [sys.executable, *start, "-m", "training.loop", str(config)]
+        # torchrun makes a folder for logs, used or not; by default in /tmp, where it stays.
+        own = [f"--nproc-per-node={num_ranks}", "--max-restarts=0", f"--log-dir={config.parent}"]
+        return [sys.executable, "-m", "torch.distributed.run", *meeting, *own, "-m", "training.loop", str(config)]
     port = str(_free_port())
     start = ["-m", "deepspeed.launcher.runner", "--hostfile", os.devnull, "--num_accelerators", str(num_ranks)]
     meeting = ["--master_addr", LOOPBACK, "--master_port", port]

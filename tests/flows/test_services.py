@@ -125,6 +125,23 @@ def test_all_that_was_started_ends_when_its_owner_is_killed(workspace: Path) -> 
     wait_until(lambda: not processes_of(workspace))
 
 
+def test_a_new_workspace_gets_the_tables_that_set_up_made_and_an_old_one_keeps_its_history(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = workspace / ".headwater/prefect/prefect.db"
+    monkeypatch.setattr(sys, "prefix", str(workspace / "venv"))
+    services._copy_tables()
+    assert not own.exists(), "an environment that was not made by infra/setup.sh has none: Prefect makes its own"
+    made = workspace / "venv/share/headwater/prefect.db"
+    made.parent.mkdir(parents=True)
+    made.write_bytes(b"tables")
+    services._copy_tables()
+    assert own.read_bytes() == b"tables"
+    own.write_bytes(b"history")
+    services._copy_tables()
+    assert own.read_bytes() == b"history"
+
+
 @pytest.mark.e2e
 def test_the_services_answer_and_leave_no_process_behind(workspace: Path, listening: socket.socket) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
