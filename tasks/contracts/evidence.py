@@ -10,8 +10,9 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from pydantic import Field, ValidationError
@@ -187,9 +188,15 @@ def header_signals(headers: Iterable[tuple[str, str]]) -> Iterator[Signal]:
         yield from _said("header", name, value, policy)
 
 
+@lru_cache(maxsize=1)  # a page's signals and what it says about itself are asked for one after the other
+def meta_elements(text: str) -> tuple[Mapping[str, str], ...]:
+    """Return the attributes of each meta element of a page; comments, scripts and styles are left out."""
+    return tuple(attributes for tag, attributes in _tags(text, links=False) if tag == "meta")
+
+
 def html_signals(text: str) -> Iterator[Signal]:
     """Yield the signals of a page's meta elements."""
-    metas = [attributes for tag, attributes in _tags(text, links=False) if tag == "meta"]
+    metas = meta_elements(text)
     named = [((m.get("name") or m.get("http-equiv") or "").strip().lower(), m.get("content") or "") for m in metas]
     policy = next((content.strip() for name, content in named if name == "tdm-policy"), "")
     for name, content in named:

@@ -11,17 +11,19 @@ Each is a pure function of the page's HTML. docs/benchmarks.md compares them.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from typing import Any
 
 from lxml import etree
 from resiliparse.extract.html2text import extract_plain_text
-from resiliparse.parse.html import HTMLTree
+from resiliparse.parse.html import DocumentNode, HTMLTree
 from trafilatura import extract, load_html
 from trafilatura.metadata import extract_license
 
+from tasks.contracts.evidence import meta_elements
 from tasks.extract.answers import EngineName, Mode, Settings
 from tasks.extract.blocks import lines_of, read
 from tasks.extract.language import identify
@@ -31,6 +33,7 @@ from tasks.extract.metadata import Head, Metadata, head_of, metadata_of
 # libxml2's HTML parser (2.14) nests 256 elements and drops what is below, text too, without an error.
 DEPTH_LIMIT = 256
 JUSTEXT_SAMPLE_CHARACTERS = 4_000
+FEW = 50
 # jusText's stop word lists by ISO 639-1 code; a language that is not here is judged by lengths and links alone.
 _LISTS = """
     af=Afrikaans ar=Arabic az=Azerbaijani be=Belarusian bg=Bulgarian bn=Bengali bs=Bosnian ca=Catalan cs=Czech
@@ -44,7 +47,6 @@ _LISTS = """
 """
 JUSTEXT_LISTS = dict(pair.split("=") for pair in _LISTS.split())
 _LICENSE_CUE = re.compile(r"license|creative ?commons|\bcc by")
-_LICENSE_LINK = re.compile(r"""rel\s*=\s*["']?[^"'>]*license""")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,13 +54,11 @@ class Content:
     """What an engine made of a page.
 
     Attributes:
-        head: what holds the page's meta elements; `iter("meta")` yields them.
         truncated: the parser stopped at its depth limit, and text may be missing.
     """
 
     text: str
     metadata: Metadata
-    head: Any
     truncated: bool = False
 
 
@@ -109,7 +109,6 @@ def _combined(html: str, settings: Settings) -> Content | None:
     return Content(
         text=text or "\n".join(lines_of(choice.blocks)),
         metadata=metadata_of(reading.head, headings[0] if len(headings) == 1 else None),
-        head=reading.head,
         truncated=truncated,
     )
 
@@ -126,21 +125,24 @@ def _resiliparse(html: str, settings: Settings) -> Content | None:
         comments=settings.comments,
         skip_elements=None if settings.tables else ["table"],
     )
-    head = _head_only(html)
-    return Content(text=text, metadata=metadata_of(head), head=head)
+    return Content(text=text, metadata=metadata_of(_head_of(tree.document, tree.title, html)))
 
 
-def _head_only(html: str) -> Head:
-    """Return what a page says about itself by reading its head, or all of it where the body says something too."""
-    lower = html.lower()
-    end = lower.find("</head")
-    rest = lower[end:] if end >= 0 else ""
-    if end < 0 or "<meta" in rest or _LICENSE_LINK.search(rest):
-        end = len(html)
-    try:
-        return read(html[:end]).head
-    except etree.XMLSyntaxError:
-        return Head()
+def _head_of(document: DocumentNode, title: str | None, html: str) -> Head:
+    """Return what a page says about itself: the elements of Lexbor's tree, and the meta elements as a list.
+
+    Going through the elements that a selector finds costs a walk of the tree for each: that is for few.
+    """
+
+    def found(selector: str) -> Iterator[Any]:
+        return islice(document.query_selector_all(selector), FEW)
+
+    return Head(
+        title=" ".join((title or "").split()),
+        metas=list(meta_elements(html)),
+        json_ld=[script.text for script in found("script[type*='ld+json']")],
+        licenses=[link.getattr("href") or "" for name in ("a", "link") for link in found(f"{name}[rel~=license]")],
+    )
 
 
 def _justext(html: str, _: Settings) -> Content | None:
@@ -159,7 +161,7 @@ def _justext(html: str, _: Settings) -> Content | None:
     core.classify_paragraphs(paragraphs, stop_words, **thresholds)
     core.revise_paragraph_classification(paragraphs)
     text = "\n".join(paragraph.text for paragraph in paragraphs if not paragraph.is_boilerplate)
-    return Content(text=text, metadata=found.metadata, head=found.head, truncated=found.truncated)
+    return Content(text=text, metadata=found.metadata, truncated=found.truncated)
 
 
 @cache
@@ -176,14 +178,13 @@ def _tree(html: str) -> Any:
 
 
 def _with_metadata(tree: Any, html: str, text: str) -> Content:
-    head = head_of(tree)
     headings = tree.findall(".//h1")
-    metadata = metadata_of(head, " ".join(headings[0].text_content().split()) if len(headings) == 1 else None)
+    metadata = metadata_of(head_of(tree), " ".join(headings[0].text_content().split()) if len(headings) == 1 else None)
     if metadata.license is None and _LICENSE_CUE.search(html.lower()):
         metadata = Metadata(
             title=metadata.title, author=metadata.author, published=metadata.published, license=extract_license(tree)
         )
-    return Content(text=text, metadata=metadata, head=head, truncated=bool(_too_deep()(tree)))
+    return Content(text=text, metadata=metadata, truncated=bool(_too_deep()(tree)))
 
 
 def _without_declaration(html: str) -> str:

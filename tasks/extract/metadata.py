@@ -81,10 +81,6 @@ class Head:
         elif tag == "script":
             self.json_ld.append(text)
 
-    def iter(self, tag: str) -> Iterable[Mapping[str, str]]:
-        """Return the meta or link elements, as lxml's trees do."""
-        return self.metas if tag == "meta" else self.links
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metadata:

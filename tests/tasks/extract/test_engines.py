@@ -11,6 +11,7 @@ from tasks.extract.answers import EngineName, Settings
 from tasks.extract.blocks import lines_of, read
 from tasks.extract.engines import content_of
 from tasks.extract.main_content import main_blocks
+from tasks.extract.metadata import Metadata
 from tests.tasks.extract.pages import ARTICLE, LINKS, PAGE, SENTENCES
 
 ENGINES = get_args(EngineName)
@@ -37,6 +38,19 @@ def test_what_a_page_says_about_itself(engine: EngineName) -> None:
     said = content.metadata
     assert (said.author, said.published, said.license) == ("Ann Example", "2026-01-31", "CC BY-SA 4.0")
     assert said.title == "The valley"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_a_page_says_about_itself_below_its_head_counts_too(engine: EngineName) -> None:
+    said = (
+        '<script type="application/ld+json">{"author": {"name": "Ada Byron"}}</script>'
+        '<meta itemprop="datePublished" content="2026-01-31">'
+        '<a rel="license nofollow" href="https://creativecommons.org/licenses/by/4.0/">Licence</a>'
+    )
+    page = PAGE.partition("<head>")[0] + "<head><title>Tides | Coast</title></head><body><p>Some text.</p>" + said
+    content = content_of(page, Settings(engine=engine))
+    assert content is not None
+    assert content.metadata == Metadata(title="Tides", author="Ada Byron", published="2026-01-31", license="CC BY 4.0")
 
 
 @pytest.mark.parametrize("engine", ENGINES)

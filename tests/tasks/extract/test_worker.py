@@ -7,7 +7,7 @@ from tasks.extract import page as page_module
 from tasks.extract import worker
 from tasks.extract.answers import Settings
 from tasks.extract.engines import Content
-from tasks.extract.metadata import Head, Metadata
+from tasks.extract.metadata import Metadata
 from tasks.extract.page import PageExtractor
 from tasks.extract.worker import Extractor, Limits, close_shared, shared_extractor
 from tests.tasks.extract.pages import page
@@ -50,7 +50,7 @@ def test_an_exact_repeat_of_a_payload_is_extracted_once(monkeypatch: pytest.Monk
 
     def content(html: str, settings: Settings) -> Content:
         asked.append(html)
-        return Content(text=f"text of {html}", metadata=Metadata(), head=Head())
+        return Content(text=f"text of {html}", metadata=Metadata())
 
     monkeypatch.setattr(page_module, "content_of", content)
     extract = PageExtractor()
