@@ -38,6 +38,16 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
+def flip_record(path: Path) -> None:
+    """Change a byte of a training document's own record: others are not looked at by this claim."""
+    trained = (document for part in path.parents[1].glob("mix/*.parquet") for document in read_documents(part))
+    offset = next(document.warc_offset for document in trained if document.warc_path == path.name)
+    assert offset is not None
+    content = bytearray(path.read_bytes())
+    content[offset + 100] ^= 1
+    path.write_bytes(content)
+
+
 def another_text(path: Path) -> None:
     documents = list(read_documents(path))
     write_documents(path, [replace(documents[0], text=f"{documents[0].text} more"), *documents[1:]])
@@ -59,7 +69,7 @@ BREAKS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "stages": ("data/filter/_manifest.json", lambda path: path.write_text(path.read_text() + "\n")),
     "recorded": ("data/filter/_manifest.json", lambda path: path.write_text(path.read_text() + "\n")),
     "records": (".headwater", another_record),
-    "warc": ("data/crawl/part-00000.warc.gz", flip),
+    "warc": ("data/crawl/part-00000.warc.gz", flip_record),
     "texts": ("data/extract/part-00000.parquet", another_text),
     "tokens": ("data/tokenize/part-00000.bin", flip),
     "batches": ("data/train/steps.parquet", other_batches),
