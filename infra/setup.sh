@@ -52,7 +52,7 @@ bash infra/build_lmplz.sh "$venv"
 say "setup: making the tables of Prefect's database, which each new workspace copies"
 tables=$(mktemp -d)
 PREFECT_HOME=$tables DO_NOT_TRACK=1 "$venv/bin/prefect" server database upgrade --yes >/dev/null
-install -D "$tables/prefect.db" "$venv/share/headwater/prefect.db"
+install -D -m 644 "$tables/prefect.db" "$venv/share/headwater/prefect.db"
 rm -r "$tables"
 touch "$venv/.setup-done"
 say "setup: done; \`$venv/bin/headwater doctor\` says what this machine has"
