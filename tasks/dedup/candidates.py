@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.contracts.manifest import Counts
-from tasks.dedup.corpus import Corpus, Keys, Numbers, Range, each_once
+from tasks.dedup.corpus import Corpus, Keys, Numbers, Range, each_once, first_places, repeated
 from tasks.dedup.shingles import mix
 from tasks.dedup.signatures import BAND, KIND_BITS, KINDS
 from tasks.engine.shards import ShardWork
@@ -76,11 +76,9 @@ class _Runs:
 
 def unique_pairs(pairs: NDArray[Any]) -> NDArray[Any]:
     """Return each pair of texts once, sorted by its key."""
-    order = np.lexsort((pairs["right"], pairs["left"], pairs["key"][:, 1], pairs["key"][:, 0]))
-    pairs = pairs[order]
-    new = np.ones(len(pairs), dtype=np.bool_)
-    new[1:] = (pairs["key"][1:] != pairs["key"][:-1]).any(axis=1)
-    return pairs[new]
+    firsts = np.flatnonzero(first_places(pairs["key"]) == np.arange(len(pairs)))
+    keys = pairs["key"][firsts]
+    return pairs.take(firsts[np.lexsort((keys[:, 1], keys[:, 0]))])
 
 
 Found = tuple[NDArray[Any], NDArray[Any]]
@@ -97,12 +95,8 @@ def _share_range(corpus: Corpus, chosen: Range, threshold: float, held: int) -> 
     if not found:
         return
     keys, numbers = map(np.concatenate, zip(*found, strict=True))
-    order = np.argsort(keys, kind="stable")
-    keys = keys[order]
-    repeated = np.zeros(len(keys) + 1, dtype=np.bool_)
-    np.equal(keys[1:], keys[:-1], out=repeated[1:-1])
-    shared = repeated[1:] | repeated[:-1]
-    keys, numbers = keys[shared], numbers[order[shared]]
+    shared = repeated(keys)
+    keys, numbers = keys[shared], numbers[shared]
     near = (keys & KIND_BITS) == BAND
     yield _groups(corpus, keys[~near], numbers[~near]), _NO_PAIRS
     for pairs in _pairs(corpus, keys[near], numbers[near], threshold):
@@ -124,30 +118,30 @@ def _groups(corpus: Corpus, keys: Keys, numbers: Numbers) -> NDArray[Any]:
 
 
 def _pairs(corpus: Corpus, keys: Keys, numbers: Numbers, threshold: float) -> Iterator[NDArray[Any]]:
-    """Yield the pairs to compare among the sharers of each band."""
+    """Yield the pairs to compare among the sharers of each band; the pairs of a leader each once."""
     if not len(keys):
         return
-    known = each_once(numbers)
-    which = np.searchsorted(known, numbers)
+    known, which = np.unique(numbers, return_inverse=True)
     records = corpus.documents(known)
-    preferred = preference_order(records["order"], known)
-    # A text's place in the preference is that of its first document, which stands for all of them.
-    place = np.empty(len(known), dtype=np.int64)
-    place[preferred] = np.arange(len(known))
-    order = np.lexsort((place, records["text"][:, 1], records["text"][:, 0]))
-    first = np.ones(len(order), dtype=np.bool_)
-    first[1:] = (records["text"][order[1:]] != records["text"][order[:-1]]).any(axis=1)
-    place[order] = place[order[first]][np.cumsum(first) - 1]
-    # One entry for each text of a band, bands side by side, the preferred text first.
     bucket = np.cumsum(np.concatenate([[0], keys[1:] != keys[:-1]]))
+    # In a band with few sharers each is paired with all: only where there are more does it matter who leads.
+    place = np.arange(len(known))
+    many = each_once(which[np.bincount(bucket)[bucket] > LEADERS + 1])
+    place[many[preference_order(records["order"][many], known[many])]] = many
+    document_at = np.argsort(place)
+    # A text's place is that of its first document, which stands for all of them.
+    place = first_places(records["text"][document_at])[place]
+    # One entry for each text of a band, bands side by side, the preferred text first.
     entries = each_once(bucket * len(known) + place[which])
-    bucket, texts = entries // len(known), preferred[entries % len(known)]
+    bucket, texts = entries // len(known), document_at[entries % len(known)]
     starts = np.flatnonzero(np.concatenate([[True], bucket[1:] != bucket[:-1]]))
     sizes = np.diff(np.append(starts, len(bucket)))
     within = np.arange(len(bucket)) - np.repeat(starts, sizes)
     for leader in range(min(LEADERS, int(sizes.max()) - 1)):
         members = np.flatnonzero(within > leader)
-        yield _pair(records, known, texts[members - within[members] + leader], texts[members], threshold)
+        # Lookalikes share many bands: two places as one number, so that each pair is left once before it is described.
+        pairs = each_once(texts[members - within[members] + leader] * len(known) + texts[members])
+        yield _pair(records, known, pairs // len(known), pairs % len(known), threshold)
 
 
 def _pair(

@@ -11,6 +11,7 @@ import itertools
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,13 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.dedup.shingles import Shingles
-from tasks.dedup.signatures import DOCUMENT
+from tasks.dedup.signatures import DOCUMENT, ENTRY
 
 Numbers = NDArray[np.int64]
 Keys = NDArray[np.uint64]
 
 ALL_KEYS: Final = 1 << 64
-_ALL_DOCUMENTS: Final = "all.docs.bin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,26 +46,26 @@ class Corpus:
     """The parts of one run, in order.
 
     Attributes:
-        folder: where the first pass's files stand.
-        parts: their names.
+        records: the file of all document records.
+        parts: where each part's files of the first pass stand, with their stem: "…/part-00000".
         starts: the number of each part's first document, and at the end the count of all.
     """
 
-    folder: Path
+    records: Path
     parts: tuple[str, ...]
     starts: Numbers
 
     @classmethod
-    def gather(cls, folder: Path, parts: Sequence[str]) -> Corpus:
+    def gather(cls, parts: Sequence[str], records: Path) -> Corpus:
         """Put the document records of all parts into one file and return the corpus."""
-        counts = []
-        with (folder / _ALL_DOCUMENTS).open("wb") as whole:
+        starts = [0]
+        records.parent.mkdir(parents=True, exist_ok=True)
+        with records.open("wb") as whole:
             for part in parts:
-                path = folder / f"{part}.docs.bin"
-                counts.append(path.stat().st_size // DOCUMENT.itemsize)
-                with path.open("rb") as stream:
+                with Path(f"{part}.docs.bin").open("rb") as stream:
                     shutil.copyfileobj(stream, whole, 1 << 20)
-        return cls(folder, tuple(parts), np.cumsum([0, *counts]))
+                starts.append(whole.tell() // DOCUMENT.itemsize)
+        return cls(records, tuple(parts), np.array(starts))
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -75,9 +75,9 @@ class Corpus:
         if not len(numbers):
             return np.zeros(0, DOCUMENT)
         # Mapped for this one look: the pages that were touched leave memory with the map.
-        records = np.memmap(self.folder / _ALL_DOCUMENTS, dtype=DOCUMENT, mode="r")
-        found: NDArray[Any] = np.asarray(records[numbers])
-        return found
+        # `take`: plain indexing copies such wide records field by field, which takes four times as long.
+        records = np.asarray(np.memmap(self.records, dtype=DOCUMENT, mode="r"))
+        return records.take(numbers)
 
     def count(self, keys: str) -> int:
         """Return how many entries there are of one sort of keys."""
@@ -101,19 +101,19 @@ class Corpus:
         """Return how many entries of each part come before a key."""
         found = np.zeros(len(self.parts), dtype=np.int64)
         for part, name in enumerate(self.parts if key else ()):
-            with (self.folder / f"{name}.{keys}.bin").open("rb", buffering=0) as stream:
-                sorted_keys = _SortedKeys(stream.fileno())
+            with _opened(f"{name}.{keys}.bin") as descriptor:
+                sorted_keys = _SortedKeys(descriptor)
                 found[part] = len(sorted_keys) if key == ALL_KEYS else bisect.bisect_left(sorted_keys, key)
         return found
 
-    def entries(self, chosen: Range, *, keys: str = "keys", rows: str = "rows") -> Iterator[tuple[Keys, Numbers]]:
+    def entries(self, chosen: Range, *, keys: str = "keys") -> Iterator[tuple[Keys, Numbers]]:
         """Yield part by part the entries of a range: keys in order, and whose they are."""
         for part in np.flatnonzero(chosen.lasts > chosen.firsts):
-            name, first = self.folder / self.parts[part], int(chosen.firsts[part])
-            count = int(chosen.lasts[part]) - first
-            found = np.fromfile(f"{name}.{keys}.bin", dtype="<u8", count=count, offset=8 * first)
-            places = np.fromfile(f"{name}.{rows}.bin", dtype="<u4", count=count, offset=4 * first)
-            yield found, places.astype(np.int64) + self.starts[part]
+            first, last = int(chosen.firsts[part]), int(chosen.lasts[part])
+            with _opened(f"{self.parts[part]}.{keys}.bin") as descriptor:
+                content = os.pread(descriptor, ENTRY.itemsize * (last - first), ENTRY.itemsize * first)
+            found = np.frombuffer(content, ENTRY)
+            yield found["key"], found["row"] + self.starts[part]
 
     def sets(self, numbers: Numbers, records: NDArray[Any]) -> list[Shingles]:
         """Return the shingle sets of some documents, whose numbers are in order."""
@@ -121,11 +121,20 @@ class Corpus:
         bounds = np.searchsorted(numbers, self.starts)
         places = list(zip((records["set_start"] * 4).tolist(), (records["set_kept"] * 4).tolist(), strict=True))
         for part in np.flatnonzero(np.diff(bounds)):
-            with (self.folder / f"{self.parts[part]}.sets.bin").open("rb") as stream:
-                descriptor = stream.fileno()
+            with _opened(f"{self.parts[part]}.sets.bin") as descriptor:
                 for offset, size in places[bounds[part] : bounds[part + 1]]:
                     sets.append(np.frombuffer(os.pread(descriptor, size, offset), dtype="<u4"))
         return sets
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[int]:
+    """Give a descriptor to read from: every range opens a file of every part, for a few small reads."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 class _SortedKeys(Sequence[int]):
@@ -133,13 +142,13 @@ class _SortedKeys(Sequence[int]):
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._length = os.fstat(descriptor).st_size // 8
+        self._length = os.fstat(descriptor).st_size // ENTRY.itemsize
 
     def __len__(self) -> int:
         return self._length
 
     def __getitem__(self, index: Any) -> Any:
-        return int.from_bytes(os.pread(self._descriptor, 8, 8 * index), "little")
+        return int.from_bytes(os.pread(self._descriptor, 8, ENTRY.itemsize * index), "little")
 
 
 def even_ranges(count: int) -> list[tuple[int, int]]:
@@ -154,3 +163,27 @@ def each_once(numbers: Numbers) -> Numbers:
     new = np.ones(len(ordered), dtype=np.bool_)
     np.not_equal(ordered[1:], ordered[:-1], out=new[1:])
     return ordered[new]
+
+
+def repeated(values: Keys) -> Numbers:
+    """Return the places of the values that stand there more than once, equal ones side by side in order of place.
+
+    Few do: all are sorted the fastest way, which leaves equal ones in any order, and only those few with care.
+    """
+    order = np.argsort(values)
+    ordered = values[order]
+    same = np.zeros(len(values) + 1, dtype=np.bool_)
+    np.equal(ordered[1:], ordered[:-1], out=same[1:-1])
+    places = np.sort(order[same[1:] | same[:-1]])
+    return places[np.argsort(values[places], kind="stable")]
+
+
+def first_places(keys: Keys) -> Numbers:
+    """Return for each 128-bit key the first place at which it stands: one number for all that are equal."""
+    firsts = np.arange(len(keys))
+    some = repeated(keys[:, 0])
+    order = some[np.lexsort((keys[some, 1], keys[some, 0]))]
+    new = np.ones(len(order), dtype=np.bool_)
+    new[1:] = (keys[order[1:]] != keys[order[:-1]]).any(axis=1)
+    firsts[order] = order[new][np.cumsum(new) - 1]
+    return firsts

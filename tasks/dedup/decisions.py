@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tasks.dedup.corpus import Corpus
 from tasks.dedup.frequency import CUT
 from tasks.dedup.survivors import Fates
-from tasks.dedup.writing import FATE, PART_CUT
+from tasks.dedup.writing import FATE, PART_CUT, Decided
 from tasks.engine.shards import ShardWork
 
 # Documents looked at in one go.
@@ -22,53 +22,61 @@ _CHUNK = 1 << 16
 
 def write_decisions(
     corpus: Corpus, fates: Fates, cuts: Sequence[Path], work: Sequence[ShardWork], folder: Path
-) -> list[ShardWork]:
-    """Write each part's fates and cuts, and return the parts with these files as further inputs."""
+) -> tuple[list[ShardWork], dict[str, Decided]]:
+    """Write all fates and all cuts, part after part; return the parts with these two as further inputs, and where.
+
+    Of the two files a part's hashes cover what is its own, so that other parts' decisions do not touch it.
+    """
     folder.mkdir(parents=True)
-    decided = _fates(fates)
-    order = np.argsort(fates.numbers)
-    decided, numbers = decided[order], fates.numbers[order]
-    bounds = np.searchsorted(numbers, corpus.starts)
-    paired = []
-    for part, item in enumerate(work):
-        of_part = slice(bounds[part], bounds[part + 1])
-        rows = decided[of_part]
-        rows["row"] = numbers[of_part] - corpus.starts[part]
-        # A document that shares something and neither goes nor stands for another needs no mention.
-        contents = [
-            rows[(rows["rule"] >= 0) | (rows["cluster"] > 1)].tobytes(),
-            _part_cuts(cuts, int(corpus.starts[part]), int(corpus.starts[part + 1])).tobytes(),
-        ]
-        paths = [folder / f"{item.name}.{name}.bin" for name in ("fates", "cuts")]
-        for path, content in zip(paths, contents, strict=True):
-            path.write_bytes(content)
-        hashes = [hashlib.sha256(content).hexdigest() for content in contents]
-        paired.append(
-            ShardWork(name=item.name, inputs=(*item.inputs, *paths), input_hashes=(*item.input_hashes, *hashes))
-        )
-    return paired
+    decided, bounds = _fates(corpus, fates)
+    decided.tofile(folder / "fates.bin")
+    found = [np.memmap(path, dtype=CUT, mode="r") for path in cuts if path.stat().st_size]
+    paired, places, cuts_before = [], {}, 0
+    with (folder / "cuts.bin").open("wb") as stream:
+        for part, item in enumerate(work):
+            own_fates = decided[bounds[part] : bounds[part + 1]]
+            own_cuts = _part_cuts(found, int(corpus.starts[part]), int(corpus.starts[part + 1]))
+            own_cuts.tofile(stream)
+            places[item.name] = Decided(
+                first_fate=int(bounds[part]), fates=len(own_fates), first_cut=cuts_before, cuts=len(own_cuts)
+            )
+            cuts_before += len(own_cuts)
+            hashes = (hashlib.sha256(own.tobytes()).hexdigest() for own in (own_fates, own_cuts))
+            paired.append(
+                ShardWork(
+                    name=item.name,
+                    inputs=(*item.inputs, folder / "fates.bin", folder / "cuts.bin"),
+                    input_hashes=(*item.input_hashes, *hashes),
+                )
+            )
+    return paired, places
 
 
-def _fates(fates: Fates) -> NDArray[Any]:
+def _fates(corpus: Corpus, fates: Fates) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return what is decided, in order of the documents, and where each part's begins."""
     decided = np.zeros(len(fates.numbers), FATE)
     decided["rule"] = fates.rule
     decided["survivor"] = fates.orders[fates.survivor, -2:]
     decided["similarity"] = fates.similarity
     decided["cluster"] = fates.cluster_sizes()
-    return decided
+    # A document that shares something and neither goes nor stands for another needs no mention.
+    mentioned = np.flatnonzero((decided["rule"] >= 0) | (decided["cluster"] > 1))
+    mentioned = mentioned[np.argsort(fates.numbers[mentioned])]
+    decided, numbers = decided[mentioned], fates.numbers[mentioned]
+    bounds = np.searchsorted(numbers, corpus.starts)
+    decided["row"] = numbers - np.repeat(corpus.starts[:-1], np.diff(bounds))
+    return decided, bounds
 
 
-def _part_cuts(files: Sequence[Path], start: int, stop: int) -> NDArray[Any]:
+def _part_cuts(found: Sequence[NDArray[Any]], start: int, stop: int) -> NDArray[Any]:
     slices = [np.zeros(0, CUT)]
-    for path in files:
-        if path.stat().st_size:
-            cuts = np.memmap(path, dtype=CUT, mode="r")
-            first, last = np.searchsorted(cuts["document"], [start, stop])
-            slices.append(np.asarray(cuts[first:last]))
-    found = np.concatenate(slices)
-    found = found[np.lexsort((found["key"], found["document"]))]
-    cut = np.zeros(len(found), PART_CUT)
-    cut["row"], cut["key"] = found["document"] - np.uint64(start), found["key"]
+    for cuts in found:
+        first, last = np.searchsorted(cuts["document"], [start, stop])
+        slices.append(np.asarray(cuts[first:last]))
+    own = np.concatenate(slices)
+    own = own[np.lexsort((own["key"], own["document"]))]
+    cut = np.zeros(len(own), PART_CUT)
+    cut["row"], cut["key"] = own["document"] - np.uint64(start), own["key"]
     return cut
 
 

@@ -70,7 +70,7 @@ def find_common_blocks(
     with np.load(hosts) as counts:
         host_keys, host_counts = counts["keys"], counts["counts"]
     for chosen in corpus.ranges(*ranges[work.name], held, keys="line_keys"):
-        found = list(corpus.entries(chosen, keys="line_keys", rows="line_rows"))
+        found = list(corpus.entries(chosen, keys="line_keys"))
         if not found:
             continue
         keys, numbers = map(np.concatenate, zip(*found, strict=True))

@@ -3,10 +3,10 @@
 A part's files are arrays of fixed-size little-endian items, so that any slice is read without the rest:
 
 - `part-k.docs.bin`: one `DOCUMENT` a document, in the part's order
-- `part-k.keys.bin`, `part-k.rows.bin`: what documents may share (URL, payload, text, bands), sorted by key, and
-  whose it is; a range of keys is one slice
+- `part-k.keys.bin`: what documents may share (URL, payload, text, bands) and whose it is, one `ENTRY` each, sorted by
+  key; a range of keys is one slice
 - `part-k.sets.bin`: the shingle sets back to back
-- `part-k.line_keys.bin`, `part-k.line_rows.bin`: the same for lines and paragraphs, where they are counted
+- `part-k.line_keys.bin`: the same as `keys` for lines and paragraphs, where they are counted
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ DOCUMENT: Final = np.dtype(
         ("set_size", "<u4"),
     ]
 )
+ENTRY: Final = np.dtype([("key", "<u8"), ("row", "<u4")])
 COLUMNS: Final = ["doc_id", "url", "host", "captured_at", "payload_digest", "text"]
 
 # Bytes of text that are hashed together.
@@ -106,9 +107,9 @@ def sign_part(signing: Signing, work: ShardWork, folder: Path) -> Counts:
                         line_rows.append(np.full(len(of_text), count + row, dtype=np.int64))
                 count += len(found)
     np.concatenate(documents).tofile(folder / f"{work.name}.docs.bin")
-    _write_sorted(folder, work.name, "keys", "rows", keys, rows)
+    _write_sorted(folder / f"{work.name}.keys.bin", keys, rows)
     if signing.blocks:
-        _write_sorted(folder, work.name, "line_keys", "line_rows", line_keys, line_rows)
+        _write_sorted(folder / f"{work.name}.line_keys.bin", line_keys, line_rows)
     return Counts(in_=count, out=count)
 
 
@@ -176,13 +177,12 @@ def _keys(
         yield (keys & ~KIND_BITS).ravel() | np.uint64(BAND), np.repeat(filled, keys.shape[1])
 
 
-def _write_sorted(
-    folder: Path, name: str, keys_name: str, rows_name: str, keys: list[NDArray[Any]], rows: list[NDArray[Any]]
-) -> None:
+def _write_sorted(path: Path, keys: list[NDArray[Any]], rows: list[NDArray[Any]]) -> None:
     all_keys, all_rows = np.concatenate(keys), np.concatenate(rows)
     order = np.argsort(all_keys, kind="stable")
-    all_keys[order].astype("<u8").tofile(folder / f"{name}.{keys_name}.bin")
-    all_rows[order].astype("<u4").tofile(folder / f"{name}.{rows_name}.bin")
+    entries = np.zeros(len(order), ENTRY)
+    entries["key"], entries["row"] = all_keys[order], all_rows[order]
+    entries.tofile(path)
 
 
 class _Preference:

@@ -142,19 +142,19 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     """Keep one document of each set of duplicates; the others become ledger rows that name it."""
     (source,) = inputs.values()
     internal = state_folder() / STAGE
-    for name in ("signatures", "candidates", "verified", "common", "decisions"):
+    for name in ("candidates", "verified", "common", "decisions"):
         shutil.rmtree(internal / name, ignore_errors=True)
     dedup = _Run(params, work_for(source), internal)
     fates = dedup.choose()
     cuts = dedup.find_common(fates) if dedup.cutting.limits else []
-    parts = write_decisions(dedup.corpus, fates, cuts, dedup.work, internal / "decisions")
+    parts, decided = write_decisions(dedup.corpus, fates, cuts, dedup.work, internal / "decisions")
     writing = Writing(
         threshold=params.threshold,
         block_characters=params.common_min_characters,
         rest_characters=params.rest_min_characters,
     )
     result = map_shards(
-        partial(write_part, writing),
+        partial(write_part, writing, decided),
         parts,
         stage=STAGE,
         output=output,
@@ -198,12 +198,14 @@ class _Run:
             partial(sign_part, signing),
             work,
             stage=f"{STAGE}.signatures",
-            output=internal / "signatures",
+            output=None,
             params={**asdict(signing), "sketch": self.sketch.identity()},
             code=["tasks.dedup.signatures", *_TEXT_CODE],
             libraries=self.sketch.libraries(),
         )
-        self.corpus = Corpus.gather(internal / "signatures", [item.name for item in work])
+        self.corpus = Corpus.gather(
+            [f"{folder}/{name}" for name, folder in self._signed.folders.items()], internal / "documents.bin"
+        )
 
     def choose(self) -> Fates:
         """Return the fate of every document that shares something with another."""
@@ -219,7 +221,7 @@ class _Run:
         ranges = self._ranges(corpus.count("keys"), 2 * params.keys_in_memory)
         self._spread(
             partial(find_candidates, corpus, ranges, params.threshold, params.keys_in_memory),
-            self._work(ranges, self._arrays("docs", "keys", "rows")),
+            self._work(ranges, self._arrays("docs", "keys")),
             folder,
         )
         groups = np.concatenate([np.fromfile(path, GROUP) for path in sorted(folder.glob("*.groups.bin"))])
@@ -263,7 +265,7 @@ class _Run:
         shared = [(path, sha256_file(path)) for path in (kept, hosts)]
         self._spread(
             partial(find_common_blocks, corpus, ranges, self.cutting, self.params.keys_in_memory, kept, hosts),
-            self._work(ranges, [*self._arrays("docs", "line_keys", "line_rows"), *shared]),
+            self._work(ranges, [*self._arrays("docs", "line_keys"), *shared]),
             folder,
         )
         return sorted(folder.glob("*.cuts.bin"))
@@ -275,9 +277,12 @@ class _Run:
 
     def _arrays(self, *names: str) -> list[tuple[Path, str]]:
         """Return the first pass's files of some kinds, with their hashes."""
-        endings = tuple(f".{name}.bin" for name in names)
-        files = sorted(self._signed.files, key=lambda file: file.name)
-        return [(self.corpus.folder / file.name, file.sha256) for file in files if file.name.endswith(endings)]
+        hashes = {file.name: file.sha256 for file in self._signed.files}
+        return [
+            (folder / f"{part}.{name}.bin", hashes[f"{part}.{name}.bin"])
+            for part, folder in self._signed.folders.items()
+            for name in names
+        ]
 
     def _work(self, ranges: Mapping[str, object], files: Sequence[tuple[Path, str]]) -> list[ShardWork]:
         inputs, hashes = tuple(path for path, _ in files), tuple(digest for _, digest in files)

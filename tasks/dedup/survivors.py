@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.dedup.candidates import preference_order
-from tasks.dedup.corpus import Corpus, Keys, Numbers, each_once
+from tasks.dedup.corpus import Corpus, Keys, Numbers, each_once, first_places
 from tasks.dedup.signatures import BAND
 
 RULES: Final = ("exact_url", "exact_payload", "exact_text", "near_duplicate")
@@ -62,7 +62,7 @@ def choose_survivors(corpus: Corpus, groups: NDArray[Any], edges: NDArray[Any]) 
     records = corpus.documents(numbers)
     preferred = preference_order(records["order"], numbers)
     numbers, orders = numbers[preferred], records["order"][preferred]
-    text_of = _classes(records["text"][preferred])
+    text_of = first_places(records["text"][preferred])
     count = len(numbers)
     by_number = np.argsort(numbers)
 
@@ -74,11 +74,11 @@ def choose_survivors(corpus: Corpus, groups: NDArray[Any], edges: NDArray[Any]) 
     for kind in range(NEAR):
         chosen = groups[groups["kind"] == kind]
         classes.append(np.full(count, -1, dtype=np.int64))
-        classes[kind][places(chosen["document"])] = _classes(chosen["key"])
-    members = [_Rows(of, np.arange(count)) for of in classes]
-    texts = _Rows(text_of, np.arange(count))
+        classes[kind][places(chosen["document"])] = first_places(chosen["key"])
+    members = [_Rows(of, np.arange(count), count) for of in classes]
+    texts = _Rows(text_of, np.arange(count), count)
     left, right = text_of[places(edges["left"])], text_of[places(edges["right"])]
-    likes = _Rows(np.concatenate([left, right]), np.concatenate([right, left]))
+    likes = _Rows(np.concatenate([left, right]), np.concatenate([right, left]), count)
     likeness = np.concatenate([edges["similarity"], edges["similarity"]])[likes.order].data
 
     survivor = np.full(count, -1, dtype=np.int64)
@@ -95,12 +95,14 @@ def choose_survivors(corpus: Corpus, groups: NDArray[Any], edges: NDArray[Any]) 
         text = its_text[document]
         for kind in range(NEAR):
             group = its_classes[kind][document]
-            for other in members[kind].of(group) if group >= 0 else ():
+            if group < 0:
+                continue
+            for other in members[kind].of(group):
                 if its_survivor[other] < 0:
                     its_survivor[other], its_rule[other] = document, kind
                     if its_text[other] != text:
                         unlike.append(other)
-        for at in likes.places(text):
+        for at in range(likes.borders[text], likes.borders[text + 1]):
             for other in texts.of(likes.values[at]):
                 if its_survivor[other] < 0:
                     its_survivor[other], its_rule[other], its_similarity[other] = document, NEAR, likeness[at]
@@ -108,30 +110,16 @@ def choose_survivors(corpus: Corpus, groups: NDArray[Any], edges: NDArray[Any]) 
     return Fates(numbers, orders, survivor, rule, similarity)
 
 
-def _classes(keys: Keys) -> NDArray[np.int64]:
-    """Return a number for each 128-bit key, equal where the keys are equal."""
-    order = np.lexsort((keys[:, 1], keys[:, 0]))
-    new = np.zeros(len(keys), dtype=np.int64)
-    new[1:] = (keys[order[1:]] != keys[order[:-1]]).any(axis=1)
-    found = np.empty(len(keys), dtype=np.int64)
-    found[order] = np.cumsum(new)
-    return found
-
-
 class _Rows:
-    """Values grouped by a number, each group in the order in which its values were given; -1 is no group."""
+    """Values grouped by a number below `count`, each group in the order in which its values were given.
 
-    def __init__(self, groups: NDArray[np.int64], values: NDArray[np.int64]) -> None:
+    Those of group k are `values[borders[k] : borders[k + 1]]`; -1 is no group.
+    """
+
+    def __init__(self, groups: NDArray[np.int64], values: NDArray[np.int64], count: int) -> None:
         self.order = np.argsort(groups, kind="stable")
         self.values = values[self.order].data
-        last = int(groups.max(initial=-1)) + 1
-        self._borders = np.searchsorted(groups[self.order], np.arange(last + 1)).data
-
-    def places(self, group: int) -> range:
-        if group < 0 or group + 1 >= len(self._borders):
-            return range(0)
-        return range(self._borders[group], self._borders[group + 1])
+        self.borders = np.searchsorted(groups[self.order], np.arange(count + 1)).data
 
     def of(self, group: int) -> memoryview:
-        places = self.places(group)
-        return self.values[places.start : places.stop]
+        return self.values[self.borders[group] : self.borders[group + 1]]

@@ -1,12 +1,12 @@
 """The last pass, part by part: survivors, what is cut from them, and a ledger row for all that went or changed.
 
-A part is written from its own decision files, so that one whose decisions did not change is a hit in the shard
-cache. They name only documents that share something.
+A part is written from its own decisions, so that one whose decisions did not change is a hit in the shard cache.
+They name only documents that share something.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -50,10 +50,22 @@ class Writing:
     rest_characters: int
 
 
-def write_part(writing: Writing, work: ShardWork, folder: Path) -> Counts:
-    """Write one part: `work.inputs` are its documents, its fates and its cuts."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decided:
+    """Where one part's decisions stand in the files of all fates and of all cuts: which is the first, and how many."""
+
+    first_fate: int
+    fates: int
+    first_cut: int
+    cuts: int
+
+
+def write_part(writing: Writing, decided: Mapping[str, Decided], work: ShardWork, folder: Path) -> Counts:
+    """Write one part: `work.inputs` are its documents, all fates and all cuts; `decided` says which are its own."""
     source, fates_path, cuts_path = work.inputs
-    fates, cuts = np.fromfile(fates_path, FATE), np.fromfile(cuts_path, PART_CUT)
+    own = decided[work.name]
+    fates = np.fromfile(fates_path, FATE, own.fates, offset=own.first_fate * FATE.itemsize)
+    cuts = np.fromfile(cuts_path, PART_CUT, own.cuts, offset=own.first_cut * PART_CUT.itemsize)
     ledger: list[LedgerRow] = []
     seen = 0
 

@@ -42,6 +42,14 @@ def test_a_line_in_more_documents_than_allowed_stays_in_the_preferred_one_only(d
     assert outcome.manifest.counts.dropped == {}
 
 
+def test_a_new_shard_that_makes_a_line_common_cuts_it_from_the_old_ones(dedup: Dedup) -> None:
+    params = Params(line_documents=5)
+    assert not dedup(pages(3), pages(2, first=10), params=params).ledger
+    outcome = dedup(pages(3), pages(2, first=10), pages(3, first=20), params=params)
+    assert sum("handbook" in d.text for d in outcome.kept) == 1
+    assert len(outcome.ledger) == 7
+
+
 def test_nobody_keeps_it_where_a_param_says_so(dedup: Dedup) -> None:
     outcome = dedup(pages(6), params=Params(line_documents=5, common_keep="none"))
     assert not any("handbook" in d.text for d in outcome.kept)

@@ -6,7 +6,8 @@ import os
 import random
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,9 @@ from tasks.contracts.manifest import Counts, commit_manifest, manifest_hash
 from tasks.contracts.workspace import ROOT
 from tasks.dedup import candidates, verification
 from tasks.dedup.candidates import LEADERS, PAIR
+from tasks.dedup.corpus import first_places, repeated
 from tasks.dedup.stage import Params, run
+from tasks.engine.shards import reused
 from tests.tasks.dedup.conftest import Dedup, document
 
 WORDS = [f"w{number}" for number in range(400)]
@@ -155,6 +158,61 @@ def test_one_new_shard_verifies_only_what_it_brings(dedup: Dedup, monkeypatch: p
     assert manifest_hash(more.folder) != manifest_hash(again.folder)
 
 
+Parts = list[list[Document]]
+NEW = [document("new-1", text(4, 2) + " end"), document("new-2", text(999)), document("new-3", text(3, 1))]
+CHANGES: dict[str, Callable[[Parts], Parts]] = {
+    "one more at the end": lambda parts: [*parts, NEW],
+    "one more in the middle": lambda parts: [*parts[:2], NEW, *parts[2:]],
+    "one with other documents": lambda parts: [parts[0], NEW, *parts[2:]],
+    "one shorter": lambda parts: [parts[0], parts[1][1:], *parts[2:]],
+    "one empty": lambda parts: [parts[0], [], *parts[2:]],
+    "one removed": lambda parts: [parts[0], *parts[2:]],
+    "another order": lambda parts: parts[::-1],
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize(
+    "params", [Params(), Params(keys_in_memory=200, line_documents=3)], ids=["in one piece", "in pieces, with cuts"]
+)
+def test_after_a_change_of_the_shards_the_result_is_that_of_a_full_run(
+    dedup: Dedup, monkeypatch: pytest.MonkeyPatch, change: str, params: Params
+) -> None:
+    lines = "\n".join(f"a line that stands in many documents, {n}" for n in range(3))
+    documents = [Document(**{**asdict(d), "text": f"{d.text}\n{lines}"}) for d in corpus()]
+    parts = [documents[n::4] for n in range(4)]
+    before = dedup(*parts, params=params)
+    assert before.ledger
+    after = dedup(*CHANGES[change](parts), params=params)
+    monkeypatch.setenv("HEADWATER_STATE", str(Path("another-state").resolve()))
+    fresh = dedup(*CHANGES[change](parts), params=params)
+    assert manifest_hash(after.folder) == manifest_hash(fresh.folder)
+    assert manifest_hash(after.folder) != manifest_hash(before.folder)
+
+
+@pytest.mark.parametrize("kind", ["docs", "keys", "sets"])
+def test_damaged_arrays_of_an_old_shard_are_made_again(
+    dedup: Dedup, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    documents = corpus()
+    dedup(documents[:30], documents[30:])
+    (victim,) = Path("state/shards").glob(f"*/part-00000.{kind}.bin")
+    whole = victim.read_bytes()
+    victim.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
+    more = dedup(documents[:30], documents[30:], NEW)
+    assert victim.read_bytes() == whole
+    monkeypatch.setenv("HEADWATER_STATE", str(Path("another-state").resolve()))
+    assert manifest_hash(more.folder) == manifest_hash(dedup(documents[:30], documents[30:], NEW).folder)
+
+
+def test_one_new_shard_rewrites_only_shards_with_other_decisions(dedup: Dedup) -> None:
+    parts = [[document(f"page-{seed}", text(seed)), document(f"twin-{seed}", text(seed))] for seed in range(4)]
+    dedup(*parts)
+    dedup(*parts, [document("new", text(2) + " end")])
+    assert reused["dedup.signatures"] == 4
+    assert reused["dedup"] == 3, "only the shard whose document the new one stands for is another"
+
+
 @pytest.mark.parametrize("damage", ["cut short", "other figures"])
 def test_a_damaged_memory_of_pairs_is_not_believed(dedup: Dedup, damage: str) -> None:
     outcome = dedup(corpus())
@@ -217,6 +275,19 @@ def test_one_two_and_three_nodes_give_the_bytes_that_no_ray_gives(
     monkeypatch.setenv("HEADWATER_STATE", str(tmp_path / "state-inline"))
     run(params=params, inputs={"filter": source}, output=tmp_path / "out-inline")
     assert hashes == {manifest_hash(tmp_path / "out-inline")}
+
+
+Halves = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), max_size=40)
+
+
+@given(halves=Halves)
+@settings(max_examples=100)
+def test_equal_keys_are_found_wherever_they_stand(halves: list[tuple[int, int]]) -> None:
+    keys = np.array(halves, dtype=np.uint64).reshape(-1, 2)
+    assert first_places(keys).tolist() == [halves.index(pair) for pair in halves]
+    values = [first for first, _ in halves]
+    expected = [place for place, value in enumerate(values) if values.count(value) > 1]
+    assert repeated(keys[:, 0]).tolist() == sorted(expected, key=lambda place: (values[place], place))
 
 
 def test_pair_keys_do_not_depend_on_which_text_comes_first() -> None:

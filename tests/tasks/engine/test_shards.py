@@ -104,14 +104,25 @@ def test_a_changed_part_costs_one_shard(corpus: Path) -> None:
     assert CALLS == ["part-00002"]
 
 
-def test_a_damaged_cache_entry_is_made_again(corpus: Path, workspace: Path) -> None:
+@pytest.mark.parametrize("damage", ["another byte", "cut short", "longer", "gone"])
+def test_a_damaged_cache_entry_is_made_again(corpus: Path, workspace: Path, damage: str) -> None:
     run(corpus, "b")
     whole = Path("data/b/part-00000.parquet").read_bytes()
     victim = next(workspace.glob(".headwater/shards/*/part-00000.parquet"))
     victim.unlink()
-    victim.write_bytes(whole[:-1] + b"?")
+    left = {"another byte": whole[:-1] + b"?", "cut short": whole[:-1], "longer": whole + b"?"}
+    if damage in left:
+        victim.write_bytes(left[damage])
     assert run(corpus, "c").hits == 2
     assert Path("data/c/part-00000.parquet").read_bytes() == whole
+
+
+def test_shards_may_stay_in_the_cache(corpus: Path) -> None:
+    linked = run(corpus, "b")
+    left = map_shards(drop_every_third, work_for(corpus), output=None, stage="x", params={}, code=["tasks.contracts"])
+    assert (left.hits, left.files) == (3, linked.files)
+    for name, folder in left.folders.items():
+        assert (folder / f"{name}.parquet").read_bytes() == Path(f"data/b/{name}.parquet").read_bytes()
 
 
 def test_shards_finished_before_a_failure_are_kept(corpus: Path) -> None:
