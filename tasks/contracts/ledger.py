@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -69,7 +69,7 @@ def ledger_row(stage: str, document: Document, reason: Drop | Edit) -> LedgerRow
 
 def write_ledger(path: Path, rows: Iterable[LedgerRow]) -> int:
     """Write ledger rows to one Parquet file, in order, and return how many there were."""
-    return write_rows(path, (asdict(row) for row in rows), LEDGER_SCHEMA)
+    return write_rows(path, ({name: getattr(row, name) for name in LEDGER_SCHEMA.names} for row in rows), LEDGER_SCHEMA)
 
 
 def read_ledger(path: Path) -> Iterator[LedgerRow]:
