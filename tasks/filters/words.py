@@ -141,7 +141,7 @@ def _mixed(values: Hashes) -> Hashes:
 
 def _powers(base: int, count: int) -> Hashes:
     """Return the powers of a base from 0 on, at least `count`; those of most texts are kept."""
-    few = 1 << 15
+    few = 1 << 16
     return (_few_powers(base, few) if count <= few else _make_powers(base, count))[:count]
 
 
@@ -215,13 +215,22 @@ class Splitter:
 
     def words(self, text: str) -> Words:
         """Return the words of a text; asked again for one of the last two texts, the same object."""
-        for words in self._last:
-            if words.text is text or words.text == text:
-                return words
-        pieces = text.replace(_ATTRIBUTE, "").split() if self.by_pieces else self._theirs.word_tokenize(text)
+        known = self._known(text)
+        if known is not None:
+            return known
+        pieces = _pieces(text) if self.by_pieces else self._theirs.word_tokenize(text)
         words = Words(text, "".join(pieces), b"".join(map(self._vocabulary.__getitem__, pieces)))
         self._last = [words, *self._last[:1]]
         return words
+
+    def fewest(self, text: str) -> int:
+        """Return how many words a text has at least: each piece is a word or more."""
+        if self.by_pieces and self._known(text) is None:
+            return len(_pieces(text))
+        return len(self.words(text))
+
+    def _known(self, text: str) -> Words | None:
+        return next((words for words in self._last if words.text is text or words.text == text), None)
 
     def sentences(self, line: str, enough: int) -> int:
         """Return how many sentences a line has; no more than `enough` are counted."""
@@ -242,6 +251,10 @@ class Splitter:
         return count
 
 
+def _pieces(text: str) -> list[str]:
+    return text.replace(_ATTRIBUTE, "").split()
+
+
 @cache
 def splitter(language: str) -> Splitter:
     """Return this process's splitter of a language.
@@ -259,3 +272,12 @@ def words_of(text: str, language: str) -> Words:
         language: datatrove's code, such as "eng".
     """
     return splitter(language).words(text)
+
+
+def fewest_words(text: str, language: str) -> int:
+    """Return how many words a text has at least, which is known sooner than its words.
+
+    Args:
+        language: datatrove's code, such as "eng".
+    """
+    return splitter(language).fewest(text)
