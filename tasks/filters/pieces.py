@@ -145,7 +145,10 @@ class Pieces:
         return match.end() - match.start() if match else 0
 
     def _merged(self, words: Sequence[str]) -> Sequence[str]:
-        """Return the words with exceptions found among them: the longest first, then the first."""
+        """Return the words with exceptions put together that stand among them.
+
+        As in spaCy, the longest is taken first, then the first; also one that is not taken keeps shorter ones away.
+        """
         pairs = list(pairwise(words))
         if self._hidden_pairs.isdisjoint(pairs):
             return words

@@ -1,13 +1,15 @@
 """A text's words as datatrove splits them, split once and shared by every rule.
 
-datatrove's English splitter is spaCy's, which splits at white space first and then each piece by itself: so what a
-piece becomes is learnt once and looked up from then on. Rules get numbers in arrays (`Words`), not strings, since
-nearly all that they ask can be answered for all words at a time. Other languages are split by datatrove itself.
+datatrove's English splitter is spaCy's, which splits at white space first and then each piece by itself: so the
+lengths and kinds of a piece's words are found once and looked up from then on. Rules get numbers in arrays (`Words`),
+not strings, since nearly all that they ask can be answered for all words at a time. Other languages are split by
+datatrove itself.
 """
 
 from __future__ import annotations
 
 import re
+import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, cached_property, lru_cache
@@ -117,7 +119,7 @@ class Words:
 @cache
 def hashes_of(words: tuple[str, ...]) -> Hashes:
     """Return the hash of each word by itself, as `Words.joined` gives it."""
-    known = b"".join((len(word) << _LENGTH).to_bytes(4, "little") for word in words)
+    known = b"".join(_packed(len(word), 0) for word in words)
     return Words("", "".join(words), known).joined(1)
 
 
@@ -185,12 +187,16 @@ class Vocabulary(dict[str, bytes]):
     def _describe(self, word: str) -> bytes:
         kind = _SYMBOL if PUNCTUATION_SET.issuperset(word) else 0
         kind |= (_ENDS if word in self._ends else 0) | (_PUNCTUATION if _is_punctuation(word) else 0)
-        return (len(word) << _LENGTH | kind).to_bytes(4, "little")
+        return _packed(len(word), kind)
+
+
+def _packed(length: int, kind: int) -> bytes:
+    return (length << _LENGTH | kind).to_bytes(4, sys.byteorder)
 
 
 @cache
 def _with_letters(length: int) -> bytes:
-    return (length << _LENGTH | _LETTER).to_bytes(4, "little")
+    return _packed(length, _LETTER)
 
 
 def _is_punctuation(word: str) -> bool:
@@ -215,9 +221,8 @@ class Splitter:
 
     def words(self, text: str) -> Words:
         """Return the words of a text; asked again for one of the last two texts, the same object."""
-        known = self._known(text)
-        if known is not None:
-            return known
+        if (recent := self._recent(text)) is not None:
+            return recent
         pieces = _pieces(text) if self.by_pieces else self._theirs.word_tokenize(text)
         words = Words(text, "".join(pieces), b"".join(map(self._vocabulary.__getitem__, pieces)))
         self._last = [words, *self._last[:1]]
@@ -225,11 +230,11 @@ class Splitter:
 
     def fewest(self, text: str) -> int:
         """Return how many words a text has at least: each piece is a word or more."""
-        if self.by_pieces and self._known(text) is None:
+        if self.by_pieces and self._recent(text) is None:
             return len(_pieces(text))
         return len(self.words(text))
 
-    def _known(self, text: str) -> Words | None:
+    def _recent(self, text: str) -> Words | None:
         return next((words for words in self._last if words.text is text or words.text == text), None)
 
     def sentences(self, line: str, enough: int) -> int:

@@ -143,7 +143,9 @@ def written(words: Words) -> list[str]:
 @given(TEXTS)
 def test_the_same_words_and_sentences_as_datatrove(text: str) -> None:
     ours, theirs = splitter("eng"), load_word_tokenizer("eng")
+    fewest = ours.fewest(text)
     assert written(ours.words(text)) == theirs.word_tokenize(text)
+    assert fewest <= len(ours.words(text)) == ours.fewest(text)
     for line in text.splitlines():
         assert ours.sentences(line.strip(), 10**6) == len(split_into_sentences(line.strip(), "eng"))
 
