@@ -191,6 +191,17 @@ def test_the_same_words_of_one_piece_as_spacy(piece: str) -> None:
     assert list(our_pieces().split(piece)) == [token.text for token in spacy_tokenizer()(piece)]
 
 
+@pytest.mark.parametrize("piece", ["x:))", "c(2,1,:)(:)", "__iter__(self):", "'d']),", "x>:(", "it’s)", "a.m.):"])
+def test_exceptions_are_found_inside_a_piece_as_by_spacy(piece: str) -> None:
+    assert list(our_pieces().split(piece)) == [token.text for token in spacy_tokenizer()(piece)]
+
+
+def test_new_lines_are_compared_with_words_where_pieces_do_not_settle_it() -> None:
+    rule = rule_class("fineweb")(line_punct_thr=0, short_line_thr=1, new_line_ratio=0.3)
+    assert our_answer(rule, "one two\nthree") == ("drop", "list_ratio")
+    assert our_answer(rule, "one two\nthree.") == ("keep", "one two\nthree.")
+
+
 def test_a_word_is_described_by_its_marks_and_letters() -> None:
     words = splitter("eng").words("A mill, 1850 (b2) ... ok?")
     assert written(words) == ["A", "mill", ",", "1850", "(", "b2", ")", "...", "ok", "?"]
