@@ -197,7 +197,8 @@ def test_exceptions_are_found_inside_a_piece_as_by_spacy(piece: str) -> None:
 
 
 def test_new_lines_are_compared_with_words_where_pieces_do_not_settle_it() -> None:
-    rule = rule_class("fineweb")(line_punct_thr=0, short_line_thr=1, new_line_ratio=0.3)
+    setting: dict[str, Any] = {"line_punct_thr": 0, "short_line_thr": 1, "new_line_ratio": 0.3}
+    rule = rule_class("fineweb")(**setting)
     assert our_answer(rule, "one two\nthree") == ("drop", "list_ratio")
     assert our_answer(rule, "one two\nthree.") == ("keep", "one two\nthree.")
 
