@@ -3,25 +3,28 @@
 spaCy computes a dozen attributes of each word it meets for the first time, which costs ten times what finding the
 words does. Here its own tables and expressions (exceptions, prefixes, suffixes, infixes, URLs) are read from the
 tokenizer that datatrove loads, and applied in the order that its documentation gives ("How spaCy's tokenizer works").
-Expressions that cannot match are not asked: `tests/tasks/filters` compares with spaCy. The few pieces in which an
-exception might stand in the middle ("see:)") are left to spaCy itself.
+Expressions that cannot match are not asked: `tests/tasks/filters` compares with spaCy.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from string import ascii_lowercase
+from itertools import pairwise
+from string import ascii_lowercase, digits
 from typing import Any
 
 # A word of its own at either end of a piece, and in no longer prefix or suffix.
-_ALWAYS_APART = frozenset(",:;!?()[]{}<>_#*&\"'`")
-_MARKS = frozenset(".,:;!?)")
-# No suffix but a run of full stops is longer than a unit of measure ("mbar", "اكواب"), and no lookbehind than two.
-_TAIL = 24
+_APART = "!\"#&'()*,:;<>?[]_`{}¡«»¿،؛؟٪۔।‘’‚“”„、。〈〉《》「」『』【】〔〕！（），：；？～"
+_APART_OR_STOP = _APART + "."
+_MARKS = frozenset(_APART)
+# A full stop after one of these is a word of its own.
+_BEFORE_STOP = _MARKS.union(ascii_lowercase, digits)
+# No suffix of letters is longer than a unit of measure ("mbar", "اكواب"), and none of other characters, but a run of
+# full stops, than "US$".
+_LETTERS_TAIL, _TAIL = 24, 3
 _SUFFIX_APOSTROPHES = ("'s", "'S", "’s", "’S")
 _DIGIT = re.compile(r"[0-9]")
-_MAY_DIVIDE = re.compile(r"[.+\-*^,:<>=/~]")
 
 
 class Pieces:
@@ -33,42 +36,52 @@ class Pieces:
 
     def __init__(self, tokenizer: Any) -> None:
         # spaCy takes three seconds to import; params.yaml is checked without it.
+        from spacy.lang.char_classes import CONCAT_ICONS
         from spacy.symbols import ORTH
 
         assert tokenizer.token_match is None, "the English tokenizer keeps no piece whole by an expression"
-        self._exceptions: Mapping[str, tuple[str, ...]] = {
-            text: tuple(part[ORTH] for part in parts) for text, parts in tokenizer.rules.items()
+        self._exceptions: Mapping[str, Sequence[str]] = {
+            text: [part[ORTH] for part in parts] for text, parts in tokenizer.rules.items()
         }
         # Every prefix is anchored, so `match` finds what `search` does, at once.
         self._prefixes: re.Pattern[str] = tokenizer.prefix_search.__self__
         self._suffixes: re.Pattern[str] = tokenizer.suffix_search.__self__
         self._infixes: re.Pattern[str] = tokenizer.infix_finditer.__self__
         self._is_url = tokenizer.url_match
-        none: Mapping[str, tuple[str, ...]] = {}
-        affected = [text for text in self._exceptions if self._is_divided(text)]
-        self._hidden = {tuple(self._apart(text, none)) for text in affected}
-        self._hidden_first = {words[0] for words in self._hidden if words}
+        # Symbols such as arrows and emoji; for speed, all characters beyond the first plane stand for those among them.
+        icons = CONCAT_ICONS.partition(r"\U")[0] + r"\U00010000-\U0010FFFF"
+        # Every infix is one of these characters and has these beside it; [^…] stands for a letter.
+        self._may_divide = re.compile(
+            rf"[-.,:<>=/+*^~–—…{icons}](?:(?<=[…{icons}])|(?<=\.)[^0-9a-z]|(?<=[-+*^])[0-9-]"
+            r"|(?<=[-–—~,:<>=/])[^\x00-@\[-`{-\x7f])"
+        )
+        # What is left of an exception without the marks beside it: other pieces need not be compared with exceptions.
+        self._odd = {text.lstrip(_APART).rstrip(_APART_OR_STOP) for text in self._exceptions}
+        # Exceptions that are found among the words of a longer piece too, such as ":)".
+        self._hidden = {
+            tuple(self._apart(text, {})): words for text, words in self._exceptions.items() if self._is_divided(text)
+        }
+        self._hidden = {found: words for found, words in self._hidden.items() if len(found) > 1}
+        self._hidden_pairs = {found[:2] for found in self._hidden}
         self._longest_hidden = max(map(len, self._hidden))
-        self._odd = self._hidden_first.union(self._exceptions)
 
-    def split(self, piece: str) -> list[str] | None:
-        """Return the words of a piece, or None where only spaCy itself knows."""
-        # Nine of ten pieces are a word, or a word and one mark. A full stop stays with a capital letter ("A.").
-        if piece.isalpha() and piece not in self._odd:
-            return [piece]
-        word, mark = piece[:-1], piece[-1]
-        common = mark in _MARKS and word.isalpha() and word not in self._odd and piece not in self._odd
-        if common and (mark != "." or word[-1] in ascii_lowercase):
-            return [word, mark]
-        words = self._apart(piece, self._exceptions)
-        return None if self._hides_exception(words) else words
+    def split(self, piece: str) -> Sequence[str]:
+        """Return the words of a piece."""
+        if piece.isalpha():
+            return self._exceptions.get(piece, (piece,))
+        bare = piece.lstrip(_APART).rstrip(_APART_OR_STOP)
+        if not bare or bare in self._odd:
+            return self._merged(self._apart(piece, self._exceptions))
+        before, _, after = piece.partition(bare)
+        plain = bare.isalpha() or not (self._prefix(bare) or self._suffix(bare))
+        if not plain or ("." in after and not _is_apart(bare, after)):
+            return self._merged(self._apart(piece, self._exceptions))
+        return self._merged([*before, *self._body(bare), *after])
 
     def _is_divided(self, text: str) -> bool:
         return bool(self._prefix(text) or self._suffix(text) or self._infixes.search(text) or " " in text)
 
-    def _apart(self, piece: str, exceptions: Mapping[str, tuple[str, ...]]) -> list[str]:
-        if piece.isalpha():
-            return list(exceptions.get(piece, (piece,)))
+    def _apart(self, piece: str, exceptions: Mapping[str, Sequence[str]]) -> list[str]:
         before: list[str] = []
         after: list[str] = []
         body, length = piece, 0
@@ -91,50 +104,79 @@ class Pieces:
                 body = body[prefix:-suffix]
             else:
                 body = body[prefix:]
-        return [*before, *self._body(body, exceptions), *reversed(after)]
+        middle = exceptions[body] if body in exceptions else self._body(body)
+        return [*before, *middle, *reversed(after)]
 
-    def _body(self, body: str, exceptions: Mapping[str, tuple[str, ...]]) -> Sequence[str]:
-        if not body or body in exceptions:
-            return exceptions.get(body, ())
-        if body.isalpha() or ("." in body and self._is_url(body)):
-            return (body,)
-        if body.isascii() and not _MAY_DIVIDE.search(body):
-            return (body,)
+    def _body(self, body: str) -> Sequence[str]:
+        perhaps = None if body.isalpha() else self._may_divide.search(body)
+        if not perhaps:
+            return (body,) if body else ()
         words: list[str] = []
         start = 0
-        for match in self._infixes.finditer(body):
-            if match.start() == 0:
-                continue
-            words += [body[start : match.start()], match[0]]
-            start = match.end()
+        while perhaps:
+            match = self._infixes.match(body, perhaps.start())
+            if match and match.start():
+                words += [body[start : match.start()], match[0]]
+                start = match.end()
+            perhaps = self._may_divide.search(body, match.end() if match else perhaps.start() + 1)
+        if not words or ("." in body and self._is_url(body)):
+            return (body,)
         words.append(body[start:])
         return [word for word in words if word]
 
     def _prefix(self, body: str) -> int:
         first = body[:1]
-        if first.isascii() and first.isalnum() and "$" not in body:
-            return 0
-        if first in _ALWAYS_APART:
+        if first in _MARKS:
             return 1
+        if (first.isalpha() or first in digits) and "$" not in body:
+            return 0
         match = self._prefixes.match(body)
         return match.end() if match else 0
 
     def _suffix(self, body: str) -> int:
         last = body[-1:]
-        if last and last in _ALWAYS_APART:
+        if last in _MARKS:
             return 1
-        if last.isascii() and last.isalnum():
-            if last.isdigit():
-                return 0
-            if not body.endswith(_SUFFIX_APOSTROPHES) and not _DIGIT.search(body):
-                return 0
-        match = self._suffixes.search(body, 0 if body.endswith("..") else max(0, len(body) - _TAIL))
+        if last in digits:
+            return 0
+        if last.isalpha() and not body.endswith(_SUFFIX_APOSTROPHES) and not _DIGIT.search(body):
+            return 0
+        tail = len(body) if body.endswith("..") else _LETTERS_TAIL if last.isalnum() else _TAIL
+        match = self._suffixes.search(body, max(0, len(body) - tail))
         return match.end() - match.start() if match else 0
 
-    def _hides_exception(self, words: Sequence[str]) -> bool:
-        for start, first in enumerate(words):
-            if first in self._hidden_first:
-                ends = range(start + 1, min(len(words), start + self._longest_hidden) + 1)
-                if any(tuple(words[start:end]) in self._hidden for end in ends):
-                    return True
-        return False
+    def _merged(self, words: Sequence[str]) -> Sequence[str]:
+        """Return the words with exceptions put together that stand among them.
+
+        As in spaCy, the longest is taken first, then the first; also one that is not taken keeps shorter ones away.
+        """
+        pairs = list(pairwise(words))
+        if self._hidden_pairs.isdisjoint(pairs):
+            return words
+        found = [
+            (start, end)
+            for start, pair in enumerate(pairs)
+            if pair in self._hidden_pairs
+            for end in range(start + 2, min(len(words), start + self._longest_hidden) + 1)
+            if tuple(words[start:end]) in self._hidden
+        ]
+        taken: set[int] = set()
+        ends: dict[int, int] = {}
+        for start, end in sorted(found, key=lambda span: (span[0] - span[1], span[0])):
+            if start not in taken and end - 1 not in taken:
+                ends[start] = end
+            taken.update(range(start, end))
+        merged: list[str] = []
+        place = 0
+        while place < len(words):
+            end = ends.get(place, place + 1)
+            span = words[place:end]
+            merged += self._hidden[tuple(span)] if place in ends else span
+            place = end
+        return merged
+
+
+def _is_apart(bare: str, after: str) -> bool:
+    """Return whether the full stop among the marks after a piece is a word of its own, as each mark is."""
+    before, _, behind = after.partition(".")
+    return (before or bare)[-1] in _BEFORE_STOP and "." not in behind

@@ -62,15 +62,14 @@ class C4(FrozenModel):
         kept: list[str] = []
         sentences = 0
         for original in lines:
-            line = original.strip()
-            words = line.split()
-            if len(line) > self.max_word_length != -1 and max(map(len, words)) > self.max_word_length:
+            line = whole = original.strip()
+            if len(line) > self.max_word_length != -1 and max(map(len, line.split())) > self.max_word_length:
                 continue
             if self.remove_citations and "[" in line:
                 line = CITATION_REGEX.sub("", line)
             if self.filter_no_terminal_punct and (not line.endswith(END_PUNCTUATION) or line.endswith(ELLIPSIS)):
                 continue
-            if len(words) < self.min_words_per_line:
+            if len(whole.split(maxsplit=self.min_words_per_line - 1)) < self.min_words_per_line:
                 continue
             if phrases and (found := _first(phrases, line.lower())):
                 if found == _LOREM:

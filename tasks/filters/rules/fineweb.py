@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 from tasks.contracts.base import Drop, FrozenModel
 from tasks.contracts.document import Document
 from tasks.filters.parts import repeated_parts
-from tasks.filters.words import words_of
+from tasks.filters.words import fewest_words, words_of
 
 
 class Fineweb(FrozenModel):
@@ -67,7 +67,9 @@ class Fineweb(FrozenModel):
         repeated = repeated_parts(lines)[1] / (len(text) - breaks)
         if repeated > self.char_duplicates_ratio:
             return Drop(rule="fineweb.char_dup_ratio", score=repeated, threshold=self.char_duplicates_ratio)
-        listed = breaks / len(words_of(text, self.language)) if breaks else 0.0
+        listed = breaks / max(1, fewest_words(text, self.language))
+        if listed > self.new_line_ratio:
+            listed = breaks / len(words_of(text, self.language))
         if listed > self.new_line_ratio:
             return Drop(rule="fineweb.list_ratio", score=listed, threshold=self.new_line_ratio)
         return None

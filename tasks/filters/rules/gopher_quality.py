@@ -77,16 +77,18 @@ class GopherQuality(FrozenModel):
         ellipses = text.count("...") + text.count("…")
         ratio = ellipses / len(words)
         yield "too_many_ellipsis", ratio, most, ratio > most
-        lines = text.splitlines()
-        bullets = sum(line.lstrip()[:1] in _BULLETS for line in lines) / len(lines) if _has_bullet(text) else 0.0
-        yield "too_many_bullets", bullets, self.max_bullet_lines_ratio, bullets > self.max_bullet_lines_ratio
-        ended = sum(line.rstrip().endswith(_ELLIPSES) for line in lines) / len(lines) if ellipses else 0.0
-        yield "too_many_end_ellipsis", ended, self.max_ellipsis_lines_ratio, ended > self.max_ellipsis_lines_ratio
+        # No line begins with a bullet, or ends with an ellipsis, but for those in the text: few texts have so many.
+        lines, most = text.splitlines(), self.max_bullet_lines_ratio
+        bullets = sum(map(text.count, _BULLETS)) / len(lines)
+        if bullets > most:
+            bullets = sum(line.lstrip()[:1] in _BULLETS for line in lines) / len(lines)
+        yield "too_many_bullets", bullets, most, bullets > most
+        most = self.max_ellipsis_lines_ratio
+        ended = ellipses / len(lines)
+        if ended > most:
+            ended = sum(line.rstrip().endswith(_ELLIPSES) for line in lines) / len(lines)
+        yield "too_many_end_ellipsis", ended, most, ended > most
         letters = int(np.count_nonzero(words.letters)) / len(words)
         yield "below_alpha_threshold", letters, self.max_non_alpha_words_ratio, letters < self.max_non_alpha_words_ratio
         stop_words = words.count_of(set(self.stop_words))
         yield "enough_stop_words", stop_words, self.min_stop_words, stop_words < self.min_stop_words
-
-
-def _has_bullet(text: str) -> bool:
-    return "-" in text or "•" in text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import random
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -24,7 +25,8 @@ from hypothesis import strategies as st
 from tasks.contracts.base import Drop, Edit
 from tasks.contracts.document import Document
 from tasks.filters.loading import rule_class
-from tasks.filters.words import Splitter, splitter
+from tasks.filters.pieces import Pieces
+from tasks.filters.words import Splitter, Words, splitter
 
 BLOCKS = {
     "gopher_repetition": GopherRepetitionFilter,
@@ -132,16 +134,89 @@ def test_the_same_decisions_on_made_up_texts(name: str, text: str) -> None:
         assert our_answer(rule, text) == answer_of_datatrove(theirs(name, index), text), setting
 
 
+def written(words: Words) -> list[str]:
+    """Return the words themselves."""
+    return [words._written[start:end] for start, end in pairwise(words.bounds.tolist())]
+
+
 @settings(max_examples=150, deadline=None)
 @given(TEXTS)
 def test_the_same_words_and_sentences_as_datatrove(text: str) -> None:
     ours, theirs = splitter("eng"), load_word_tokenizer("eng")
-    numbered = {number: word for word, number in ours._vocabulary.numbers.items()}
-    words = ours.words(text)
-    numbered |= {number: word for word, number in ours._vocabulary.numbers.items()}
-    assert [numbered[number] for number in words.numbers.tolist()] == theirs.word_tokenize(text)
+    fewest = ours.fewest(text)
+    assert written(ours.words(text)) == theirs.word_tokenize(text)
+    assert fewest <= len(ours.words(text)) == ours.fewest(text)
     for line in text.splitlines():
         assert ours.sentences(line.strip(), 10**6) == len(split_into_sentences(line.strip(), "eng"))
+
+
+@cache
+def spacy_tokenizer() -> Any:
+    return load_word_tokenizer("eng").tokenizer.tokenizer
+
+
+@cache
+def our_pieces() -> Pieces:
+    return Pieces(spacy_tokenizer())
+
+
+PARTS = [
+    "foo",
+    "Bar",
+    "DNS",
+    "x",
+    "5",
+    "km",
+    "'s",
+    "’s",
+    "日本",
+    "слово",
+    "US$",
+    "❤️",
+    "🙂",
+    "é",
+    "a.m",
+    "e.g",
+    "it",
+    "D",
+]
+PIECES = st.lists(
+    st.sampled_from([*PARTS, *".,:;!?()[]<>_#*&'`\"-–—~=/+^…$%@|\\", "。", "、", "„"]), min_size=1, max_size=8
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(PIECES.map("".join))
+def test_the_same_words_of_one_piece_as_spacy(piece: str) -> None:
+    assert list(our_pieces().split(piece)) == [token.text for token in spacy_tokenizer()(piece)]
+
+
+@pytest.mark.parametrize("piece", ["x:))", "c(2,1,:)(:)", "__iter__(self):", "'d']),", "x>:(", "it’s)", "a.m.):"])
+def test_exceptions_are_found_inside_a_piece_as_by_spacy(piece: str) -> None:
+    assert list(our_pieces().split(piece)) == [token.text for token in spacy_tokenizer()(piece)]
+
+
+def test_new_lines_are_compared_with_words_where_pieces_do_not_settle_it() -> None:
+    setting: dict[str, Any] = {"line_punct_thr": 0, "short_line_thr": 1, "new_line_ratio": 0.3}
+    rule = rule_class("fineweb")(**setting)
+    assert our_answer(rule, "one two\nthree") == ("drop", "list_ratio")
+    assert our_answer(rule, "one two\nthree.") == ("keep", "one two\nthree.")
+
+
+def test_a_word_is_described_by_its_marks_and_letters() -> None:
+    words = splitter("eng").words("A mill, 1850 (b2) ... ok?")
+    assert written(words) == ["A", "mill", ",", "1850", "(", "b2", ")", "...", "ok", "?"]
+    assert words.letters.tolist() == [True, True, False, False, False, True, False, False, True, False]
+    assert words.symbols.tolist() == [False, False, True, False, True, False, True, True, False, True]
+    assert words.count_of(["mill", "mill", "mil", "ok", ""]) == 2
+
+
+def test_hashes_depend_on_the_words_alone() -> None:
+    # Trained classifiers are kept with weights by these hashes: they may not change.
+    words = splitter("eng").words("Along the river, naïve 🙂")
+    assert words.sequences(1)[:2].tolist() == [824129544610017597, 3560315856326889150]
+    assert words.sequences(2)[-1] == 17803311507343385588
+    assert Splitter("eng").words("🙂 naïve 🙂").sequences(2)[1] == 17803311507343385588
 
 
 def test_the_name_that_spacy_may_fail_on_is_no_word() -> None:
