@@ -9,14 +9,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, TypeVar
 
-from tasks.engine.session import session_open
+from tasks.engine.session import open_session
 
 Result = TypeVar("Result")
 
 
 def available() -> int:
     """Return how many processors the open Ray session has, or this machine where none is open."""
-    if not session_open():
+    if not open_session():
         return multiprocessing.cpu_count()
     import ray
 
@@ -36,7 +36,7 @@ def run_in_processes(
         function: importable (a module-level function).
         watch: called every few seconds while the jobs run, to log progress.
     """
-    if session_open():
+    if open_session():
         import ray
 
         remote = ray.remote(max_calls=1, num_cpus=1, max_retries=0)(_carry)
@@ -62,7 +62,7 @@ def spread(function: Callable[[Any], Result], jobs: Sequence[Any]) -> list[Resul
 
     The first error ends it.
     """
-    if len(jobs) < 2 or not session_open():
+    if len(jobs) < 2 or not open_session():
         return [function(job) for job in jobs]
     import ray
 

@@ -87,7 +87,7 @@ def ray_session(params: RayParams) -> Iterator[None]:
 
 @contextmanager
 def ray_on_demand(params: RayParams) -> Iterator[None]:
-    """Let `session_open` start or join Ray inside the block; a stage that has little to do never waits for it."""
+    """Let `open_session` start or join Ray inside the block; a stage that has little to do never waits for it."""
     with ExitStack() as stack:
         _offered.append(lambda: stack.enter_context(ray_session(params)))
         try:
@@ -96,8 +96,8 @@ def ray_on_demand(params: RayParams) -> Iterator[None]:
             _offered.clear()
 
 
-def session_open() -> bool:
-    """Return whether Ray can spread work, after starting it where the stage may and has not yet."""
+def open_session() -> bool:
+    """Start or join Ray where the stage may and has not yet; return whether a session is open."""
     if _offered:
         _offered.pop()()
     # Not imported to ask: without a session nobody else has.

@@ -28,7 +28,7 @@ from tasks.contracts.files import atomic_folder, disk_full_is_clear, sha256_file
 from tasks.contracts.ledger import LedgerRow, write_ledger
 from tasks.contracts.manifest import NO_COUNTS, Counts, Shard, describe_file, manifest_hash, text_shards
 from tasks.contracts.workspace import code_hash, state_folder
-from tasks.engine.session import session_open
+from tasks.engine.session import open_session
 
 logger = logging.getLogger(__name__)
 
@@ -231,7 +231,7 @@ class _Maker:
 
 def _spread(make: _Maker, todo: Sequence[ShardWork], num_cpus: float) -> Iterator[Counts]:
     """Yield each shard's counts as it is finished, in whatever order; one alone is made here, sooner than by Ray."""
-    if len(todo) < 2 or not session_open():
+    if len(todo) < 2 or not open_session():
         yield from map(make, todo)
         return
     import ray.data

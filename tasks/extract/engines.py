@@ -33,6 +33,7 @@ from tasks.extract.metadata import Head, Metadata, head_of, metadata_of
 # libxml2's HTML parser (2.14) nests 256 elements and drops what is below, text too, without an error.
 DEPTH_LIMIT = 256
 JUSTEXT_SAMPLE_CHARACTERS = 4_000
+# Elements of a page that are looked at one by one in Lexbor's tree, a walk of it each: a page has a licence or two.
 FEW = 50
 # jusText's stop word lists by ISO 639-1 code; a language that is not here is judged by lengths and links alone.
 _LISTS = """

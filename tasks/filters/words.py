@@ -24,7 +24,7 @@ from tasks.filters.pieces import Pieces
 
 Hashes = npt.NDArray[np.uint64]
 
-# Characters remembered (each piece counts a hundred more) before starting afresh: some 200 MiB, and far more than
+# Characters remembered (each piece counts a hundred more) before starting afresh: some 120 MiB, and far more than
 # the vocabulary of a shard.
 REMEMBERED = 100_000_000
 SPLIT_BY_SPACES = frozenset({"en"})
