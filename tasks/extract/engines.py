@@ -10,7 +10,6 @@ Each is a pure function of the page's HTML. docs/benchmarks.md compares them.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -29,6 +28,7 @@ from tasks.extract.blocks import lines_of, read
 from tasks.extract.language import identify
 from tasks.extract.main_content import main_blocks
 from tasks.extract.metadata import Head, Metadata, head_of, metadata_of
+from tasks.extract.selectors import lighten_trafilatura
 
 # libxml2's HTML parser (2.14) nests 256 elements and drops what is below, text too, without an error.
 DEPTH_LIMIT = 256
@@ -47,7 +47,8 @@ _LISTS = """
     uk=Ukrainian ur=Urdu vi=Vietnamese
 """
 JUSTEXT_LISTS = dict(pair.split("=") for pair in _LISTS.split())
-_LICENSE_CUE = re.compile(r"license|creative ?commons|\bcc by")
+# One of them is in a page that names its licence; trafilatura looks for it in those only.
+LICENSE_CUES = ("license", "creativecommons", "creative commons", "cc by")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +175,7 @@ def _stop_words(language: str) -> frozenset[str]:
 
 
 def _tree(html: str) -> Any:
+    lighten_trafilatura()
     # trafilatura takes str and guesses again only for bytes. An XML declaration makes lxml refuse a str.
     return load_html(_without_declaration(html), max_size=len(html) * 4 + 1) if html.strip() else None
 
@@ -181,11 +183,15 @@ def _tree(html: str) -> Any:
 def _with_metadata(tree: Any, html: str, text: str) -> Content:
     headings = tree.findall(".//h1")
     metadata = metadata_of(head_of(tree), " ".join(headings[0].text_content().split()) if len(headings) == 1 else None)
-    if metadata.license is None and _LICENSE_CUE.search(html.lower()):
+    if metadata.license is None and _may_name_a_license(html.lower()):
         metadata = Metadata(
             title=metadata.title, author=metadata.author, published=metadata.published, license=extract_license(tree)
         )
     return Content(text=text, metadata=metadata, truncated=bool(_too_deep()(tree)))
+
+
+def _may_name_a_license(lower: str) -> bool:
+    return any(cue in lower for cue in LICENSE_CUES)
 
 
 def _without_declaration(html: str) -> str:

@@ -13,6 +13,9 @@ Speed is CPU time (process_time) of this one process; the engines take turns on 
 slows all alike, and the last column is the ratio to trafilatura in its default mode in the same run. Decoding is not
 in it; parsing, text and metadata are. Without --pages the sample site's own pages are timed.
 
+trafilatura as it comes: the library with its own expressions (see tasks/extract/selectors.py) on the same pages, in
+turns of fifty, and on how many pages the text is the same, byte for byte.
+
 The stage: CPU time of one shard, from the WARC file to the Parquet files, the child process included and its start
 left out, beside the engine's own time on the same pages.
 """
@@ -40,6 +43,7 @@ from tasks.extract.engines import content_of
 from tasks.extract.records import Page, read_pages
 from tasks.extract.stage import Params, extract_shard
 from tasks.extract.worker import close_shared
+from tests.tasks.extract.unchanged import unchanged_trafilatura
 
 ENGINES = {
     "trafilatura default": Settings(engine="trafilatura", mode="default"),
@@ -50,6 +54,7 @@ ENGINES = {
     "resiliparse": Settings(engine="resiliparse"),
     "combined": Settings(engine="combined"),
 }
+TURN = 50
 STAGED = ("trafilatura recall", "combined", "resiliparse")
 Score = tuple[float, float, float]
 
@@ -93,6 +98,27 @@ def timed(pages: Iterable[tuple[str, str]]) -> tuple[dict[str, dict[str, str]], 
         if number == 1:  # what loads on first use is not part of a page's time
             seconds = dict.fromkeys(ENGINES, 0.0)
     return texts, seconds, max(number - 1, 1)
+
+
+def against_unchanged(pages: Sequence[tuple[str, str]], say: Callable[[str], None]) -> None:
+    """Print what trafilatura takes with its own expressions beside ours, mode by mode, and whether the texts agree."""
+    say(f"\n{'CPU ms a page':24}{'as it comes':>13}{'here':>9}{'ratio':>9}{'same text':>20}")
+    for name, settings in ENGINES.items():
+        if settings.engine != "trafilatura":
+            continue
+        theirs, ours, same = 0.0, 0.0, 0
+        for first in range(0, len(pages), TURN):
+            turn = [html for _, html in pages[first : first + TURN]]
+            with unchanged_trafilatura():
+                start = time.process_time()
+                expected = [text_of(html, settings) for html in turn]
+                theirs += time.process_time() - start
+            start = time.process_time()
+            found = [text_of(html, settings) for html in turn]
+            ours += time.process_time() - start
+            same += sum(a == b for a, b in zip(expected, found, strict=True))
+        figures = f"{theirs / len(pages) * 1e3:13.2f}{ours / len(pages) * 1e3:9.2f}{theirs / ours:9.2f}"
+        say(f"{name:24}{figures}{f'{same} of {len(pages)}':>20}")
 
 
 def quality(
@@ -214,6 +240,7 @@ def main() -> None:
     base = seconds["trafilatura default"]
     for name, spent in seconds.items():
         say(f"{name:24}{number / spent:9.0f}{spent / number * 1e3:9.2f}{base / spent:29.1f}x")
+    against_unchanged(pages, say)
     if options.pages and options.stage_pages:
         with tempfile.TemporaryDirectory() as folder:
             part = Path(folder) / "part.warc.gz"
