@@ -21,6 +21,7 @@ from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.html import DocumentNode, HTMLTree
 from trafilatura import extract, load_html
 from trafilatura.metadata import extract_license
+from trafilatura.settings import Extractor
 
 from tasks.contracts.evidence import meta_elements
 from tasks.extract.answers import EngineName, Mode, Settings
@@ -81,18 +82,21 @@ def _trafilatura(html: str, settings: Settings) -> Content | None:
 
 
 def _by_trafilatura(tree: Any, settings: Settings, mode: Mode) -> str:
-    text = extract(
-        tree,
+    return extract(tree, options=_options(mode, settings.comments, settings.tables)) or ""
+
+
+@cache
+def _options(mode: Mode, comments: bool, tables: bool) -> Any:
+    return Extractor(
         output_format="txt",
         fast=mode == "fast",
-        favor_precision=mode == "precision",
-        favor_recall=mode == "recall",
-        include_comments=settings.comments,
-        include_tables=settings.tables,
+        precision=mode == "precision",
+        recall=mode == "recall",
+        comments=comments,
+        tables=tables,
         # It keeps state between calls: the same page gives None on the fourth.
-        deduplicate=False,
+        dedup=False,
     )
-    return text or ""
 
 
 def _combined(html: str, settings: Settings) -> Content | None:

@@ -119,11 +119,11 @@ def test_a_layout_table_is_no_table() -> None:
 def test_too_little_prose_is_left_to_trafilatura(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     monkeypatch.setattr(
-        "tasks.extract.engines.extract", lambda *a, **k: calls.append(k["favor_recall"]) or "other text"
+        "tasks.extract.engines.extract", lambda *a, **k: calls.append(k["options"].focus) or "other text"
     )
     assert text_of("<html><body><p>Little.</p></body></html>") == "other text"
     assert text_of(PAGE) != "other text"
-    assert calls == [True]
+    assert calls == ["recall"]
 
 
 def test_chinese_is_counted_by_its_characters() -> None:

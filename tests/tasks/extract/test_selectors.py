@@ -1,21 +1,25 @@
 """trafilatura finds the same nodes, and so the same text, by the expressions that cost less."""
 
 import re
+import sys
 from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from lxml import etree, html
+from trafilatura import xpaths
+from trafilatura.settings import BASIC_CLEAN_XPATH
 
 from tasks.crawl.sample.site import build_pages
 from tasks.extract.answers import Mode, Settings
 from tasks.extract.engines import content_of
-from tasks.extract.selectors import LONGEST, lighter
+from tasks.extract.selectors import LONGEST, lighten_trafilatura, lighter
 from tests.tasks.extract.pages import PAGE
 from tests.tasks.extract.unchanged import own_expressions, unchanged_trafilatura
 
 EXPRESSIONS = [expression for expressions in own_expressions().values() for expression in expressions]
+EXPRESSIONS.append(BASIC_CLEAN_XPATH)
 LIGHTER = [lighter(expression) for expression in EXPRESSIONS]
 # What the patterns look for, cut into pieces, with what may stand around it in a name.
 PIECES = sorted(
@@ -52,6 +56,13 @@ def test_the_same_nodes_are_found(tree: html.HtmlElement) -> None:
 def test_no_test_is_left_to_exslt() -> None:
     left = [expression.path for expression in LIGHTER if "re:test" in expression.path]
     assert not left, "trafilatura writes it otherwise now: selectors._TEST"
+
+
+def test_trafilatura_uses_them() -> None:
+    lighten_trafilatura()
+    used = [sys.modules["trafilatura.baseline"].BASIC_CLEAN_XPATH]  # type: ignore[attr-defined]
+    used += [expression for name in own_expressions() for expression in getattr(xpaths, name)]
+    assert not [expression.path for expression in used if "re:test" in expression.path]
 
 
 @pytest.mark.parametrize("value", ["a" * LONGEST + "menu", "menu", "", "a", " MENU"])

@@ -1,12 +1,13 @@
 """trafilatura as it comes, for comparing what selectors.py made of it."""
 
 import importlib.util
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
 from lxml import etree, html
-from trafilatura import external, utils, xpaths
+from trafilatura import external, settings, utils, xpaths
 
 from tasks.extract.selectors import lighten_trafilatura
 
@@ -31,6 +32,7 @@ def unchanged_trafilatura() -> Iterator[None]:
     """Give trafilatura its own expressions, element classes and stop words back inside the block."""
     for name, expressions in own_expressions().items():
         getattr(xpaths, name)[:] = expressions
+    sys.modules["trafilatura.baseline"].BASIC_CLEAN_XPATH = settings.BASIC_CLEAN_XPATH  # type: ignore[attr-defined]
     utils.HTML_PARSER.set_element_class_lookup(html.HtmlElementClassLookup())
     external.jt_stoplist_init()
     try:
