@@ -83,13 +83,17 @@ def run(
     """
     from flows.locks import workspace_lock
     from flows.params import check_params, read_params, set_values, signing_key
+    from flows.services import prefect_server
 
     graph = load_graph()
     for name in [*([until] if until else []), *(force or [])]:
         select(graph, name)
+    # The terminal shows the stages' own lines; Prefect's account of them goes to its server only.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     with workspace_lock("run"):
         before = Path("params.yaml").read_bytes() if Path("params.yaml").exists() else b""
         change = set_values(sets or [])
+        wait_for_server = prefect_server()
         try:
             settings = read_params()
             check_params(settings, graph)
@@ -100,11 +104,6 @@ def run(
             raise
     if change:
         console.print(f"params.yaml\n{_escaped(change)}")
-    from flows.services import prefect_server
-
-    # The terminal shows the stages' own lines; Prefect's account of them goes to its server only.
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    wait_for_server = prefect_server()
     from flows.pipeline import pipeline, started_services
 
     signal.signal(signal.SIGINT, _stop)

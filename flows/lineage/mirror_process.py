@@ -21,7 +21,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.orm import configure_mappers
 
 from flows.lineage.chain import link_of
-from flows.lineage.mlflow_runs import StageRun, open_client
+from flows.lineage.mlflow_runs import StageRun, experiment_id, open_client
 from flows.lineage.records import RunRecord, read_records
 from flows.lineage.registry import publish_release
 from flows.lineage.tracking import tracking_uri
@@ -35,13 +35,16 @@ logger = logging.getLogger(__name__)
 def serve(listener: socket.socket) -> None:
     """Mirror the stage at the other end of each connection, in a fork, until the standard input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if any(_open_runs().iterdir()):
-        closer = os.fork()  # MLflow's database connections must not be shared with the forks that follow
-        if closer == 0:
-            close_abandoned()
-            os._exit(0)
-        os.waitpid(closer, 0)
     _load()
+    first = os.fork()  # MLflow's database connections must not be shared with the forks that follow
+    if first == 0:
+        try:
+            close_abandoned()
+            if tracking_uri().startswith("sqlite:"):
+                experiment_id(open_client())  # a new workspace's tables take a second and a half to make
+        finally:
+            os._exit(0)  # what fails here fails again for a stage, which says so
+    os.waitpid(first, 0)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         ready, _, _ = select.select([listener, sys.stdin], [], [])

@@ -43,10 +43,12 @@ class _Model:
         reached[0] = True
         level: Any = np.array([0])
         depth = -1
+        # Many states share a row of next states.
+        rows = self.next.reshape(-1, 256)
         while len(level):
             depth += 1
             found = np.zeros(len(self.row), dtype=bool)
-            found[self.next[self.row[level][:, None] + np.arange(256, dtype=np.int32)]] = True
+            found[rows[np.unique(self.row[level] >> 8)]] = True
             level = np.flatnonzero(found & ~reached)
             reached |= found
         return depth
