@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
+from types import ModuleType
 
 from lxml import etree, html
 from trafilatura import external, settings, utils, xpaths
@@ -33,9 +34,8 @@ def lighten_trafilatura() -> None:
       only add properties that it does not use.
     - jusText's words of all languages become a frozenset, whose hash is kept; a tuple's is taken again each time.
     """
-    for value in vars(xpaths).values():
-        if isinstance(value, list) and all(isinstance(item, etree.XPath) for item in value):
-            value[:] = [lighter(item) for item in value]
+    for expressions in expressions_in(xpaths).values():
+        expressions[:] = map(lighter, expressions)
     # By name, the package gives the function `baseline`.
     sys.modules["trafilatura.baseline"].BASIC_CLEAN_XPATH = lighter(settings.BASIC_CLEAN_XPATH)  # type: ignore[attr-defined]
     plain = etree.ElementDefaultClassLookup(
@@ -46,6 +46,12 @@ def lighten_trafilatura() -> None:
     )
     utils.HTML_PARSER.set_element_class_lookup(plain)
     external.JT_STOPLIST = frozenset(external.jt_stoplist_init())
+
+
+def expressions_in(module: ModuleType) -> dict[str, list[etree.XPath]]:
+    """Return a module's lists of expressions by name."""
+    lists = {name: value for name, value in vars(module).items() if isinstance(value, list)}
+    return {name: items for name, items in lists.items() if all(isinstance(item, etree.XPath) for item in items)}
 
 
 def lighter(expression: etree.XPath) -> etree.XPath:

@@ -53,6 +53,17 @@ def test_what_a_page_says_about_itself_below_its_head_counts_too(engine: EngineN
     assert content.metadata == Metadata(title="Tides", author="Ada Byron", published="2026-01-31", license="CC BY 4.0")
 
 
+@pytest.mark.parametrize("engine", ["trafilatura", "justext"])
+@pytest.mark.parametrize(
+    "link", ['href="https://creativecommons.org/licenses/by/4.0/">Reuse', 'href="/terms">CC BY 4.0']
+)
+def test_a_licence_that_only_a_link_in_the_footer_names(engine: EngineName, link: str) -> None:
+    page = f"<html><body><article>{ARTICLE}</article><footer><a {link}</a></footer></body></html>"
+    content = content_of(page, Settings(engine=engine))
+    assert content is not None
+    assert content.metadata.license == "CC BY 4.0"
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_fifth_time_gives_what_the_first_gave(engine: EngineName) -> None:
     assert len({text_of(PAGE, engine=engine) for _ in range(5)}) == 1

@@ -88,6 +88,7 @@ def test_the_text_is_trafilaturas_own(mode: Mode, *, comments: bool, pages: list
     settings = Settings(engine="trafilatura", mode=mode, comments=comments)
     ours = [content_of(page, settings) for page in pages]
     with unchanged_trafilatura():
+        assert "re:test" in xpaths.OVERALL_DISCARD_XPATH[0].path
         theirs = [content_of(page, settings) for page in pages]
     assert ours == theirs
     assert any(content and len(content.text) > 500 for content in ours)

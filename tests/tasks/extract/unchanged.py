@@ -9,7 +9,7 @@ from functools import cache
 from lxml import etree, html
 from trafilatura import external, settings, utils, xpaths
 
-from tasks.extract.selectors import lighten_trafilatura
+from tasks.extract.selectors import expressions_in, lighten_trafilatura
 
 
 @cache
@@ -20,11 +20,7 @@ def own_expressions() -> dict[str, list[etree.XPath]]:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return {
-        name: value
-        for name, value in vars(module).items()
-        if isinstance(value, list) and all(isinstance(item, etree.XPath) for item in value)
-    }
+    return expressions_in(module)
 
 
 @contextmanager
