@@ -6,7 +6,6 @@ same items, whatever the order or the machine.
 
 from __future__ import annotations
 
-import hashlib
 import random
 import re
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from itertools import pairwise
 
 from tasks.contracts.base import FrozenModel
 from tasks.contracts.document import Document
+from tasks.contracts.draws import draw
 from tasks.contracts.words import NO_SPACE_SCRIPTS
 
 _SENTENCE_END = frozenset(".!?;:。！？；：…।\"'”’)]}>")
@@ -74,7 +74,7 @@ class _Cut:
 
 def text_items(documents: Sequence[Document], *, max_items: int, max_characters: int, seed: int) -> list[TextItem]:
     """Return up to `max_items` texts, each cut after the last whole word within `max_characters`."""
-    chosen = sorted(documents, key=lambda d: _rank(seed, "text", d.text))[:max_items]
+    chosen = sorted(documents, key=lambda d: draw(d.text, seed=seed, purpose="text"))[:max_items]
     return [
         TextItem(item_id=f"{d.doc_id}-text", doc_id=d.doc_id, url=d.url, text=cut_text(d.text, max_characters))
         for d in chosen
@@ -105,7 +105,7 @@ def continuation_items(
     """
     cuts = {
         document.doc_id: _document_cuts(document, settings, seed)
-        for document in sorted(documents, key=lambda d: (_rank(seed, "continuation", d.text), d.doc_id))
+        for document in sorted(documents, key=lambda d: (draw(d.text, seed=seed, purpose="continuation"), d.doc_id))
     }
     pool = [cut for of_document in cuts.values() for cut in of_document]
     items: list[ContinuationItem] = []
@@ -118,7 +118,7 @@ def continuation_items(
 
 
 def _question(cut: _Cut, pool: Sequence[_Cut], choices: int, seed: int) -> ContinuationItem | None:
-    generator = random.Random(_rank(seed, "choices", f"{cut.context}\n{cut.continuation}"))
+    generator = random.Random(draw(f"{cut.context}\n{cut.continuation}", seed=seed, purpose="choices"))
     texts = [cut.continuation]
     sources = [cut.document.doc_id]
     own_text = " ".join(cut.document.text.split())
@@ -159,7 +159,8 @@ def _document_cuts(document: Document, settings: ContinuationSettings, seed: int
         and len(_HAS_LETTER.findall(text, spans[i][0], spans[i + length - 1][1])) >= length
     ]
     chosen: list[_Cut] = []
-    for i in sorted(possible, key=lambda i: _rank(seed, document.doc_id, str(i))):
+    of_text = draw(text, seed=seed, purpose="cuts")
+    for i in sorted(possible, key=lambda i: draw(str(i), seed=of_text, purpose="cut")):
         if len(chosen) == settings.items_per_document:
             break
         if all(abs(i - cut.position) >= settings.context_words for cut in chosen):
@@ -171,8 +172,3 @@ def _document_cuts(document: Document, settings: ContinuationSettings, seed: int
 
 def _in_one_line(gaps: Sequence[str]) -> bool:
     return all(gap in (" ", "") for gap in gaps)
-
-
-def _rank(seed: int, purpose: str, content: str) -> int:
-    digest = hashlib.blake2b(f"{seed}\n{purpose}\n{content}".encode(errors="surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "big")

@@ -7,7 +7,6 @@ after dedup, whose survivors stand for their clusters.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import shutil
 import tempfile
@@ -22,6 +21,7 @@ from pydantic import Field, model_validator
 
 from tasks.contracts.base import Drop, StageParams
 from tasks.contracts.document import Document, read_documents, read_rows, write_documents, write_rows
+from tasks.contracts.draws import DRAW_RANGE, draw
 from tasks.contracts.errors import CorpusTooSmallError
 from tasks.contracts.ledger import LedgerRow, ledger_row
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest
@@ -35,7 +35,6 @@ logger = logging.getLogger(__name__)
 STAGE = "holdout"
 RULE = "held_out"
 CODE = ("tasks.holdout",)
-HASH_RANGE = 1 << 64
 RANK_SCHEMA = pa.schema([pa.field("rank", pa.uint64(), nullable=False)])
 
 
@@ -113,13 +112,12 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
 def rank(text: str, seed: int) -> int:
     """Return a 64-bit hash of a text's content: equal whatever its case, Unicode form or white space."""
     normal = " ".join(unicodedata.normalize("NFKC", text).lower().split())
-    digest = hashlib.blake2b(f"{seed}\n{normal}".encode(), digest_size=8, person=b"holdout").digest()
-    return int.from_bytes(digest, "big")
+    return draw(normal, seed=seed, purpose="holdout")
 
 
 def _last_rank(work: list[ShardWork], params: Params) -> int:
     """Return the highest rank that is held out: that of the fraction, or less where max_documents says so."""
-    bound = int(params.fraction * HASH_RANGE) - 1
+    bound = int(params.fraction * DRAW_RANGE) - 1
     state_folder().mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix="holdout-", dir=state_folder()))
     try:
@@ -165,7 +163,7 @@ def _split_shard(work: ShardWork, folder: Path, *, last: int, fraction: float, s
                 yield document
                 continue
             held.append(document)
-            reason = Drop(rule=RULE, score=document_rank / HASH_RANGE, threshold=fraction)
+            reason = Drop(rule=RULE, score=document_rank / DRAW_RANGE, threshold=fraction)
             yield ledger_row(STAGE, document, reason)
 
     counts = keep_or_drop(work, folder, decide)

@@ -11,7 +11,6 @@ Lample 2019, arXiv 1901.07291, take an exponent of 0.7, so T = 1.43).
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -20,9 +19,9 @@ from pydantic import Field
 
 from tasks.contracts.base import FrozenModel
 from tasks.contracts.document import Document
+from tasks.contracts.draws import DRAW_RANGE, draw
 
 REST = "rest"
-HASH_RANGE = 1 << 64
 
 
 class Group(FrozenModel):
@@ -144,11 +143,10 @@ def plan_mixture(
 
 
 def copies(document: Document, epochs: float, seed: int) -> int:
-    """Return how many times a document goes into training, on average `epochs`, decided by its doc_id alone."""
-    digest = hashlib.blake2b(f"{seed}\n{document.doc_id}".encode(), digest_size=8, person=b"mixture").digest()
-    draw = int.from_bytes(digest, "big") / HASH_RANGE
+    """Return how many times a document goes into training, on average `epochs`, decided by its text alone."""
     whole = int(epochs)
-    return whole + (1 if draw < epochs - whole else 0)
+    again = draw(document.text, seed=seed, purpose="mixture") < (epochs - whole) * DRAW_RANGE
+    return whole + int(again)
 
 
 def shares(sizes: Mapping[str, float]) -> dict[str, float]:

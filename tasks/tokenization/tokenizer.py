@@ -1,13 +1,12 @@
 """tokenizer: learn a byte-level BPE vocabulary from the mixture, and say how well it fits each part of it.
 
-It learns from a sample of whole documents, drawn by a seeded hash of doc_id and repeated as the mixture repeats
+It learns from a sample of whole documents, drawn by a seeded hash of its text and repeated as the mixture repeats
 them, in the order of the shards: so each group weighs here what it weighs in training, and the same mixture gives
 the same tokenizer, byte for byte.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from tokenizers import Tokenizer
 
 from tasks.contracts.base import StageParams
 from tasks.contracts.document import Document, read_documents
+from tasks.contracts.draws import DRAW_RANGE, draw
 from tasks.contracts.errors import CorpusTooSmallError
 from tasks.contracts.files import write_json
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest, text_shards
@@ -160,10 +160,9 @@ def _documents(paths: Sequence[Path]) -> Iterator[Document]:
 
 
 def _sample(paths: Sequence[Path], rate: float, seed: int) -> Iterator[Document]:
-    """Yield each document with probability `rate`, decided by its doc_id, in the shards' order."""
+    """Yield each document with probability `rate`, decided by its text, in the shards' order."""
     for document in _documents(paths):
-        digest = hashlib.blake2b(f"{seed}\n{document.doc_id}".encode(), digest_size=8, person=b"tokenizer").digest()
-        if int.from_bytes(digest, "big") < rate * (1 << 64):
+        if draw(document.text, seed=seed, purpose="tokenizer") < rate * DRAW_RANGE:
             yield document
 
 

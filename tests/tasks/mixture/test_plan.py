@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tasks.mixture.plan import Group, complete_groups, copies, group_index, plan_mixture
 from tests.corpus import document
 
-DOCUMENTS = [document("text", name=str(i)) for i in range(4000)]
+DOCUMENTS = [document(f"text {i}", name=str(i)) for i in range(4000)]
 
 
 def test_the_first_group_that_takes_a_document_wins_and_rest_takes_the_others():
@@ -116,3 +116,8 @@ def test_a_larger_share_keeps_what_a_smaller_one_had():
     few = {d.doc_id for d in DOCUMENTS if copies(d, 0.2, seed=0)}
     more = {d.doc_id for d in DOCUMENTS if copies(d, 0.4, seed=0)}
     assert few < more
+
+
+def test_a_text_captured_again_is_sampled_alike():
+    again = [document(d.text, name=f"{number} again") for number, d in enumerate(DOCUMENTS)]
+    assert [copies(d, 0.4, seed=0) for d in again] == [copies(d, 0.4, seed=0) for d in DOCUMENTS]

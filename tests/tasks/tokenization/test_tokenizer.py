@@ -110,6 +110,16 @@ def test_a_sample_of_the_mixture_is_learnt_from_where_it_is_large():
     assert sha256_file(Path("whole/tokenizer.json")) != sha256_file(Path("part/tokenizer.json"))
 
 
+def test_of_texts_captured_again_the_same_sample_is_learnt_from():
+    write_stage(Path("in"), corpus(60))
+    again = [[document(d.text, name=f"{d.record_id} again") for d in part] for part in corpus(60)]
+    write_stage(Path("again"), again)
+    for source in ("in", "again"):
+        params = Params(vocab_size=400, max_bytes=20_000)
+        run(params=params, inputs={"mix": Path(source)}, output=Path(f"of-{source}"))
+    assert sha256_file(Path("of-in/tokenizer.json")) == sha256_file(Path("of-again/tokenizer.json"))
+
+
 @pytest.mark.parametrize("parallel", ["true", "false"])
 def test_two_runs_give_the_same_files(monkeypatch, parallel):
     write_stage(Path("in"), corpus(60))
