@@ -58,9 +58,8 @@ def _fates(corpus: Corpus, fates: Fates) -> tuple[NDArray[Any], NDArray[np.int64
     decided["rule"] = fates.rule
     decided["survivor"] = fates.orders[fates.survivor, -2:]
     decided["similarity"] = fates.similarity
-    decided["cluster"] = fates.cluster_sizes()
-    # A document that shares something and neither goes nor stands for another needs no mention.
-    mentioned = np.flatnonzero((decided["rule"] >= 0) | (decided["cluster"] > 1))
+    # Survivors are not mentioned: a part stays as it was written when a later one repeats its documents.
+    mentioned = np.flatnonzero(decided["rule"] >= 0)
     mentioned = mentioned[np.argsort(fates.numbers[mentioned])]
     decided, numbers = decided[mentioned], fates.numbers[mentioned]
     bounds = np.searchsorted(numbers, corpus.starts)

@@ -46,10 +46,6 @@ class Fates:
     rule: NDArray[np.int8]
     similarity: NDArray[np.float64]
 
-    def cluster_sizes(self) -> NDArray[np.int64]:
-        """Return for each document how many have it as their survivor, itself included (0 when dropped)."""
-        return np.bincount(self.survivor, minlength=len(self.survivor)).astype(np.int64)
-
 
 def choose_survivors(corpus: Corpus, groups: NDArray[Any], edges: NDArray[Any]) -> Fates:
     """Find the survivor of every document that shares something.

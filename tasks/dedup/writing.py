@@ -1,7 +1,8 @@
 """The last pass, part by part: survivors, what is cut from them, and a ledger row for all that went or changed.
 
 A part is written from its own decisions, so that one whose decisions did not change is a hit in the shard cache.
-They name only documents that share something.
+They name only documents that go: how many a survivor stands for is counted in the ledger, as a number beside its text
+would have every shard written again that a new one repeats something of.
 """
 
 from __future__ import annotations
@@ -26,12 +27,9 @@ from tasks.dedup.taken import TAKEN_RULE, TOMBSTONE_DIGITS
 from tasks.engine.shards import ShardWork
 
 STAGE: Final = "dedup"
-CLUSTER_SIZE: Final = "dedup.cluster_size"
 TOO_SHORT: Final = "too_short_after_cut"
 
-FATE: Final = np.dtype(
-    [("row", "<u4"), ("rule", "i1"), ("survivor", "<u8", 2), ("similarity", "<f8"), ("cluster", "<u4")]
-)
+FATE: Final = np.dtype([("row", "<u4"), ("rule", "i1"), ("survivor", "<u8", 2), ("similarity", "<f8")])
 PART_CUT: Final = np.dtype([("row", "<u4"), ("key", "<u8")])
 
 
@@ -102,14 +100,10 @@ def _decide(
 ) -> pa.RecordBatch:
     """Return what stays of a batch whose first row is `first`, and add to the ledger what goes or changes."""
     rows: dict[int, LedgerRow] = {}
-    sizes: dict[int, int] = {}
     texts: dict[int, str] = {}
     names = batch.select(["doc_id", "url", "record_id"])
     for fate in fates:
         at = int(fate["row"]) - first
-        if fate["rule"] < 0:
-            sizes[at] = int(fate["cluster"])
-            continue
         if fate["rule"] == TAKEN_RULE:
             rows[at] = LedgerRow(
                 stage=STAGE,
@@ -150,7 +144,8 @@ def _decide(
         if not short:
             texts[at] = text
     ledger.extend(rows[at] for at in sorted(rows))
-    batch = _changed(batch, texts, sizes)
+    if texts:
+        batch = _with_texts(batch, texts)
     gone = [at for at, row in rows.items() if row.action == "drop"]
     if not gone:
         return batch
@@ -163,17 +158,11 @@ def _identity(names: pa.RecordBatch, at: int) -> dict[str, str]:
     return {name: names[name][at].as_py() for name in names.schema.names}
 
 
-def _changed(batch: pa.RecordBatch, texts: dict[int, str], sizes: dict[int, int]) -> pa.RecordBatch:
-    """Return the batch with some texts replaced and some cluster sizes added to the scores."""
+def _with_texts(batch: pa.RecordBatch, texts: dict[int, str]) -> pa.RecordBatch:
+    """Return the batch with some texts replaced."""
     columns = dict(zip(batch.schema.names, batch.columns, strict=True))
-    if texts:
-        values = batch["text"].to_pylist()
-        for at, text in texts.items():
-            values[at] = text
-        columns["text"] = pa.array(values, DOCUMENT_SCHEMA.field("text").type)
-    if sizes:
-        scores = batch["scores"].to_pylist()
-        for at, size in sizes.items():
-            scores[at] = sorted({**dict(scores[at]), CLUSTER_SIZE: float(size)}.items())
-        columns["scores"] = pa.array(scores, DOCUMENT_SCHEMA.field("scores").type)
+    values = batch["text"].to_pylist()
+    for at, text in texts.items():
+        values[at] = text
+    columns["text"] = pa.array(values, DOCUMENT_SCHEMA.field("text").type)
     return pa.RecordBatch.from_arrays(list(columns.values()), schema=DOCUMENT_SCHEMA)

@@ -27,6 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ def as_document(text: str, number: int) -> Document:
         record_id=str(number),
         source="bench",
         text=text,
-        captured_at=f"2024-01-01T00:{number // 60 % 60:02d}:{number % 60:02d}Z",
+        captured_at=f"{datetime(2024, 1, 1) + timedelta(seconds=number):%Y-%m-%dT%H:%M:%SZ}",
     )
 
 
@@ -312,20 +313,20 @@ def _scale_one(source: Path, place: Path, answers: Any) -> None:
     answers.put((cpu, max(map(int, peaks)) / 1024, driver, ranges))
 
 
-def increment(place: Path, parts: int) -> None:
+def increment(place: Path, parts: int, size: int) -> None:
     """Print what one new shard costs beside many old ones, and whether the result is a full run's."""
     texts, source = Texts(), place / "old"
-    write_stage(source, (texts.document(n) for n in range(parts * PART)))
+    write_stage(source, (texts.document(n) for n in range(parts * size)), size)
     full, _ = measured(lambda: dedup(source, place / "out", place / "state", Params()))
     shutil.copytree(place / "state", place / "state-before")
     again, _ = measured(lambda: dedup(source, place / "out", place / "state", Params()))
-    say(f"{parts} shards of {PART} documents: {full:.2f} CPU s in full, {again:.2f} again without a change")
-    new = [texts.document(parts * PART + n) for n in range(PART)]
-    # A hundredth of the new shard repeats old documents.
-    new[: PART // 100] = [as_document(texts.text(n * 997), 10**7 + n) for n in range(PART // 100)]
+    say(f"{parts} shards of {size} documents: {full:.2f} CPU s in full, {again:.2f} again without a change")
+    new = [texts.document(parts * size + n) for n in range(size)]
+    # A hundredth of the new shard repeats old documents, captured later.
+    new[: size // 100] = [as_document(texts.text(n * 997), 10**7 + n) for n in range(size // 100)]
     write_documents(source / f"part-{parts:05d}.parquet", new)
     (source / "_manifest.json").unlink()
-    commit(source, (parts + 1) * PART)
+    commit(source, (parts + 1) * size)
     shares, same = [], True
     for _ in range(3):
         for name in ("state", "state-fresh"):
@@ -349,6 +350,7 @@ def main() -> None:
     parser.add_argument("--backend", choices=["datasketch", "rensa"], default="datasketch", help="for curve")
     parser.add_argument("--sizes", type=int, nargs="*", default=[5_000, 20_000, 80_000], help="for scale")
     parser.add_argument("--parts", type=int, default=100, help="old shards, for increment")
+    parser.add_argument("--part", type=int, default=PART, help="documents of a shard, for increment")
     arguments = parser.parse_args()
     logging.disable(logging.INFO)
     parts: dict[str, Callable[[Path], None]] = {
@@ -356,7 +358,7 @@ def main() -> None:
         "backends": lambda place: backends(),
         "curve": lambda place: curve(place, arguments.pairs, Params(backend=arguments.backend)),
         "scale": lambda place: scale(place, arguments.sizes),
-        "increment": lambda place: increment(place, arguments.parts),
+        "increment": lambda place: increment(place, arguments.parts, arguments.part),
     }
     for name in arguments.what or parts:
         with tempfile.TemporaryDirectory() as folder:

@@ -213,6 +213,14 @@ def test_one_new_shard_rewrites_only_shards_with_other_decisions(dedup: Dedup) -
     assert reused["dedup"] == 3, "only the shard whose document the new one stands for is another"
 
 
+def test_a_new_shard_that_repeats_old_documents_leaves_their_shards_as_they_were(dedup: Dedup) -> None:
+    parts = [[document(f"page-{seed}", text(seed), captured_at="2024")] for seed in range(4)]
+    dedup(*parts)
+    outcome = dedup(*parts, [document(f"again-{seed}", text(seed), captured_at="2025") for seed in range(4)])
+    assert len(outcome.ledger) == 4
+    assert reused["dedup"] == 4, "that others stand behind it is said in their ledger, not in the survivor's shard"
+
+
 @pytest.mark.parametrize("damage", ["cut short", "other figures"])
 def test_a_damaged_memory_of_pairs_is_not_believed(dedup: Dedup, damage: str) -> None:
     outcome = dedup(corpus())

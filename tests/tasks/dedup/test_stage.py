@@ -22,7 +22,6 @@ from tasks.contracts.workspace import ROOT
 from tasks.dedup.minhash import choose_bands, found_with
 from tasks.dedup.shingles import jaccard, shingles
 from tasks.dedup.stage import Params
-from tasks.dedup.writing import CLUSTER_SIZE
 from tests.tasks.dedup.conftest import Dedup, document
 
 VOCABULARY = [f"word{number}" for number in range(3_000)]
@@ -175,13 +174,12 @@ def test_equal_urls_are_one_page_unless_the_params_say_otherwise(dedup: Dedup) -
     assert len(dedup(captures, params=Params(exact=("payload", "text"))).kept) == 4
 
 
-def test_the_survivor_carries_the_size_of_its_cluster_and_the_ledger_all_its_members(dedup: Dedup) -> None:
+def test_the_ledger_names_all_members_of_a_cluster_and_their_survivor(dedup: Dedup) -> None:
     copies = [document(f"copy-{n}", altered(prose(9), changes=1, seed=n)) for n in range(4)]
     outcome = dedup(copies[:2], copies[2:], [document("alone", prose(10))])
     by_name = {d.record_id: d for d in outcome.kept}
-    assert CLUSTER_SIZE not in by_name.pop("alone").scores
+    del by_name["alone"]
     (survivor,) = by_name.values()
-    assert survivor.scores[CLUSTER_SIZE] == 4.0
     assert {row.survivor_id for row in outcome.ledger} == {survivor.doc_id}
     assert {row.record_id for row in outcome.ledger} | {survivor.record_id} == {d.record_id for d in copies}
     for row in outcome.ledger:
