@@ -11,7 +11,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -28,9 +28,11 @@ from flows.graph import MODULES, Stage, load_graph, select
 from flows.lineage.mirror import SERVER_VARIABLE, mirror_server
 from flows.lineage.records import new_run_name, read_records
 from flows.locks import workspace_lock
+from flows.named_files import changed
 from flows.params import PARAMS_FILE, check_params, merge_values, ray_params, read_params, signing_key
 from flows.sign import sign_if_not
 from flows.stage_run import FLOW_RUN_VARIABLE, RUN_VARIABLE, TASK_RUN_VARIABLE, describe
+from tasks.contracts.base import StageParams
 from tasks.contracts.errors import HeadwaterError, ParamsError
 from tasks.contracts.files import write_bytes
 from tasks.contracts.manifest import Manifest, manifest_hash, read_manifest
@@ -81,16 +83,21 @@ def pipeline(
     """
     graph = load_graph()
     with workspace_lock("run"):
-        key = _change_params(settings or {}, graph)
+        checked, key = _change_params(settings or {}, graph)
         refresh_form()
         stages = _stages_until(graph, until)
         forced = {select(graph, name).name for name in force or ()}
+        for stage in stages:
+            if files := changed(stage, checked[stage.name]):
+                _say(f"{stage.name} runs again, as another content is in {', '.join(files)}")
+                forced.add(stage.name)
         run = os.environ.setdefault(RUN_VARIABLE, new_run_name())
         _say(f"run {run}: {len(stages)} stages")
         progress = cast(UUID, create_progress_artifact(0.0, key="headwater-progress", description=f"Run {run}"))
-        with started_services(until, force or []):
+        with started_services(until, forced):
             for number, stage in enumerate(stages, start=1):
-                _task_of(stage)(stage.name, run, stage.name in forced)
+                restorable = not checked[stage.name].named_files()
+                _task_of(stage)(stage.name, run, stage.name in forced, restorable)
                 update_progress_artifact(artifact_id=progress, progress=100.0 * number / len(stages))
         if key is not None and stages[-1].name == "release" and sign_if_not(stages[-1].output, key):
             _say("the release was there already and is signed now")
@@ -104,26 +111,32 @@ def _stages_until(graph: Mapping[str, Stage], until: str | None) -> list[Stage]:
     return stages[: list(graph).index(select(graph, until).name) + 1] if until else stages
 
 
-def _change_params(settings: Mapping[str, Any], graph: Mapping[str, Stage]) -> SigningKey | None:
-    """Write what the form changed to params.yaml, unless that would make it wrong; return the key to sign with."""
+def _change_params(
+    settings: Mapping[str, Any], graph: Mapping[str, Stage]
+) -> tuple[dict[str, StageParams], SigningKey | None]:
+    """Write what the form changed to params.yaml, unless that would make it wrong; return all sections and the key."""
     before = PARAMS_FILE.read_bytes() if settings else b""
     change = merge_values(changes_of_run(settings, UUID(str(flow_run.id)))) if settings else ""
     try:
-        checked = read_params()
-        check_params(checked, graph)
-        key = signing_key(checked)
+        read = read_params()
+        checked = check_params(read, graph)
+        key = signing_key(read)
     except ParamsError:
         if change:
             write_bytes(PARAMS_FILE, before)
         raise
     if change:
         _say(f"params.yaml changed:\n{change}")
-    return key
+    return checked, key
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def run_through_dvc(name: str, run: str, force: bool) -> None:
-    """Bring one stage up to date by `dvc repro -s`, its output logged line by line."""
+def run_through_dvc(name: str, run: str, force: bool, restorable: bool) -> None:
+    """Bring one stage up to date by `dvc repro -s`, its output logged line by line.
+
+    Args:
+        restorable: whether DVC sees all that the stage reads, and may so put an earlier run's output in place.
+    """
     environment = {
         **os.environ,
         # The stages' command is `python`, which must be this one whether or not the environment is activated.
@@ -133,7 +146,8 @@ def run_through_dvc(name: str, run: str, force: bool) -> None:
         FLOW_RUN_VARIABLE: str(flow_run.id or ""),
         TASK_RUN_VARIABLE: str(task_run.id or ""),
     }
-    command = [*dvc_command(), "--wait-for-lock", "repro", "--single-item", *(["--force"] if force else []), name]
+    options = [*(["--force"] if force else []), *([] if restorable else ["--no-run-cache"])]
+    command = [*dvc_command(), "--wait-for-lock", "repro", "--single-item", *options, name]
     try:
         for line in stream(command, environment):
             if not line.startswith(DVC_CHATTER):
@@ -198,7 +212,7 @@ def stale_stages() -> set[str]:
 
 
 @contextmanager
-def started_services(until: str | None, force: Sequence[str]) -> Iterator[None]:
+def started_services(until: str | None, force: Iterable[str]) -> Iterator[None]:
     """Keep what the stages of one run share, MLflow's mirror and a Ray session, unless whoever called does so already.
 
     No Ray session is started where a cluster is given, or where no stage that uses Ray is stale.

@@ -20,6 +20,7 @@ from flows.lineage.mirror import StageMirror
 from flows.lineage.records import PrefectIds, now, write_record
 from flows.lineage.releases import remember_release
 from flows.locks import workspace_lock
+from flows.named_files import contents, remember
 from flows.params import ray_params, read_params, signing_key, stage_params
 from tasks.contracts.base import StageParams
 from tasks.contracts.files import disk_full_is_clear
@@ -75,6 +76,7 @@ def _run(
     if stage.output.exists():
         shutil.rmtree(stage.output)
     settings = params.model_dump(mode="json")
+    held = contents(params)
     mirror = StageMirror(
         run=run,
         stage=stage.name,
@@ -90,6 +92,8 @@ def _run(
             _sign(manifest_hash(stage.output), key)
         mirror.shard_hits = reused.get(stage.name)
         logger.info("%s: %s", stage.name, describe(manifest))
+    if held:
+        remember(stage, held)
     if stage.name == "release":
         remember_release(stage.output, stage.inputs["mix"])
         restore_mark(stage.output)

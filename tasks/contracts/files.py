@@ -101,6 +101,15 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def sha256_path(path: Path) -> str:
+    """Return the SHA-256 (hex) of a file's bytes, or of the names and bytes of all files in a folder."""
+    if path.is_file():
+        return sha256_file(path)
+    return sha256_json(
+        {file.relative_to(path).as_posix(): sha256_file(file) for file in sorted(path.rglob("*")) if file.is_file()}
+    )
+
+
 def sync_file(path: Path) -> None:
     """Flush a file's bytes to the disk."""
     descriptor = os.open(path, os.O_RDONLY)

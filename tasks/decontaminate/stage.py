@@ -70,6 +70,10 @@ class Params(StageParams):
     tasks: tuple[str, ...] = borrowed_from("evaluate.tasks", ())
     """The tasks that evaluate will score."""
 
+    def named_files(self) -> tuple[str, ...]:
+        """Return the benchmark files."""
+        return self.benchmarks
+
 
 def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
     """Remove from the documents of `inputs["holdout"]` what they share with protected items.

@@ -20,7 +20,7 @@ from pydantic import JsonValue, ValidationError
 from tasks.contracts.base import Drop, Edit, Filter, FrozenModel
 from tasks.contracts.document import Document
 from tasks.contracts.errors import ParamsError
-from tasks.contracts.files import sha256_file, sha256_json
+from tasks.contracts.files import sha256_path
 from tasks.filters import rules as rules_package
 
 SECTION = "filter.rules"
@@ -56,7 +56,7 @@ class LoadedFilter:
     def _settings(self, names: Sequence[str]) -> dict[str, JsonValue]:
         settings = {name: self.settings[name] for name in names if name in self.settings}
         hashed: dict[str, JsonValue] = {
-            name: [_content_hash(path) for path in paths]
+            name: [sha256_path(path) for path in paths]
             for name, paths in self.files.items()
             if name in names or name not in self.settings
         }
@@ -106,6 +106,20 @@ def check(entries: Sequence[Mapping[str, JsonValue]]) -> None:
             _rule(entry, where)
 
 
+def named_files(entries: Sequence[Mapping[str, JsonValue]]) -> tuple[str, ...]:
+    """Return the files and folders that the rules of `entries` name; what a class of `use` reads is not known.
+
+    Raises:
+        ParamsError: an entry that cannot be loaded.
+    """
+    named: list[str] = []
+    for index, entry in enumerate(entries):
+        if "use" not in entry:
+            _, rule = _rule(entry, f"{SECTION}[{index}]")
+            named += [name for setting in getattr(rule, "paths", ()) for name in _names(getattr(rule, setting))]
+    return tuple(named)
+
+
 def _load(entry: Mapping[str, JsonValue], where: str) -> LoadedFilter:
     if "use" in entry:
         return _load_use(entry, where)
@@ -123,8 +137,7 @@ def _load(entry: Mapping[str, JsonValue], where: str) -> LoadedFilter:
 
 def _paths(rule: FrozenModel, setting: str, where: str) -> tuple[Path, ...]:
     """Return the files and folders that a setting names: one path, several, or none."""
-    value = getattr(rule, setting)
-    named = [] if value is None else [value] if isinstance(value, str) else list(value)
+    named = _names(getattr(rule, setting))
     for name in named:
         if not Path(name).exists():
             raise ParamsError(
@@ -135,6 +148,10 @@ def _paths(rule: FrozenModel, setting: str, where: str) -> tuple[Path, ...]:
                 fix="correct the path in params.yaml, or put the file there",
             )
     return tuple(Path(name) for name in named)
+
+
+def _names(value: str | Sequence[str] | None) -> list[str]:
+    return [] if value is None else [value] if isinstance(value, str) else list(value)
 
 
 def _check_language(rule: FrozenModel, where: str) -> None:
@@ -152,14 +169,6 @@ def _check_language(rule: FrozenModel, where: str) -> None:
             expected='a language code that datatrove knows, such as "eng", and the package that splits it',
             found=str(error).splitlines()[0],
         ) from error
-
-
-def _content_hash(path: Path) -> str:
-    if path.is_file():
-        return sha256_file(path)
-    return sha256_json(
-        {file.relative_to(path).as_posix(): sha256_file(file) for file in sorted(path.rglob("*")) if file.is_file()}
-    )
 
 
 def _rule(entry: Mapping[str, JsonValue], where: str) -> tuple[str, FrozenModel]:

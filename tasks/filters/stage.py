@@ -22,7 +22,7 @@ from tasks.contracts.ledger import LedgerRow, ledger_row
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest
 from tasks.contracts.workspace import state_folder
 from tasks.engine.shards import ShardWork, keep_or_drop, map_shards, work_for
-from tasks.filters.loading import LoadedFilter, check, load
+from tasks.filters.loading import LoadedFilter, check, load, named_files
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,10 @@ class Params(StageParams):
     """The filters in the order they are asked: NAME: {settings}, or use: package.module:Class and with: {arguments}."""
     max_error_rate: float = Field(0.01, ge=0, le=1)
     """Largest share of documents that a rule may fail on (each becomes a ledger row) before the stage fails."""
+
+    def named_files(self) -> tuple[str, ...]:
+        """Return the lists and models that rules name."""
+        return named_files(self.rules)
 
     @model_validator(mode="after")
     def _known_rules(self) -> Params:

@@ -101,6 +101,12 @@ class Params(StageParams):
             raise ValueError("prune holds at most `order` counts, from 0 up, none below the one before it")
         return self
 
+    def named_files(self) -> tuple[str, ...]:
+        """Return the models and reference files of this machine; what stands behind an address is not known."""
+        models = [self.model] if isinstance(self.model, str) else list((self.model or {}).values())
+        texts = [name for names in self.reference.files_of().values() for name in names]
+        return tuple(name for name in [*models, *texts] if "://" not in name)
+
     def options(self) -> LmplzOptions:
         """Return how lmplz is called."""
         return LmplzOptions(

@@ -159,6 +159,29 @@ def test_a_second_run_in_the_same_workspace_at_the_same_time_is_refused(finished
     assert str(holder.pid) in printed
 
 
+def test_a_list_with_another_content_runs_its_stage_again(finished: Workspace) -> None:
+    settings, lock, denied = (finished.folder / name for name in ("params.yaml", "dvc.lock", "denied.txt"))
+    saved, locked, before = settings.read_text(), lock.read_text(), finished.hashes()
+    run = ("headwater", "run", "--until", "filter")
+    try:
+        denied.write_text("nowhere.example")
+        settings.write_text(saved.replace("url: {", "url: {lists: [denied.txt], ", 1))
+        finished.run(*run)
+        assert "everything is up to date" in finished.run(*run)
+        for hosts in ("sample.example", "nowhere.example"):
+            denied.write_text(hosts)
+            assert "filter runs again, as another content is in denied.txt" in finished.run(*run)
+            lock.write_text(locked)  # DVC now looks for an earlier run with these settings, and there were several
+            finished.run(*run)
+            assert ("url.list" in finished.manifest("filter").counts.dropped) == (hosts == "sample.example")
+    finally:
+        settings.write_text(saved)
+        lock.write_text(locked)
+        denied.unlink()
+        finished.run("dvc", "checkout", "--force")
+    assert finished.hashes() == before
+
+
 def test_a_failed_gate_stops_the_release_and_says_by_how_much(finished: Workspace) -> None:
     saved = (finished.folder / "params.yaml").read_bytes()
     before = finished.hashes()
