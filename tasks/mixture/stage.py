@@ -1,6 +1,6 @@
 """mix: how much of each group of documents goes into training.
 
-Two passes over the shards: measure what each group has, then sample or repeat by a seeded hash of its text.
+Two passes over the shards: measure what each group has, then sample or repeat by a seeded hash of each text.
 A kept document carries `mix.epochs` (how many times it goes into training) and `mix.group` (its group's index in
 `mixture.json`); a document that is not sampled is a ledger row.
 """

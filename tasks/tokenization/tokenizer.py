@@ -1,6 +1,6 @@
 """tokenizer: learn a byte-level BPE vocabulary from the mixture, and say how well it fits each part of it.
 
-It learns from a sample of whole documents, drawn by a seeded hash of its text and repeated as the mixture repeats
+It learns from a sample of whole documents, drawn by a seeded hash of their text and repeated as the mixture repeats
 them, in the order of the shards: so each group weighs here what it weighs in training, and the same mixture gives
 the same tokenizer, byte for byte.
 """
