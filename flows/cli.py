@@ -139,10 +139,9 @@ def up() -> None:
     console.print("starting Prefect, MLflow and a worker …")
     with embedded_services() as running:
         console.print(
-            f"Prefect  {running.addresses.prefect}\n"
-            # MLflow opens its pages for language-model applications unless asked for those of model training.
-            f"MLflow   {running.addresses.mlflow}/#/experiments?workflowType=machine_learning\n"
-            "Ctrl-C ends them all.",
+            f"Prefect  {running.addresses.prefect_link}\n"
+            f"MLflow   {running.addresses.mlflow_link}\n"
+            "These addresses hold a secret that opens both in your browser. Ctrl-C ends them all.",
             soft_wrap=True,
         )
         running.wait()

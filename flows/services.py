@@ -1,5 +1,8 @@
 """The embedded services of `headwater up`: a Prefect server with a worker, and an MLflow server, on the loopback.
 
+All of them stand behind the guard of flows/guard.py, with a secret made at start. The temporary Prefect server of
+`headwater run` does so too.
+
 They live exactly as long as the process that started them: a small warden process ends all of them, with everything
 they started, when it asks for that or dies in whatever way (also by `kill -9`).
 """
@@ -22,20 +25,38 @@ from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import psutil
 import yaml
-from pydantic import ValidationError
+from pydantic import JsonValue
 
-from tasks.contracts.base import FrozenModel
+from flows import access
+from flows.access import (
+    HOST,
+    Services,
+    guard_environment,
+    guarded_command,
+    new_token,
+    prefect_environment,
+    prefect_secret,
+    running_services,
+    services_path,
+    write_services,
+)
 from tasks.contracts.errors import HeadwaterError, LockedError
 from tasks.contracts.files import write_bytes, write_json
 from tasks.contracts.workspace import ROOT, state_folder
 
 logger = logging.getLogger(__name__)
 
-HOST = "127.0.0.1"
 POOL = "headwater"
+POOL_TEMPLATE: dict[str, JsonValue] = {
+    "job_configuration": {"stream_output": True},
+    "variables": {"type": "object", "properties": {}, "additionalProperties": False},
+}
+"""What a run may say of the process that it runs in: nothing. Prefect's default lets it name a command, an environment
+and a folder, and would add an environment even to an empty one that stood here."""
 DATABASE = "prefect.db"
 START_SECONDS = 120.0
 STOP_SECONDS = 15.0
@@ -43,36 +64,6 @@ STOP_SECONDS = 15.0
 
 class ServiceError(HeadwaterError):
     """An embedded service that did not start, or ended on its own."""
-
-
-class Services(FrozenModel):
-    """The addresses of the running services, and the process that owns them.
-
-    Attributes:
-        prefect: the Prefect UI; its API is at `prefect` + "/api".
-        mlflow: the MLflow UI and tracking server.
-        pid_started: when the owner began (seconds since the epoch), since a process id is used again.
-    """
-
-    prefect: str
-    mlflow: str
-    pid: int
-    pid_started: float
-
-    @property
-    def prefect_api(self) -> str:
-        """What PREFECT_API_URL wants."""
-        return f"{self.prefect}/api"
-
-
-def running_services() -> Services | None:
-    """Return the services that `headwater up` started in this workspace, None when it does not run."""
-    try:
-        services = Services.model_validate(json.loads(_services_path().read_bytes()))
-        started = psutil.Process(services.pid).create_time()
-    except (OSError, ValueError, ValidationError, psutil.Error):
-        return None
-    return services if abs(started - services.pid_started) < 1 else None
 
 
 def prefect_server() -> Callable[[], None]:
@@ -85,26 +76,30 @@ def prefect_server() -> Callable[[], None]:
     Raises:
         ServiceError: it did not start; from the call of what is returned.
     """
-    os.environ |= prefect_environment()
     if (services := running_services()) is not None:
-        os.environ["PREFECT_API_URL"] = services.prefect_api
+        os.environ |= prefect_environment(services.prefect, services.prefect_secret)
         return lambda: None
     _copy_tables()
-    command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
     lifetime = contextlib.ExitStack()
     atexit.register(lifetime.close)
     # Bound here and handed on: a port that was free a moment ago may be another run's when the server binds it.
     with socket.create_server((HOST, 0)) as listener:
-        port = listener.getsockname()[1]
+        address = f"{HOST}:{listener.getsockname()[1]}"
+        os.environ |= prefect_environment(f"http://{address}", prefect_secret())
         server = lifetime.enter_context(_warden())(
             "prefect-run",
-            [*command, "--fd", str(listener.fileno()), "--log-level", "warning"],
+            guarded_command("prefect", "--fd", str(listener.fileno())),
             # As Prefect's own: without the UI and the services that schedule and watch runs.
-            {**os.environ, "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"},
+            {
+                **os.environ,
+                **guard_environment(address, new_token()),
+                "PREFECT_UI_ENABLED": "0",
+                "PREFECT__SERVER_EPHEMERAL": "1",
+                "PREFECT__SERVER_FINAL": "1",
+            },
             pass_fds=[listener.fileno()],
         )
-    os.environ["PREFECT_API_URL"] = f"http://{HOST}:{port}/api"
-    return lambda: _wait_until_healthy({"prefect-run": server}, "prefect-run", f"http://{HOST}:{port}/api/health")
+    return lambda: _wait_until_healthy({"prefect-run": server}, "prefect-run", f"http://{address}/api/health")
 
 
 def _copy_tables() -> None:
@@ -112,16 +107,6 @@ def _copy_tables() -> None:
     made, own = Path(sys.prefix) / "share" / "headwater" / DATABASE, state_folder() / "prefect" / DATABASE
     if made.exists() and not own.exists():
         write_bytes(own, made.read_bytes())
-
-
-def prefect_environment() -> dict[str, str]:
-    """Return the settings of every Prefect process of this workspace: its own home, and nothing sent anywhere."""
-    return {
-        "PREFECT_HOME": str(state_folder() / "prefect"),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
-        "DO_NOT_TRACK": "1",
-    }
 
 
 @dataclass(kw_only=True)
@@ -179,35 +164,41 @@ def embedded_services(
         mlflow=f"http://{HOST}:{mlflow_port}",
         pid=os.getpid(),
         pid_started=psutil.Process().create_time(),
+        token=new_token(),
+        prefect_secret=prefect_secret(),
     )
-    environment = {**os.environ, **prefect_environment(), "PREFECT_API_URL": addresses.prefect_api}
+    environment = {**os.environ, **prefect_environment(addresses.prefect, addresses.prefect_secret)}
     environment |= {"HEADWATER_ROOT": str(workspace), "HEADWATER_STATE": str(state_folder())}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     running = Running(addresses=addresses)
     _copy_tables()
     with _warden() as start:
-        running.processes["mlflow"] = start("mlflow", _mlflow(mlflow_port), _mlflow_environment(environment))
-        prefect = [sys.executable, "-m", "prefect"]
-        server = [*prefect, "server", "start", "--host", HOST, "--port", str(prefect_port)]
-        running.processes["prefect"] = start("prefect", server, environment)
+        guard = guard_environment(f"{HOST}:{mlflow_port}", addresses.token)
+        running.processes["mlflow"] = start("mlflow", _mlflow(mlflow_port), _mlflow_environment(environment | guard))
+        guard = guard_environment(f"{HOST}:{prefect_port}", addresses.token)
+        server = guarded_command("prefect", "--host", HOST, "--port", str(prefect_port))
+        running.processes["prefect"] = start("prefect", server, environment | guard)
         _wait_until_healthy(running.processes, "prefect", f"{addresses.prefect}/api/health")
         if worker:
+            prefect = [sys.executable, "-m", "prefect"]
+            template = state_folder() / "prefect" / "pool.json"
+            write_json(template, POOL_TEMPLATE)
             create = [*prefect, "work-pool", "create", POOL, "--type", "process", "--overwrite"]
-            _once("work pool", create, environment, workspace)
+            _once("work pool", [*create, "--base-job-template", str(template)], environment, workspace)
             # `{{ HEADWATER_ROOT }}` in prefect.yaml is filled in where a run starts, not here.
             for name in _deployments(workspace):
                 deploy = [*prefect, "--no-prompt", "deploy", "--name", name, *forms.get(name, [])]
                 _once("deployment", deploy, environment, workspace, forgive=_ADVICE_CALL)
-            _end_interrupted_runs(addresses.prefect_api)
+            _end_interrupted_runs(addresses)
             work = [*prefect, "worker", "start", "--pool", POOL, "--type", "process", "--name", POOL]
             running.processes["worker"] = start("worker", work, environment)
         _wait_until_healthy(running.processes, "mlflow", f"{addresses.mlflow}/health")
         running.check()
-        write_json(_services_path(), addresses.model_dump(mode="json"))
+        write_services(addresses)
         try:
             yield running
         finally:
-            _services_path().unlink(missing_ok=True)
+            services_path().unlink(missing_ok=True)
 
 
 def free_port(first: int, *, taken: set[int] = frozenset()) -> int:  # type: ignore[assignment]
@@ -229,19 +220,23 @@ def free_port(first: int, *, taken: set[int] = frozenset()) -> int:  # type: ign
 
 
 def _mlflow(port: int) -> list[str]:
-    state = state_folder()
-    state.mkdir(parents=True, exist_ok=True)
-    return [
-        *(sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"),
-        *("--backend-store-uri", f"sqlite:///{state / 'mlflow.db'}"),
-        *("--artifacts-destination", (state / "mlflow-artifacts").as_uri()),
-        *("--allowed-hosts", f"{HOST}:{port},localhost:{port}"),
-    ]
+    return guarded_command("mlflow", "--host", HOST, "--port", str(port))
 
 
 def _mlflow_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    return {**environment, **quiet}
+    state = state_folder()
+    state.mkdir(parents=True, exist_ok=True)
+    address = environment[access.ADDRESS_VARIABLE]
+    return {
+        **environment,
+        access.DATABASE_VARIABLE: f"sqlite:///{state / 'mlflow.db'}",
+        access.ARTIFACTS_VARIABLE: (state / "mlflow-artifacts").as_uri(),
+        # MLflow's own checks stay, as a second wall.
+        "MLFLOW_SERVER_ALLOWED_HOSTS": f"{address},{address.replace(HOST, 'localhost')}",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
 
 
 class _Start:
@@ -282,19 +277,25 @@ def _warden() -> Iterator[_Start]:
         warden.wait(timeout=STOP_SECONDS * 2)
 
 
-def _end_interrupted_runs(api: str) -> None:
+def _end_interrupted_runs(services: Services) -> None:
     """Tell Prefect that what an earlier worker was running has ended: it would wait for those runs for ever."""
     # Takes a second to import, which the others who ask this module for an address need not pay.
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.filters import FlowRunFilter
     from prefect.client.schemas.objects import State
     from prefect.client.schemas.sorting import FlowRunSort
+    from prefect.settings import temporary_settings
     from prefect.states import Crashed
 
     theirs = FlowRunFilter.model_validate(
         {"deployment_id": {"is_null_": False}, "state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}}
     )
-    with SyncPrefectClient(api=api) as client:
+    # Of this process's own environment nothing is for this server.
+    settings: dict[str, Any] = {"client.csrf_support_enabled": True, "client.custom_headers": {}}
+    with (
+        temporary_settings(settings),
+        SyncPrefectClient(api=services.prefect_api, auth_string=services.prefect_secret) as client,
+    ):
         for run in client.read_flow_runs(flow_run_filter=theirs, sort=FlowRunSort.ID_DESC, limit=200):
             state: State[None] = Crashed(message="`headwater up` ended while this ran; a new run goes on from there")
             client.set_flow_run_state(run.id, state, force=True)
@@ -421,10 +422,6 @@ def _log_end(name: str) -> str:
     except OSError:
         return "no log"
     return "\n".join(["", *lines[-15:]])
-
-
-def _services_path() -> Path:
-    return state_folder() / "services.json"
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from flows.services import running_services
+from flows.access import running_services
 from tasks.contracts.workspace import state_folder
 
 QUIET = {
@@ -20,13 +20,15 @@ QUIET = {
 
 
 def tracking_uri() -> str:
-    """Return MLFLOW_TRACKING_URI, else the running MLflow server's address, else the workspace's own database."""
-    if given := os.environ.get("MLFLOW_TRACKING_URI"):
-        return given
-    services = running_services()
-    if services is not None:
+    """Return MLFLOW_TRACKING_URI, else the running MLflow server's address, else the workspace's own database.
+
+    Where that is the server of `headwater up`, this process's environment then holds what its clients must send.
+    """
+    given, services = os.environ.get("MLFLOW_TRACKING_URI"), running_services()
+    if services is not None and (given or services.mlflow).rstrip("/") == services.mlflow:
+        os.environ |= services.mlflow_credentials
         return services.mlflow
-    return database_uri()
+    return given or database_uri()
 
 
 def database_uri() -> str:

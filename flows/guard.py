@@ -1,0 +1,177 @@
+"""The guard in front of every server of this workspace that speaks HTTP: who may ask, from which page, how.
+
+The loopback is not private. Any page that is open in the operator's browser can send requests there, and so can every
+other user of the machine. So a request needs the secret of these servers (a browser has it in a cookie, once the
+printed address was opened; a program sends it as Basic authorisation), and what a browser sends for a page of another
+origin is refused before that is asked.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+from collections.abc import Iterable, Mapping
+from http.cookies import CookieError, SimpleCookie
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs
+
+from starlette.datastructures import Headers
+from starlette.responses import HTMLResponse, PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from flows.access import TOKEN_PARAMETER, USER
+
+_READS = ("GET", "HEAD", "OPTIONS")
+_PROBES = ("/health", "/api/health")
+
+# Leaves the token neither in the address bar nor in the history. A redirect would not do: a browser sends a strict
+# cookie only with what the page itself asks for.
+_OPEN = "<!doctype html><title>Headwater</title><script>location.replace(location.pathname + location.hash)</script>"
+
+
+class _Refusal(NamedTuple):
+    status: int
+    reason: str
+
+
+class Guard:
+    """An ASGI application that lets through to another one only what may ask it.
+
+    Args:
+        app: what is guarded.
+        address: where browsers find it, as host:port; `localhost` with the same port is taken for it.
+        token: the secret that opens the UI: `http://ADDRESS/?token=TOKEN`.
+        api_secret: what a program sends as Basic authorisation, "user:password"; made of the token when left out.
+        prefect: whether it is Prefect's server. That takes JSON only, reads JSON sent as anything else, and asks for
+            `api_secret` itself, of a WebSocket in the first message.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, address: str, token: str, api_secret: str | None = None, prefect: bool = False
+    ) -> None:
+        if not token:
+            raise ValueError("a server without a secret would be anybody's")
+        port = address.rpartition(":")[2]
+        self._app = app
+        self._hosts = (address, f"localhost:{port}")
+        # Browsers keep one set of cookies for all ports of a host.
+        self._cookie = f"headwater-{port}"
+        self._token = token
+        self._basic = basic_authorization(api_secret or f"{USER}:{token}")
+        self._prefect = prefect
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        refusal = self._foreign(scope, headers) or self._unfit(scope, headers)
+        if refusal is None and self._opens(scope):
+            await self._answer_opening(scope, receive, send)
+            return
+        known = self._knows_secret(headers)
+        if refusal is None and not known and not self._asks_itself(scope, headers):
+            refusal = _Refusal(401, "open the address that `headwater up` printed, or send its secret")
+        if refusal is not None:
+            await _refuse(refusal, scope, receive, send)
+            return
+        if known and self._prefect:
+            scope = {**scope, "headers": _with(scope["headers"], "authorization", self._basic)}
+        await self._app(scope, receive, _hardened(send))
+
+    def _foreign(self, scope: Scope, headers: Headers) -> _Refusal | None:
+        """Refuse another Host (DNS rebinding) and what a page of another origin sends, also of another port here."""
+        hosts, origins = headers.getlist("host"), headers.getlist("origin")
+        if len(hosts) != 1 or hosts[0] not in self._hosts:
+            return _Refusal(403, f"expected the Host {self._hosts[0]}")
+        if any(origin != f"http://{hosts[0]}" for origin in origins):
+            return _Refusal(403, "a page of another origin may not ask this server")
+        # A page of another origin may ask for a picture or a script without an Origin. What a person follows is a link.
+        link = scope["type"] == "http" and scope["method"] == "GET" and headers.get("sec-fetch-dest") == "document"
+        if headers.get("sec-fetch-site", "none") not in ("none", "same-origin") and not link:
+            return _Refusal(403, "a page of another origin may not ask this server")
+        return None
+
+    def _unfit(self, scope: Scope, headers: Headers) -> _Refusal | None:
+        """Refuse a body that says of itself that it is something else than JSON, or says nothing."""
+        if not self._prefect or scope["type"] != "http" or scope["method"] in _READS:
+            return None
+        kinds = [kind.partition(";")[0].strip().lower() for kind in headers.getlist("content-type")]
+        empty = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
+        if kinds == ["application/json"] or (empty and not kinds):
+            return None
+        return _Refusal(415, f"expected the Content-Type application/json, found {', '.join(kinds) or 'none'}")
+
+    def _opens(self, scope: Scope) -> bool:
+        if scope["type"] != "http" or scope["method"] != "GET" or scope["path"] != "/":
+            return False
+        return _equal(self._token, parse_qs(scope["query_string"].decode("latin-1")).get(TOKEN_PARAMETER, []))
+
+    async def _answer_opening(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = HTMLResponse(_OPEN, headers={"cache-control": "no-store"})
+        answer.set_cookie(self._cookie, self._token, httponly=True, samesite="strict")
+        await answer(scope, receive, _hardened(send))
+
+    def _knows_secret(self, headers: Headers) -> bool:
+        if "authorization" in headers:
+            return _equal(self._basic, headers.getlist("authorization"))
+        return _equal(self._token, _cookies(headers).get(self._cookie, []))
+
+    def _asks_itself(self, scope: Scope, headers: Headers) -> bool:
+        """Say whether it is for the guarded server to ask: a question after its health tells nobody anything.
+
+        Prefect's own WebSocket clients send the secret in the first message, which Prefect's server insists on. A
+        browser always says the Origin of the page that opens a WebSocket.
+        """
+        if scope["type"] == "http":
+            return scope["method"] == "GET" and scope["path"] in _PROBES
+        return self._prefect and "prefect" in scope["subprotocols"] and "origin" not in headers
+
+
+def basic_authorization(secret: str) -> str:
+    """Return the value of the header Authorization for "user:password" (RFC 7617)."""
+    return f"Basic {base64.b64encode(secret.encode()).decode()}"
+
+
+def _equal(secret: str, given: Iterable[str]) -> bool:
+    """Say whether all that was given is the secret, and something was, in a time that tells nothing of it."""
+    tried = [hmac.compare_digest(secret.encode(), value.encode()) for value in given]
+    return bool(tried) and all(tried)
+
+
+def _cookies(headers: Headers) -> Mapping[str, list[str]]:
+    read: dict[str, list[str]] = {}
+    for line in headers.getlist("cookie"):
+        try:
+            cookies = SimpleCookie(line)
+        except CookieError:
+            continue
+        for name, cookie in cookies.items():
+            read.setdefault(name, []).append(cookie.value)
+    return read
+
+
+def _with(headers: Iterable[tuple[bytes, bytes]], name: str, value: str) -> list[tuple[bytes, bytes]]:
+    kept = [(key, held) for key, held in headers if key.lower() != name.encode()]
+    return [*kept, (name.encode(), value.encode("latin-1"))]
+
+
+def _hardened(send: Send) -> Send:
+    """Add to what is answered that no other page may show it in a frame or learn its address."""
+
+    async def sent(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = _with(message.get("headers", []), "content-security-policy", "frame-ancestors 'self'")
+            message = {**message, "headers": _with(headers, "referrer-policy", "same-origin")}
+        await send(message)
+
+    return sent
+
+
+async def _refuse(refusal: _Refusal, scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket":
+        # Closed before it is accepted, which the browser sees as HTTP status 403.
+        message: dict[str, Any] = {"type": "websocket.close", "code": 1008, "reason": refusal.reason}
+        await send(message)
+        return
+    await PlainTextResponse(f"{refusal.reason}\n", refusal.status)(scope, receive, send)
