@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import hmac
+import json
 from collections.abc import Iterable, Mapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, NamedTuple
@@ -42,8 +43,8 @@ class Guard:
         address: where browsers find it, as host:port; `localhost` with the same port is taken for it.
         token: the secret that opens the UI: `http://ADDRESS/?token=TOKEN`.
         api_secret: what a program sends as Basic authorisation, "user:password"; made of the token when left out.
-        prefect: whether it is Prefect's server. That takes JSON only, reads JSON sent as anything else, and asks for
-            `api_secret` itself, of a WebSocket in the first message.
+        prefect: whether it is Prefect's server. That reads JSON sent as anything else too, so what is not called JSON
+            is refused here; and its clients send `api_secret` in the first message of a WebSocket.
     """
 
     def __init__(
@@ -57,7 +58,8 @@ class Guard:
         # Browsers keep one set of cookies for all ports of a host.
         self._cookie = f"headwater-{port}"
         self._token = token
-        self._basic = basic_authorization(api_secret or f"{USER}:{token}")
+        self._api_secret = api_secret or f"{USER}:{token}"
+        self._basic = basic_authorization(self._api_secret)
         self._prefect = prefect
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,14 +71,14 @@ class Guard:
         if refusal is None and self._opens(scope):
             await self._answer_opening(scope, receive, send)
             return
-        known = self._knows_secret(headers)
-        if refusal is None and not known and not self._asks_itself(scope, headers):
-            refusal = _Refusal(401, "open the address that `headwater up` printed, or send its secret")
+        if refusal is None and not self._knows_secret(headers) and not _is_probe(scope):
+            if self._says_it_first(scope, headers):
+                receive = self._checked(receive)
+            else:
+                refusal = _Refusal(401, "open the address that `headwater up` printed, or send its secret")
         if refusal is not None:
             await _refuse(refusal, scope, receive, send)
             return
-        if known and self._prefect:
-            scope = {**scope, "headers": _with(scope["headers"], "authorization", self._basic)}
         await self._app(scope, receive, _hardened(send))
 
     def _foreign(self, scope: Scope, headers: Headers) -> _Refusal | None:
@@ -113,19 +115,42 @@ class Guard:
         await answer(scope, receive, _hardened(send))
 
     def _knows_secret(self, headers: Headers) -> bool:
-        if "authorization" in headers:
-            return _equal(self._basic, headers.getlist("authorization"))
-        return _equal(self._token, _cookies(headers).get(self._cookie, []))
+        # A browser may hold the password of another Prefect that once had this address, and sends it too.
+        cookies = _cookies(headers).get(self._cookie, [])
+        return _equal(self._basic, headers.getlist("authorization")) or _equal(self._token, cookies)
 
-    def _asks_itself(self, scope: Scope, headers: Headers) -> bool:
-        """Say whether it is for the guarded server to ask: a question after its health tells nobody anything.
+    def _says_it_first(self, scope: Scope, headers: Headers) -> bool:
+        """Say whether it is a WebSocket of a Prefect client, which no browser can open: it would say its Origin."""
+        websocket = self._prefect and scope["type"] == "websocket"
+        return websocket and "prefect" in scope["subprotocols"] and "origin" not in headers
 
-        Prefect's own WebSocket clients send the secret in the first message, which Prefect's server insists on. A
-        browser always says the Origin of the page that opens a WebSocket.
-        """
-        if scope["type"] == "http":
-            return scope["method"] == "GET" and scope["path"] in _PROBES
-        return self._prefect and "prefect" in scope["subprotocols"] and "origin" not in headers
+    def _checked(self, receive: Receive) -> Receive:
+        """Hang up on a WebSocket whose first message is not Prefect's {"type": "auth", "token": SECRET}."""
+        known = False
+
+        async def received() -> Message:
+            nonlocal known
+            message = await receive()
+            if message["type"] == "websocket.receive" and not known:
+                known = _equal(self._api_secret, _login(message.get("text")))
+                if not known:
+                    return {"type": "websocket.disconnect", "code": 1008}
+            return message
+
+        return received
+
+
+def _is_probe(scope: Scope) -> bool:
+    """Say whether it is a question after the server's health, which tells nobody anything."""
+    return scope["type"] == "http" and scope["method"] == "GET" and scope["path"] in _PROBES
+
+
+def _login(text: str | None) -> list[str]:
+    try:
+        message = json.loads(text or "")
+        return [str(message["token"])] if message["type"] == "auth" else []
+    except (ValueError, KeyError, TypeError):
+        return []
 
 
 def basic_authorization(secret: str) -> str:

@@ -226,9 +226,9 @@ def started_services(until: str | None, force: Iterable[str]) -> Iterator[None]:
         if not any(stage.uses_ray and stage.name in stale for stage in _stages_until(graph, until)):
             yield
             return
-        import ray
-
         with ray_session(ray_params(read_params())):
+            import ray
+
             os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
             try:
                 yield

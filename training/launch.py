@@ -145,7 +145,8 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     )
     work = config.work / key
     work.mkdir(parents=True, exist_ok=True)
-    config = config.model_copy(update={"work": work, "lock": work / f"launcher-{os.getpid()}.lock"})
+    places = {"lock": work / f"launcher-{os.getpid()}.lock", "meeting": work / f"meeting-{os.getpid()}"}
+    config = config.model_copy(update={"work": work, **places})
     if not (work / "result.json").is_file():
         _train(params, config)
     trained = order.tokens_seen(packing)
@@ -209,7 +210,8 @@ def make_order(params: Params, info: TokensInfo, sequences: int, tokenize_manife
     )
 
 
-_PLACES = {"tokens", "work", "progress", "lock", "order", "checkpoint_every_steps", "checkpoint_every_seconds"}
+_PLACES = {"tokens", "work", "progress", "lock", "meeting", "order"}
+_PLACES |= {"checkpoint_every_steps", "checkpoint_every_seconds"}
 """What in a LoopConfig does not decide the result, or stands in the key already."""
 
 
@@ -223,6 +225,7 @@ def _loop_config(params: Params, info: TokensInfo, order: Order, *, tokens: Path
             "work": state_folder() / "train",
             "progress": state_folder() / "train" / "progress.jsonl",
             "lock": Path(os.devnull),
+            "meeting": Path(os.devnull),
             "order": order,
             "validation_tokens": info.validation_tokens,
             "vocab_size": info.vocab_size,
@@ -245,8 +248,9 @@ def _device() -> Literal["cpu", "gpu"]:
 
 def _train(params: Params, config: LoopConfig) -> None:
     """Run the ranks until they have written `result.json`."""
-    for old in config.work.glob("launcher-*.lock"):
-        old.unlink()
+    for pattern in ("launcher-*.lock", "meeting-*", "torchrun-*"):
+        for old in config.work.glob(pattern):
+            old.unlink()
     shutil.rmtree(config.work / "result", ignore_errors=True)
     if finished_checkpoints(config.work / "checkpoints"):
         logger.info("train: an earlier run was cut off; going on from its last checkpoint")
@@ -262,7 +266,7 @@ def _train(params: Params, config: LoopConfig) -> None:
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     }
     if config.device == "cpu":
-        environment |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": "", "GLOO_SOCKET_IFNAME": "lo"}
+        environment |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
     order = config.order
     logger.info(
         "train: %d steps of %d tokens on %d %s rank(s), ZeRO stage %d, %s",

@@ -1,6 +1,6 @@
 """What each rank runs: `python -m training.loop CONFIG.json`, started by torchrun or deepspeed (see launch.py).
 
-The rank, the number of ranks and where they meet come from the environment, as both launchers set it.
+The rank and the number of ranks come from the environment, as both launchers set it.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ class LoopConfig(FrozenModel):
     """File that gets one JSON line a step, for people and MLflow."""
     lock: Path
     """File that the launching process holds locked as long as it lives."""
+    meeting: Path
+    """File in which the ranks find each other, new for each launch."""
     order: Order
     validation_tokens: int
     vocab_size: int
@@ -127,7 +129,13 @@ class Trainer:
         torch.use_deterministic_algorithms(True, warn_only=True)
         # DeepSpeed's shared-memory kernel for the CPU serves inference only, and would be compiled first (45 s, g++).
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        deepspeed.init_distributed(dist_backend="gloo" if config.device == "cpu" else "nccl", verbose=False)
+        deepspeed.init_distributed(
+            dist_backend="gloo" if config.device == "cpu" else "nccl",
+            verbose=False,
+            init_method=config.meeting.as_uri(),
+            rank=int(os.environ["RANK"]),
+            world_size=int(os.environ["WORLD_SIZE"]),
+        )
         self.rank, self.ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
         order = config.order
         assert self.ranks == order.ranks, f"{self.ranks} ranks started, {order.ranks} asked for"

@@ -3,6 +3,9 @@
 torchrun or deepspeed starts one process a rank. A lock file ties them to this process: it is held here, each rank
 waits for it in a thread, and the system hands it over the moment this process ends. So no rank is left behind,
 also after `kill -9` of this one.
+
+Launcher and ranks meet in files of this run's folder. A torch store over TCP listens on every interface, whatever
+address it is given, and obeys whoever connects.
 """
 
 from __future__ import annotations
@@ -46,8 +49,10 @@ def held_lock(path: Path) -> Iterator[None]:
 def launch_command(launcher: Launcher, num_ranks: int, config: Path) -> list[str]:
     """Return the command that starts `num_ranks` ranks on this machine."""
     if launcher == "torchrun":
-        # Port 0 lets the system choose a free one, so that two workspaces can train side by side.
-        meeting = ["--rdzv-backend=c10d", f"--rdzv-endpoint={LOOPBACK}:0", f"--local-addr={LOOPBACK}"]
+        store = config.with_name(f"torchrun-{os.getpid()}")
+        store.unlink(missing_ok=True)
+        meeting = ["--rdzv-backend=c10d", f"--rdzv-endpoint={store}", "--rdzv-conf=store_type=file"]
+        meeting.append(f"--local-addr={LOOPBACK}")
         # torchrun makes a folder for logs, used or not; by default in /tmp, where it stays.
         own = [f"--nproc-per-node={num_ranks}", "--max-restarts=0", f"--log-dir={config.parent}"]
         return [sys.executable, "-m", "torch.distributed.run", *meeting, *own, "-m", "training.loop", str(config)]
@@ -67,7 +72,15 @@ def run_ranks(command: list[str], *, environment: Mapping[str, str], log: Path, 
         process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env={**os.environ, **environment, "PYTHONPATH": _import_path()},
+            # torchrun would else open a store of its own for the ranks, over TCP.
+            env={
+                **os.environ,
+                **environment,
+                "PYTHONPATH": _import_path(),
+                "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+                "GLOO_SOCKET_IFNAME": "lo",
+                "NCCL_SOCKET_IFNAME": "lo",
+            },
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,

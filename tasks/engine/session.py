@@ -1,12 +1,18 @@
-"""A Ray session for one stage, started when there is work to spread: a local one, or the cluster of RAY_ADDRESS."""
+"""A Ray session for one stage, started when there is work to spread: a local one, or the cluster of RAY_ADDRESS.
+
+A local session listens on the loopback only and asks for a token (RAY_AUTH_MODE=token) made at its start. A cluster's
+address, mode and token are the environment's: RAY_ADDRESS, RAY_AUTH_MODE, RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
+import secrets
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 from pydantic import Field
 
@@ -18,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 MEBIBYTE = 1024 * 1024
 TRIES = 3
+LOOPBACK = "127.0.0.1"
 
 _offered: list[Callable[[], object]] = []
 
@@ -54,6 +61,28 @@ def _start(init: Callable[[], object], shutdown: Callable[[], None]) -> None:
             return
 
 
+def _keep_to_loopback() -> None:
+    """Let what this process starts of Ray listen on the loopback only, and ask for a token of its own.
+
+    Ray reads these once, when it is loaded or started, so they stay for as long as the process lives; its children
+    inherit them.
+    """
+    os.environ |= {
+        "RAY_AUTH_MODE": "token",
+        # Else Ray 2.60 takes the address of another interface wherever it is told the loopback's.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        # No port at all: the autoscaler's figures, which nobody reads, would be told to whoever asks.
+        "AUTOSCALER_METRIC_PORT": "-1",
+    }
+    # Ray's own is in a file that every user may read, and the same for all sessions.
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    constants: Any = sys.modules.get("ray._private.ray_constants")
+    if constants is not None:
+        constants.ENABLE_RAY_CLUSTER = False
+        # Where nothing is said, Ray chooses the token at `ray.init`, and so for a library that was loaded before too.
+        del os.environ["RAY_AUTH_MODE"]
+
+
 @contextmanager
 def ray_session(params: RayParams) -> Iterator[None]:
     """Start a local Ray session (or join the cluster named by RAY_ADDRESS) and end it on the way out."""
@@ -63,6 +92,9 @@ def ray_session(params: RayParams) -> Iterator[None]:
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     # Workers of a local session import the project from where this process did; on a cluster it is installed.
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    shared = bool(os.environ.get("RAY_ADDRESS"))
+    if not shared:
+        _keep_to_loopback()
     import ray
     from ray.data import DataContext
 
@@ -70,8 +102,8 @@ def ray_session(params: RayParams) -> Iterator[None]:
         "num_cpus": params.num_cpus,
         "object_store_memory": params.object_store_megabytes * MEBIBYTE,
         "include_dashboard": False,
+        "_node_ip_address": LOOPBACK,
     }
-    shared = bool(os.environ.get("RAY_ADDRESS"))
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     _start(lambda: ray.init(**quiet, **({} if shared else local)), ray.shutdown)
     context = DataContext.get_current()
