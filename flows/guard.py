@@ -73,7 +73,7 @@ class Guard:
             return
         if refusal is None and not self._knows_secret(headers) and not _is_probe(scope):
             if self._says_it_first(scope, headers):
-                receive = self._checked(receive)
+                receive = self._checked(receive, send)
             else:
                 refusal = _Refusal(401, "open the address that `headwater up` printed, or send its secret")
         if refusal is not None:
@@ -124,7 +124,7 @@ class Guard:
         websocket = self._prefect and scope["type"] == "websocket"
         return websocket and "prefect" in scope["subprotocols"] and "origin" not in headers
 
-    def _checked(self, receive: Receive) -> Receive:
+    def _checked(self, receive: Receive, send: Send) -> Receive:
         """Hang up on a WebSocket whose first message is not Prefect's {"type": "auth", "token": SECRET}."""
         known = False
 
@@ -134,6 +134,7 @@ class Guard:
             if message["type"] == "websocket.receive" and not known:
                 known = _equal(self._api_secret, _login(message.get("text")))
                 if not known:
+                    await send({"type": "websocket.close", "code": 1008})
                     return {"type": "websocket.disconnect", "code": 1008}
             return message
 
