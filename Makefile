@@ -9,13 +9,15 @@ export DO_NOT_TRACK := true
 
 setup: $(VENV)/.setup-done
 
-$(VENV)/.setup-done: constraints.txt pyproject.toml infra/setup.sh infra/build_lmplz.sh
+$(VENV)/.setup-done: constraints.txt pyproject.toml infra/setup.sh infra/packages.sh infra/build_lmplz.sh
 	@bash infra/setup.sh $(VENV)
 
 run: setup
 	@$(BIN)/headwater run
 
+# Without a browser the tests that need one fail, and say so.
 test: setup
+	-@bash infra/chromium.sh
 	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
 
 # The property tests with examples that nobody has seen before; what one finds becomes a case of its own.

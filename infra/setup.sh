@@ -5,21 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=${1:-.venv}
 
-say() { printf '%s\n' "$*" >&2; }
-
-# Install Debian or Ubuntu packages, as root or by sudo; else one line that says what a person must do.
-need_packages() {
-    local sudo=()
-    if [ "$(id -u)" -ne 0 ]; then
-        if command -v sudo >/dev/null && sudo -n true 2>/dev/null; then sudo=(sudo -n); else
-            say "setup: please run this first, then again: sudo apt-get install -y $*"; exit 1
-        fi
-    fi
-    if ! command -v apt-get >/dev/null; then say "setup: please install what these Debian packages hold: $*"; exit 1; fi
-    say "setup: installing system packages: $*"
-    "${sudo[@]}" apt-get update -qq >/dev/null
-    DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -y -qq --no-install-recommends "$@" >/dev/null
-}
+. infra/packages.sh
 
 python=${PYTHON:-}
 for candidate in python3 python3.13 python3.12 python3.11; do

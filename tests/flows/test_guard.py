@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -54,8 +53,8 @@ def asked() -> Asked:
 
 
 @pytest.fixture(params=["prefect", "mlflow"])
-def client(request: pytest.FixtureRequest, asked: Asked) -> Iterator[TestClient]:
-    yield guarded(asked, prefect=request.param == "prefect")
+def client(request: pytest.FixtureRequest, asked: Asked) -> TestClient:
+    return guarded(asked, prefect=request.param == "prefect")
 
 
 def guarded(asked: Asked, *, prefect: bool) -> TestClient:
