@@ -1,7 +1,12 @@
-"""A Ray that starts at the second attempt is a Ray; one that never does is one clear error."""
+"""A Ray that starts at the second attempt is a Ray; one that never does is one clear error.
+
+A local session is reached over the loopback only, by whoever has its token; a cluster as the environment says.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 
@@ -33,3 +38,51 @@ def test_ray_is_imported_without_a_parser_of_urls() -> None:
     """With jsonschema's extra for formats, `import ray` builds a grammar: 1.2 s in every process of every stage."""
     code = "import ray, sys; sys.exit('rfc3987_syntax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0, "remove jsonschema[format-nongpl]"
+
+
+SESSION = """
+import json, os, subprocess, sys, psutil
+if "first" in sys.argv:
+    import ray
+from tasks.engine.session import RayParams, ray_session
+with ray_session(RayParams(num_cpus=1)):
+    import ray
+    ray.get(ray.remote(lambda: 1).remote())
+    tree = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    lines = [line for process in tree for line in process.net_connections("inet") if line.status == "LISTEN"]
+    there = {**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    def join(script, **environment):
+        return subprocess.Popen([sys.executable, "-c", script], env={**there, **environment}, stderr=-3)
+    joined = join(sys.argv[1])
+    strange = "import ray; ray.init()"
+    others = [join(strange, RAY_AUTH_TOKEN="0" * 64), join(strange, RAY_AUTH_MODE="disabled", RAY_AUTH_TOKEN="")]
+    print(json.dumps({
+        "addresses": sorted({line.laddr.ip for line in lines}),
+        "ports": len(lines),
+        "token": os.environ["RAY_AUTH_TOKEN"],
+        "joined": joined.wait(100),
+        "refused": [other.wait(100) for other in others],
+    }))
+"""
+JOIN = """
+import ray
+from tasks.engine.session import RayParams, ray_session
+with ray_session(RayParams()):
+    assert ray.cluster_resources()["CPU"] == 1
+"""
+
+
+@pytest.mark.parametrize("loaded", ["first", "later"])
+def test_a_local_session_is_on_the_loopback_and_is_joined_with_its_token_only(loaded: str) -> None:
+    # As an environment that was made for something else: a cluster without authentication, another token file.
+    inside = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment = {**inside, "RAY_AUTH_MODE": "disabled"}
+    command = [sys.executable, "-c", SESSION, JOIN, loaded]
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=400)
+    assert said.returncode == 0, said.stderr[-4000:]
+    seen = json.loads(said.stdout.splitlines()[-1])
+    assert seen["ports"] > 4
+    assert set(seen["addresses"]) <= {"127.0.0.1", "::ffff:127.0.0.1"}
+    assert len(seen["token"]) == 64
+    assert seen["joined"] == 0
+    assert 0 not in seen["refused"], "joined without the session's token"
