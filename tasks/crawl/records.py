@@ -19,6 +19,8 @@ from warcio.archiveiterator import ArchiveIterator
 from warcio.exceptions import ArchiveLoadFailed
 from warcio.warcwriter import WARCWriter
 
+from tasks.contracts.redaction import without_userinfo
+
 GZIP_MAGIC = b"\x1f\x8b\x08"
 WARC_START = re.compile(rb"WARC/[01]\.\d+[ \t]*\r?\n", re.IGNORECASE)
 ARC_START = re.compile(rb"(?:filedesc|https?|dns|ftp)://?\S[^\n]* \d+\r?\n|dns:[^\n]* \d+\r?\n")
@@ -392,6 +394,28 @@ def inflated(member: bytes) -> bytes:
     if not decompress.eof or decompress.unused_data:
         raise ValueError("not one whole gzip member")
     return content
+
+
+def without_userinfo_member(member: bytes) -> bytes:
+    """Return a record's member without user names and passwords in the URLs of its WARC header; else as it stands."""
+    for most in (CHUNK // 8, MOST_HEADER_BYTES):
+        start = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(member, most)
+        if end := HEADER_END.search(start):
+            break
+    else:
+        return member
+    lines = start[: end.start()].split(b"\n")
+    clean = [_without_userinfo(line) if b"@" in line else line for line in lines]
+    return member if clean == lines else compress(b"\n".join(clean) + inflated(member)[end.start() :])
+
+
+def _without_userinfo(line: bytes) -> bytes:
+    name, colon, value = line.partition(b":")
+    if not name.strip().lower().endswith(b"-uri"):
+        return line
+    text = value.decode("utf-8", "surrogateescape")
+    url = text.strip().strip("<>")
+    return name + colon + text.replace(url, without_userinfo(url)).encode("utf-8", "surrogateescape")
 
 
 def compress(content: bytes) -> bytes:
