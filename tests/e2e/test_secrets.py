@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,21 +29,27 @@ VARIABLES = {
 }
 
 
-def test_a_run_leaves_no_secret(tmp_path: Path) -> None:
+@pytest.fixture
+def ray() -> Iterator[Path]:
+    """A folder for Ray's sessions, which are kept outside the workspace; its sockets' names must be short."""
+    with tempfile.TemporaryDirectory(prefix="ray") as folder:
+        yield Path(folder)
+
+
+def test_a_run_leaves_no_secret(tmp_path: Path, ray: Path) -> None:
     secrets = {name: f"planted-{number:02d}-{name.lower()}" for number, name in enumerate(VARIABLES)}
     workspace = Workspace.clone(tmp_path / "workspace")
     (tmp_path / "netrc").write_text(f"machine localhost login {USER} password {PASSWORD}\n")
     workspace.environment |= {name: url.format(secrets[name]) for name, url in VARIABLES.items()}
-    workspace.environment |= {"NETRC": str(tmp_path / "netrc"), "SIG": SIGNATURE}
+    workspace.environment |= {"NETRC": str(tmp_path / "netrc"), "SIG": SIGNATURE, "RAY_TMPDIR": str(ray)}
     words = "The crawler reads a page and the reader keeps what it says about the weather of the year. "
     rows = [
         {"id": str(i), "text": f"Page {i}. " + words * 12, "url": f"http://joe:of-a-row@h.example/{i}"}
         for i in range(9)
     ]
     lines = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
-    with serving(
-        Closed({"/basic/a.jsonl": lines, "/signed/b.jsonl": lines.replace(b'"id": "', b'"id": "b')})
-    ) as closed:
+    files = {"/basic/a.jsonl": lines, "/signed/b.jsonl": lines.replace(b'"id": "', b'"id": "b')}
+    with serving(Closed(files)) as closed:
         paths = [f"http://localhost:{closed.port}/{name}" for name in ("basic/a.jsonl", "signed/b.jsonl?sig=${SIG}")]
         sets = ["--set", f"crawl.paths={json.dumps(paths)}", "--set", "crawl.source=text"]
         refused = workspace.run(
@@ -57,5 +65,6 @@ def test_a_run_leaves_no_secret(tmp_path: Path) -> None:
     assert "${SIG}" in (workspace.folder / "dvc.lock").read_text()
     assert list((workspace.folder / ".headwater").rglob("prefect.db"))
     assert list((workspace.folder / ".headwater").rglob("mlflow.db"))
-    # Ray keeps its logs outside the workspace, in a folder for each session.
+    assert list(ray.rglob("*.log"))
     assert not leaks(secrets, workspace.folder, [refused, printed, missing])
+    assert not leaks(secrets, ray)
