@@ -97,16 +97,13 @@ def without_secrets(text: str) -> str:
     return text
 
 
-def without_userinfo(url: str) -> str:
-    """Return a URL without user name and password; anything else as it is.
+def without_userinfo(text: str) -> str:
+    """Return a text with the URLs in it without user name and password; a URL is such a text.
 
     >>> without_userinfo("https://joe:hunter2@h.example/@joe"), without_userinfo("joe@h.example")
     ('https://h.example/@joe', 'joe@h.example')
     """
-    found = _USERINFO.match(url) if "@" in url else None
-    if found is None or not _is_secret_userinfo(found["scheme"], found["userinfo"]):
-        return url
-    return url[: found.start("userinfo")] + url[found.end() :]
+    return _USERINFO.sub(_userinfo_taken_out, text) if "@" in text else text
 
 
 def remember_secret(secret: str, shown: str = HIDDEN) -> None:
@@ -154,6 +151,10 @@ def _is_secret_parameter(match: re.Match[str]) -> bool:
 def _userinfo_hidden(match: re.Match[str]) -> str:
     shown = f"{match['scheme']}{HIDDEN}@"
     return shown if _is_secret_userinfo(match["scheme"], match["userinfo"]) else match[0]
+
+
+def _userinfo_taken_out(match: re.Match[str]) -> str:
+    return match["scheme"] if _is_secret_userinfo(match["scheme"], match["userinfo"]) else match[0]
 
 
 def _parameter_hidden(match: re.Match[str]) -> str:

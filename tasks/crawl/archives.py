@@ -167,7 +167,7 @@ def _row(found: Record | Damage, file: SourceFile, verify: bool) -> LedgerRow | 
     head, _, block = inflated(found.member).partition(b"\r\n\r\n")
     fields = header_fields(head)
     url = without_userinfo(fields.get("warc-target-uri", "").strip("<> ")) or None
-    identity = fields.get("warc-record-id")
+    identity = without_userinfo(fields.get("warc-record-id", "")) or None
     if found.kind == REVISIT:
         names = ("warc-refers-to-target-uri", "warc-refers-to", "warc-payload-digest")
         original = next(

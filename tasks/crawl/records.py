@@ -397,25 +397,18 @@ def inflated(member: bytes) -> bytes:
 
 
 def without_userinfo_member(member: bytes) -> bytes:
-    """Return a record's member without user names and passwords in the URLs of its WARC header; else as it stands."""
+    """Return a record's member without user names and passwords in the URLs of its WARC header, ids included."""
     for most in (CHUNK // 8, MOST_HEADER_BYTES):
         start = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(member, most)
         if end := HEADER_END.search(start):
             break
     else:
         return member
-    lines = start[: end.start()].split(b"\n")
-    clean = [_without_userinfo(line) if b"@" in line else line for line in lines]
-    return member if clean == lines else compress(b"\n".join(clean) + inflated(member)[end.start() :])
-
-
-def _without_userinfo(line: bytes) -> bytes:
-    name, colon, value = line.partition(b":")
-    if not name.strip().lower().endswith(b"-uri"):
-        return line
-    text = value.decode("utf-8", "surrogateescape")
-    url = text.strip().strip("<>")
-    return name + colon + text.replace(url, without_userinfo(url)).encode("utf-8", "surrogateescape")
+    head = start[: end.start()].decode("utf-8", "surrogateescape")
+    clean = without_userinfo(head)
+    if clean == head:
+        return member
+    return compress(clean.encode("utf-8", "surrogateescape") + inflated(member)[end.start() :])
 
 
 def compress(content: bytes) -> bytes:

@@ -42,7 +42,7 @@ def test_a_run_leaves_no_secret(tmp_path: Path, ray: Path) -> None:
     (tmp_path / "netrc").write_text(f"machine localhost login {USER} password {PASSWORD}\n")
     workspace.environment |= {name: url.format(secrets[name]) for name, url in VARIABLES.items()}
     workspace.environment |= {"NETRC": str(tmp_path / "netrc"), "SIG": SIGNATURE, "RAY_TMPDIR": str(ray)}
-    words = "The crawler reads a page and the reader keeps what it says about the weather of the year. "
+    words = "The crawler reads a page and the reader keeps what it says about the weather of the year. " * 12
     rows = [
         {"id": str(i), "text": f"Page {i}. " + words * 12, "url": f"http://joe:of-a-row@h.example/{i}"}
         for i in range(9)
@@ -57,7 +57,7 @@ def test_a_run_leaves_no_secret(tmp_path: Path, ray: Path) -> None:
         )
         printed = workspace.run("headwater", "run", "--until", "extract", *sets)
         missing = workspace.run(
-            "headwater", "run", "--until", "crawl", "--set", f"crawl.paths=[{paths[0]}, {paths[1]}&gone]", "--set",
+            "headwater", "run", "--until", "crawl", "--set", f"crawl.paths={json.dumps([paths[1] + '&more'])}", "--set",
             "crawl.text_column=no_such_column", code=1,
         )  # fmt: skip
     assert workspace.manifest("extract").counts.in_ == 18

@@ -2,8 +2,10 @@
 
 import base64
 import gzip
+import hashlib
 import json
 import logging
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +17,9 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from warcio.archiveiterator import ArchiveIterator
 
+from tasks.contracts.document import read_documents
 from tasks.contracts.errors import HeadwaterError, InputError, NetworkError, ParamsError
 from tasks.contracts.ledger import read_ledger
 from tasks.crawl.credentials import Placeholders, login
@@ -244,3 +248,80 @@ def test_logins_are_read_by_host(
     assert PASSWORD not in str(caught.value)
     broken.unlink()
     assert login("https://h.example/") is None
+
+
+THEIRS = "http://joe:their-own-secret@h.example/{}"
+
+
+def warc_file() -> bytes:
+    """A WARC file of a stranger: responses, a revisit and a damaged record, in one spelling each, names in the URLs."""
+    members = [response(THEIRS.format(number), PAGE % b"") for number in range(3)]
+    lower = zlib.decompress(members[2], zlib.MAX_WBITS | 16).replace(
+        b"WARC-Target-URI: http", b"warc-target-uri:  http"
+    )
+    revisit = (
+        "WARC/1.0\r\nWARC-Type: revisit\r\nWARC-Date: 2026-01-02T03:04:05Z\r\nWARC-Record-ID: <urn:r>\r\n"
+        f"WARC-Target-URI: <{THEIRS.format('again')}>\r\nWARC-Refers-To-Target-URI: {THEIRS.format(0)}\r\n"
+        "WARC-Profile: http://netpreserve.org/warc/1.1/revisit/identical-payload-digest\r\nContent-Length: 0\r\n\r\n"
+    )
+    broken = f"WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: {THEIRS.format('cut')}\r\nContent-Length: x\r\n\r\n"
+    texts = [lower, revisit.encode() + b"\r\n\r\n", broken.encode()]
+    return b"".join([*members[:2], *(gzip.compress(text, mtime=0) for text in texts)])
+
+
+@pytest.mark.parametrize("form", ["members", "plain", "one member"])
+def test_names_and_passwords_of_archives_urls_are_left_out(workspace: Path, form: str) -> None:
+    content = warc_file()
+    if form != "members":
+        content = b"".join(unpacked_members(content))
+    (workspace / "a.warc.gz").write_bytes(gzip.compress(content) if form == "one member" else content)
+    params = Params(source="warc", paths=("a.warc.gz",))
+    manifest = run(params=params, inputs={}, output=workspace / "data" / "crawl")
+    assert manifest.counts.out == 3
+    assert manifest.counts.dropped == {"damaged_record": 1, "revisit": 1}
+    (workspace / "a.warc.gz").unlink()
+    assert not leaks({"theirs": "their-own-secret"}, workspace)
+    stream = (workspace / "data" / "crawl" / "part-00000.warc.gz").open("rb")
+    records = [record for record in ArchiveIterator(stream) if record.rec_type == "response"]
+    assert [record.rec_headers["WARC-Target-URI"] for record in records] == [f"http://h.example/{i}" for i in range(3)]
+
+
+def unpacked_members(content: bytes) -> Iterator[bytes]:
+    while content:
+        member = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        yield member.decompress(content)
+        content = member.unused_data
+
+
+def test_names_and_passwords_of_rows_urls_are_left_out(workspace: Path) -> None:
+    rows = [
+        {"id": THEIRS.format(1), "url": THEIRS.format(1), "text": "Some words. " * 9},
+        {"id": "2", "metadata": {"url": THEIRS.format(2)}, "text": "Some words. " * 9, "source": THEIRS.format("")},
+        {"id": "3", "url": THEIRS.format(3), "text": 7},
+    ]
+    (workspace / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run(params=Params(source="text", paths=("a.jsonl",)), inputs={}, output=workspace / "data" / "crawl")
+    (workspace / "a.jsonl").unlink()
+    assert not leaks({"theirs": "their-own-secret"}, workspace)
+    urls = [one.url for one in read_documents(workspace / "data" / "crawl" / "part-00000.parquet")]
+    assert urls == ["http://h.example/1", "http://h.example/2"]
+
+
+def test_names_and_passwords_of_an_index_are_left_out(workspace: Path) -> None:
+    url = THEIRS.format("page")
+    member = response(url, PAGE % b"")
+    capture = {"url": url, "mime": "text/html", "status": "200", "timestamp": "20260102030405", "filename": "f.warc.gz",
+               "offset": "0", "length": str(len(member)), "digest": digest_of(member)}  # fmt: skip
+    files = {"/data/f.warc.gz": member, f"/index/{SNAPSHOT}-index": json.dumps({**capture, "pages": 1}).encode()}
+    with serving(Closed(files)) as closed:
+        base = f"http://localhost:{closed.port}"
+        params = Params(source="common_crawl", snapshot=SNAPSHOT, domains=("h.example",), data_url=f"{base}/data",
+                        index_url=f"{base}/index")  # fmt: skip
+        manifest = run(params=params, inputs={}, output=workspace / "data" / "crawl")
+    assert manifest.counts.out == 1
+    assert not leaks({"theirs": "their-own-secret"}, workspace / "data")
+
+
+def digest_of(member: bytes) -> str:
+    payload = zlib.decompress(member, zlib.MAX_WBITS | 16).partition(b"\r\n\r\n")[2].partition(b"\r\n\r\n")[2]
+    return base64.b32encode(hashlib.sha1(payload.removesuffix(b"\r\n\r\n")).digest()).decode()
