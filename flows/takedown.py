@@ -17,6 +17,7 @@ import typer
 
 from flows.terminal import console
 from tasks.contracts.errors import InputError, UsageError
+from tasks.contracts.redaction import without_userinfo
 from tasks.contracts.takedowns import (
     LIST,
     Row,
@@ -102,6 +103,7 @@ def _row(what: str | None, file: Path | None, withdraw: str | None, reason: str,
             raise InputError("the text to take down is empty", where=str(file))
         return Row(id=_new_id("document", digest, day), kind="document", value=digest, **facts)
     assert what is not None, "checked by the caller"
+    what = without_userinfo(what.strip())
     if "://" in what:
         if "/" not in canonical(what) or canonical(what) == what.strip():
             raise UsageError("this is not an address of the web", expected="https://host/path", found=what)
