@@ -10,23 +10,26 @@ import logging
 import os
 import signal
 import sys
+import traceback
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from flows.diff import diff
+from flows.environment import hide_secrets
 from flows.filters import app as filters_app
 from flows.graph import load_graph, select
 from flows.policy import app as policy_app
 from flows.sign import sign
 from flows.takedown import app as takedown_app
+from flows.terminal import Text, VisibleFormatter, console, errors
 from flows.trace import trace
 from flows.verify import verify
 from tasks.contracts.errors import HeadwaterError, UsageError
+from tasks.contracts.redaction import without_secrets
 
 app = typer.Typer(
     name="headwater",
@@ -47,9 +50,6 @@ app.command()(verify)
 app.command("diff")(diff)
 app.command()(sign)
 
-console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
-
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
@@ -57,16 +57,21 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; turn an error that a person can act on into its message and exit code."""
     handler = logging.StreamHandler()
     handler.addFilter(_ours)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
+    handler.setFormatter(VisibleFormatter("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    hide_secrets()
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         app(args=arguments, prog_name="headwater")
     except HeadwaterError as error:
-        errors.print(f"[bold red]error:[/] {_escaped(str(error))}", soft_wrap=True)
+        errors.print(Text.assemble(("error:", "bold red"), f" {error}"), soft_wrap=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         errors.print("stopped; run the same command again to go on from here")
         sys.exit(130)
+    except Exception:  # noqa: BLE001 - a bug; Python would print it with whatever stands in it
+        errors.lines(without_secrets(traceback.format_exc()))
+        sys.exit(1)
 
 
 @app.command()
@@ -103,7 +108,7 @@ def run(
                 Path("params.yaml").write_bytes(before)
             raise
     if change:
-        console.print(f"params.yaml\n{_escaped(change)}")
+        console.lines(f"params.yaml\n{change}")
     from flows.pipeline import pipeline, started_services
 
     signal.signal(signal.SIGINT, _stop)
@@ -157,13 +162,13 @@ def doctor(as_json: JsonOption = False) -> None:
 
     findings = examine()
     if as_json:
-        print(json.dumps([finding.model_dump() for finding in findings], indent=2))
+        console.json([finding.model_dump() for finding in findings])
     else:
         for finding in findings:
-            mark = "[green]ok[/]" if finding.ok else ("[yellow]--[/]" if finding.optional else "[bold red]no[/]")
-            console.print(f"{mark}  {finding.name}: {_escaped(finding.found)}", soft_wrap=True)
+            mark = ("ok", "green") if finding.ok else ("--", "yellow") if finding.optional else ("no", "bold red")
+            console.print(Text.assemble(mark, f"  {finding.name}: {finding.found}"), soft_wrap=True)
             if not finding.ok and finding.fix:
-                console.print(f"    {_escaped(finding.fix)}", soft_wrap=True)
+                console.lines(f"    {finding.fix}")
     if any(not finding.ok and not finding.optional for finding in findings):
         sys.exit(1)
 
@@ -177,7 +182,7 @@ def report(as_json: JsonOption = False) -> None:
     from flows.report import build_report
 
     path = build_report(Path())
-    print(json.dumps({"report": str(path)}) if as_json else path)
+    console.json({"report": str(path)}) if as_json else console.lines(str(path))
 
 
 @app.command()
@@ -206,7 +211,7 @@ def lineage_sync(as_json: JsonOption = False) -> None:
 
     counted = sync(Path())
     if as_json:
-        print(json.dumps(counted))
+        console.json(counted)
         return
     console.print(
         f"{counted['added']} stage runs added, {counted['already']} were there; "
@@ -227,7 +232,7 @@ def lineage_picture(
     from flows.lineage.picture import write_picture
 
     path = write_picture(Path(), output)
-    print(json.dumps({"picture": str(path)}) if as_json else path)
+    console.json({"picture": str(path)}) if as_json else console.lines(str(path))
 
 
 @params_app.command("show")
@@ -247,14 +252,12 @@ def params_show(
             raise UsageError("there is no such section", expected=", ".join(checked), found=section)
         checked = {section: checked[section]}
     if as_json:
-        print(json.dumps({name: model.model_dump(mode="json") for name, model in checked.items()}, indent=2))
+        console.json({name: model.model_dump(mode="json") for name, model in checked.items()})
         return
     for name, model in checked.items():
         table = Table(title=name, title_justify="left", title_style="bold", box=None, show_header=False, pad_edge=False)
         for key, field in type(model).model_fields.items():
-            table.add_row(
-                key, _escaped(json.dumps(model.model_dump(mode="json")[key])), _escaped(field.description or "")
-            )
+            table.add_row(key, json.dumps(model.model_dump(mode="json")[key]), field.description or "")
         console.print(table)
 
 
@@ -273,7 +276,7 @@ def params_apply(profile: Annotated[str, typer.Argument(help="A file of infra/pr
     except HeadwaterError:
         Path("params.yaml").write_bytes(before)
         raise
-    console.print(_escaped(change) or "params.yaml holds these values already")
+    console.lines(change or "params.yaml holds these values already")
 
 
 @params_app.command("diff")
@@ -288,7 +291,7 @@ def params_diff() -> None:
 
     committed = subprocess.run(["git", "show", "HEAD:params.yaml"], capture_output=True, text=True, check=False).stdout
     change = diff_text(committed, Path("params.yaml").read_text(encoding="utf-8"))
-    console.print(_escaped(change) or "params.yaml is as in git")
+    console.lines(without_secrets(change) or "params.yaml is as in git")
 
 
 def _stop(_number: int, _frame: object) -> None:
@@ -326,7 +329,7 @@ def _print_summary() -> None:
     table.add_column("why", overflow="fold")
     for row in summary_rows(Path()):
         numbers = ["" if number is None else f"{number:,}" for number in (row.in_, row.kept, row.dropped)]
-        table.add_row(row.stage, *numbers, _escaped(row.reasons))
+        table.add_row(row.stage, *numbers, row.reasons)
     console.print()
     console.print(table)
 
@@ -342,10 +345,6 @@ def _print_places() -> None:
     ]
     for name, place in places:
         console.print(f"{name:<8} {place}", soft_wrap=True)
-
-
-def _escaped(text: str) -> str:
-    return text.replace("[", r"\[")
 
 
 if __name__ == "__main__":

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
+from flows.terminal import console
 from tasks.contracts.errors import HeadwaterError, UsageError
 
 if TYPE_CHECKING:
     from flows.lineage.difference import Difference
-
-console = Console(highlight=False)
 
 
 def diff(
@@ -50,7 +47,7 @@ def diff(
         error.exit_code = 2  # 1 would say that they differ
         raise
     if as_json:
-        print(json.dumps(_value(found), indent=2, ensure_ascii=False))  # noqa: T201
+        console.json(_value(found))
     else:
         from flows.diff_text import lines
 

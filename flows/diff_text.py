@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
-from rich.text import Text
 
 from flows.lineage.difference import COUNTS, FILES, INPUTS, SETTINGS, Difference, Side, StageChange
 from flows.lineage.difference_scores import GateFigure, ScoreChange
 from flows.lineage.difference_settings import LAST, SettingChange
 from flows.lineage.difference_sources import FILE, LISTS, TIME, Source, SourceChange
+from flows.terminal import Text
 
 NONE = "–"
 SHORT = 12

@@ -11,19 +11,17 @@ from typing import Annotated, Any
 
 import jinja2
 import typer
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from flows.graph import load_graph
 from flows.params import read_params, stage_params
+from flows.terminal import Text, console
 from tasks.contracts.errors import UsageError
 from tasks.contracts.files import write_bytes
 
 app = typer.Typer(help="Filters: list, look at and try them; train a classifier.", no_args_is_help=True)
-console = Console(highlight=False)
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 _TEMPLATE = Path(__file__).with_name("filters.html.j2")
 _MOST_ON_PAGE = 200
@@ -40,7 +38,7 @@ def list_filters(as_json: JsonOption = False) -> None:
     listed = [name for rule in _rules() for name in rule]
     rows = [(name, name in listed, _summary(rule_class(name))) for name in available()]
     if as_json:
-        print(json.dumps([{"name": name, "used": used, "what": what} for name, used, what in rows], indent=2))  # noqa: T201
+        console.json([{"name": name, "used": used, "what": what} for name, used, what in rows])
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("filter", no_wrap=True)
@@ -73,7 +71,7 @@ def show(name: Annotated[str, typer.Argument(help="A filter's name.")], as_json:
         for key, field in kind.model_fields.items()
     ]
     if as_json:
-        print(json.dumps({"name": name, "used": used is not None, "settings": settings}, indent=2))  # noqa: T201
+        console.json({"name": name, "used": used is not None, "settings": settings})
         return
     console.print(Text(f"{name}: {_summary(kind)}", style="bold"))
     console.print(Text("\n" + inspect.cleandoc(kind.__doc__ or "").split("\n>>>")[0].strip() + "\n"))
@@ -127,7 +125,7 @@ def try_filter(
         page = template.from_string(_TEMPLATE.read_text(encoding="utf-8"))
         write_bytes(html, page.render(**result, most=_MOST_ON_PAGE).encode())
     if as_json:
-        print(json.dumps(result, indent=2, ensure_ascii=False))  # noqa: T201
+        console.json(result)
         return
     _print_trial(result, examples)
     if html is not None:
@@ -155,7 +153,7 @@ def train_classifier(
     model = train(good, bad, output, language=language, bits=bits, ngrams=ngrams)
     held = model.held_out
     if as_json:
-        print(json.dumps({"model": output.as_posix(), "held_out": held.model_dump()}, indent=2))  # noqa: T201
+        console.json({"model": output.as_posix(), "held_out": held.model_dump()})
         return
     console.print(
         f"{output}: {output.stat().st_size:,} bytes\n"

@@ -30,6 +30,15 @@ from tasks.contracts.files import write_json
 from tasks.contracts.workspace import state_folder
 from tasks.engine.session import RayParams
 
+NO_SECRET = (
+    r"^(?![\s\S]*[hH][tT][tT][pP][sS]?:[/\\]{2}[^/?#\\\s]*@)(?![\s\S]*:[/\\]{2}[^/?#\\\s]*:[^/?#\\\s$]+@)"
+    r"(?![\s\S]*[?&;#][^=&;#\s]*(?:[tT][oO][kK][eE][nN]|[sS][eE][cC][rR][eE][tT]|[pP][aA][sS][sS][wW][oO][rR][dD]|"
+    r"[sS][iI][gG][nN][aA][tT][uU][rR][eE]|[cC][rR][eE][dD][eE][nN][tT][iI][aA][lL][sS]?|[kK][eE][yY](?:[iI][dD])?|"
+    r"[sS][iI][gG]|[aA][uU][tT][hH]|[pP][wW][dD])=(?!\$\{\w+\}(?:[&#;\s]|$))[^&#;\s])"
+)
+"""What a text of the form must match, so that the commonest secrets do not even reach Prefect's database, which keeps a
+run's parameters. JSON Schema's patterns know no flag for lower case; `secrets_in_settings` refuses the others later."""
+
 DEPLOYMENT = "headwater/pipeline"
 """The deployment of prefect.yaml that shows this form."""
 
@@ -69,7 +78,22 @@ def settings_model() -> type[BaseModel]:
 
 
 # Names as in params.yaml, not pydantic's "Max Steps".
-_CONFIG = ConfigDict(extra="forbid", field_title_generator=lambda name, _field: name)
+_CONFIG = ConfigDict(
+    extra="forbid",
+    field_title_generator=lambda name, _field: name,
+    json_schema_extra=lambda schema: _refuse_secrets(schema),
+)
+
+
+def _refuse_secrets(schema: Any) -> None:
+    """Make every free text of a group refuse a secret: Prefect's server asks the schema before it stores a run."""
+    if isinstance(schema, dict):
+        if schema.get("type") == "string" and not {"enum", "const", "pattern"} & schema.keys():
+            schema["pattern"] = NO_SECRET
+        for part in [*schema.get("properties", {}).values(), *schema.get("anyOf", []), schema.get("items")]:
+            _refuse_secrets(part)
+        for part in [*schema.get("prefixItems", []), schema.get("additionalProperties")]:
+            _refuse_secrets(part)
 
 
 def _group(name: str, params: type[StageParams]) -> type[BaseModel]:

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from flows.graph import Stage
-from tasks.contracts.base import StageParams
+from tasks.contracts.base import StageParams, secrets_in_settings
 from tasks.contracts.errors import ParamsError
 from tasks.contracts.files import write_bytes
 from tasks.engine.session import RayParams
@@ -147,9 +147,14 @@ def apply_profile(name: str, path: Path = PARAMS_FILE) -> str:
 
 
 def merge_values(changes: Mapping[str, Any], path: Path = PARAMS_FILE) -> str:
-    """Merge nested values into params.yaml, keeping its comments; return the change as a unified diff."""
+    """Merge nested values into params.yaml, keeping its comments; return the change as a unified diff.
+
+    Raises:
+        ParamsError: a secret would stand in it then; nothing is written.
+    """
     settings = read_params(path)
     _merge(settings, changes)
+    refuse_secrets(settings, path)
     buffer = io.StringIO()
     _yaml().dump(settings, buffer)
     before, after = path.read_text(encoding="utf-8"), buffer.getvalue()
@@ -157,6 +162,18 @@ def merge_values(changes: Mapping[str, Any], path: Path = PARAMS_FILE) -> str:
         return ""
     write_bytes(path, after.encode())
     return diff_text(before, after)
+
+
+def refuse_secrets(settings: Mapping[str, Any], path: Path = PARAMS_FILE) -> None:
+    """Raise ParamsError where a setting holds a secret, before it is written anywhere; the secret is not shown."""
+    found = [f"{'.'.join(map(str, place))}: {said}" for place, said in secrets_in_settings(_plain(settings))]
+    if found:
+        raise ParamsError(
+            "a setting holds a secret, which would be written into dvc.lock, manifests and MLflow",
+            where=str(path),
+            found="\n    ".join(["", *found]),
+            fix="docs/provenance.md, Passwords and tokens, shows both ways; change a secret that was written already",
+        )
 
 
 def diff_text(before: str, after: str) -> str:

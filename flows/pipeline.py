@@ -23,6 +23,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run, task_run
 from pydantic import WithJsonSchema
 
+from flows.environment import hide_secrets
 from flows.form import SettingsSchema, changes_of_run, refresh_form
 from flows.graph import MODULES, Stage, load_graph, select
 from flows.lineage.mirror import SERVER_VARIABLE, mirror_server
@@ -32,10 +33,11 @@ from flows.named_files import changed
 from flows.params import PARAMS_FILE, check_params, merge_values, ray_params, read_params, signing_key
 from flows.sign import sign_if_not
 from flows.stage_run import FLOW_RUN_VARIABLE, RUN_VARIABLE, TASK_RUN_VARIABLE, describe
-from tasks.contracts.base import StageParams
+from tasks.contracts.base import SECRET_ADVICE, StageParams, secrets_in_settings
 from tasks.contracts.errors import HeadwaterError, ParamsError
 from tasks.contracts.files import write_bytes
 from tasks.contracts.manifest import Manifest, manifest_hash, read_manifest
+from tasks.contracts.redaction import without_secrets
 from tasks.engine.session import ray_session
 from training.signing import SigningKey
 
@@ -81,6 +83,7 @@ def pipeline(
     Returns:
         Stage name → SHA-256 of its manifest.
     """
+    hide_secrets()
     graph = load_graph()
     with workspace_lock("run"):
         checked, key = _change_params(settings or {}, graph)
@@ -115,6 +118,13 @@ def _change_params(
     settings: Mapping[str, Any], graph: Mapping[str, Stage]
 ) -> tuple[dict[str, StageParams], SigningKey | None]:
     """Write what the form changed to params.yaml, unless that would make it wrong; return all sections and the key."""
+    if next(secrets_in_settings(settings), None):
+        raise ParamsError(
+            "a setting holds a secret; params.yaml is as it was, but Prefect's database keeps what a run was given",
+            where=f"flow run {flow_run.id}",
+            expected=SECRET_ADVICE,
+            fix=f"`prefect flow-run delete {flow_run.id}`, and change the secret",
+        )
     before = PARAMS_FILE.read_bytes() if settings else b""
     change = merge_values(changes_of_run(settings, UUID(str(flow_run.id)))) if settings else ""
     try:
@@ -164,6 +174,7 @@ def run_through_dvc(name: str, run: str, force: bool, restorable: bool) -> None:
 
 def _say(text: str) -> None:
     """Log for the Prefect UI, and for the terminal of whoever started the run."""
+    text = without_secrets(text)
     get_run_logger().info("%s", text)
     logger.info("%s", text)
 

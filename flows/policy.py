@@ -7,7 +7,6 @@ data/extract did to it.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,14 +20,13 @@ from typing import Annotated, Any, Literal, cast
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from flows.graph import load_graph
 from flows.params import read_params, stage_params
+from flows.terminal import Text, console
 from tasks.contracts.document import DOCUMENT_SCHEMA, make_doc_id, open_shard, read_documents
 from tasks.contracts.errors import ManifestError, UsageError
 from tasks.contracts.evidence import Action, OptOutPolicy, html_signals, judge
@@ -36,7 +34,6 @@ from tasks.contracts.ledger import read_ledger
 from tasks.contracts.manifest import manifest_hash, read_manifest
 
 app = typer.Typer(help="What pages say about being used, and what a policy makes of it.", no_args_is_help=True)
-console = Console(highlight=False)
 
 Kind = Literal["newly_dropped", "newly_kept", "newly_marked", "no_longer_marked"]
 KINDS: dict[Kind, str] = {
@@ -112,7 +109,7 @@ def check(
     chosen = chosen_policy(policy, sets or [])
     result = check_policy(crawl, extract, chosen)
     if as_json:
-        print(json.dumps({"policy": chosen.model_dump(mode="json"), **as_dict(result)}, indent=2))  # noqa: T201
+        console.json({"policy": chosen.model_dump(mode="json"), **as_dict(result)})
     else:
         _show(result, examples)
     if result.changes:

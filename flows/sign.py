@@ -6,16 +6,15 @@ must give with the same bytes. Any other folder that is named, such as a publish
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import sys
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from flows.terminal import console
 from tasks.contracts.errors import UsageError
 from tasks.contracts.manifest import MANIFEST_NAME, manifest_hash
 from tasks.contracts.workspace import state_folder
@@ -57,10 +56,10 @@ def sign(
     shown = _show_in_mlflow(own) if made else False
     if as_json:
         told = {"release": own, "signature": str(folder / SIGNATURE), "key": fingerprint, "made": made, "mlflow": shown}
-        sys.stdout.write(json.dumps(told, indent=2) + "\n")
+        console.json(told)
         return
     said = "signed" if made else "it was signed with this key already"
-    sys.stdout.write(f"{said}: {folder / SIGNATURE}\n  release: {own}\n  key: {fingerprint}\n")
+    console.lines(f"{said}: {folder / SIGNATURE}\n  release: {own}\n  key: {fingerprint}")
 
 
 def sign_if_not(release: Path, key: SigningKey) -> bool:

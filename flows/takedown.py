@@ -6,7 +6,6 @@ fingerprints of what it covers and marks releases, and the next `headwater run` 
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
 from dataclasses import asdict
@@ -15,10 +14,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
+from flows.terminal import console
 from tasks.contracts.errors import InputError, UsageError
+from tasks.contracts.redaction import without_userinfo
 from tasks.contracts.takedowns import (
     LIST,
     Row,
@@ -32,7 +31,6 @@ from tasks.contracts.takedowns import (
 )
 
 app = typer.Typer(help="Take pages out of the corpus, and keep them out.", no_args_is_help=True)
-console = Console(highlight=False)
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 EXAMPLES = 10
 
@@ -69,12 +67,12 @@ def add(
 
             add_fingerprints([fingerprint(row.id, _text(file))])
     if as_json:
-        print(json.dumps({"id": row.id, "new": new, **row.model_dump(mode="json")}))  # noqa: T201
+        console.json({"id": row.id, "new": new, **row.model_dump(mode="json")})
         return
     if not new:
         console.print(f"{row.id}  stands in {LIST} already", soft_wrap=True)
         return
-    console.print(f"{row.id}  {escape(row.kind)} {escape(row.value)}\n`headwater takedown plan` says what it touches.")
+    console.print(f"{row.id}  {row.kind} {row.value}\n`headwater takedown plan` says what it touches.")
 
 
 def _day(day: str | None) -> str:
@@ -105,6 +103,7 @@ def _row(what: str | None, file: Path | None, withdraw: str | None, reason: str,
             raise InputError("the text to take down is empty", where=str(file))
         return Row(id=_new_id("document", digest, day), kind="document", value=digest, **facts)
     assert what is not None, "checked by the caller"
+    what = without_userinfo(what.strip())
     if "://" in what:
         if "/" not in canonical(what) or canonical(what) == what.strip():
             raise UsageError("this is not an address of the web", expected="https://host/path", found=what)
@@ -141,12 +140,12 @@ def list_rows(as_json: JsonOption = False) -> None:
         if row.kind != "withdrawal"
     ]
     if as_json:
-        print(json.dumps(rows, indent=2, ensure_ascii=False))  # noqa: T201
+        console.json(rows)
         return
     for row in rows:
         state = f"{row['fingerprints']} fingerprints" if row["in_force"] else "withdrawn"
         console.print(
-            escape(f"{row['id']}  {row['date']}  {row['kind']} {row['value']}  ({state}): {row['reason']}"),
+            f"{row['id']}  {row['date']}  {row['kind']} {row['value']}  ({state}): {row['reason']}",
             soft_wrap=True,
         )
     if not rows:
@@ -167,7 +166,7 @@ def plan(as_json: JsonOption = False) -> None:
     found = find_affected(takedowns)
     answer = _answer(found) | {"rebuild_estimate": estimate(found) if found.covered else []}
     if as_json:
-        print(json.dumps(answer, indent=2, ensure_ascii=False))  # noqa: T201
+        console.json(answer)
     else:
         _print(answer, len(takedowns.tombstones))
     if found.covered or found.releases:
@@ -205,7 +204,7 @@ def apply(as_json: JsonOption = False) -> None:
     answer = _answer(found) | {"fingerprints_stored": stored, "folders_marked": changed, "mlflow_marked": told}
     answer["next"] = "headwater run"
     if as_json:
-        print(json.dumps(answer, indent=2, ensure_ascii=False))  # noqa: T201
+        console.json(answer)
         return
     console.print(
         f"{stored} new fingerprints in infra/takedowns.fingerprints.jsonl (hashes only); commit it with the list\n"
@@ -240,7 +239,7 @@ def _print(answer: dict[str, Any], tombstones: int) -> None:
     console.print(f"{tombstones} tombstones cover {len(documents)} documents" + (f" ({_counted(by)})" if by else ""))
     for one in documents[:EXAMPLES]:
         score = "" if one["score"] is None else f" {one['score']:.2f}"
-        console.print(escape(f"  {one['tombstone']}  {one['by']}{score}  {one['url']}"), soft_wrap=True)
+        console.print(f"  {one['tombstone']}  {one['by']}{score}  {one['url']}", soft_wrap=True)
     if len(documents) > EXAMPLES:
         console.print(f"  {len(documents) - EXAMPLES} more; --json names them all")
     console.print(f"{len(answer['duplicates'])} ledger rows of dedup tie them to duplicates")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
@@ -10,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
-from rich.text import Text
 
+from flows.terminal import Text, console, one_line
 from tasks.contracts.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -26,8 +24,6 @@ if TYPE_CHECKING:
 
 DATA = Path("data")
 MOST_STEPS = 12
-
-console = Console(highlight=False)
 
 
 def trace(
@@ -140,7 +136,7 @@ def _show_release(name: str, limit: int, as_json: bool) -> None:
 
 def _print(as_json: bool, value: Mapping[str, Any], lines: Iterable[Any]) -> None:
     if as_json:
-        print(json.dumps(value, indent=2, ensure_ascii=False, default=lambda one: one.model_dump(mode="json")))  # noqa: T201
+        console.json(value, default=lambda one: one.model_dump(mode="json"))
         return
     for line in lines:
         console.print(line)
@@ -152,7 +148,8 @@ def _trace_lines(found: Trace) -> Iterable[Any]:
         return
     yield Text.assemble((found.query, "bold"), f"  ({', '.join(found.matched)})")
     for record in found.records:
-        yield Text(f"\nrecord of the crawl  {record.url}\n  {record.content_type}, {record.captured_at}")
+        yield Text(f"\nrecord of the crawl  {one_line(record.url or '')}")
+        yield Text(f"  {one_line(record.content_type or '')}, {record.captured_at}")
         yield Text(f"  {record.record_id}\n  data/crawl/{record.warc}, byte {record.offset:,}", "dim")
     for capture in found.captures:
         yield Text("")
@@ -166,7 +163,7 @@ def _trace_lines(found: Trace) -> Iterable[Any]:
 
 
 def _capture_lines(capture: Capture) -> Any:
-    lines = [Text.assemble(("capture  ", "bold"), f"{capture.captured_at}  {capture.url}")]
+    lines = [Text.assemble(("capture  ", "bold"), one_line(f"{capture.captured_at}  {capture.url}"))]
     fetched = [f"status {capture.status or 'unknown'}", f"address {capture.address or 'not recorded'}"]
     lines.append(_field("fetched", ", ".join(fetched)))
     if capture.refers_to:
@@ -193,7 +190,7 @@ def _capture_lines(capture: Capture) -> Any:
 def _document_lines(document: DocumentTrace, training: TrainingFacts) -> Iterable[Any]:
     subject = document.subject
     head = "document  " if document.survivor_of is None else "survivor  "
-    yield Text.assemble((head, "bold"), subject.doc_id or "none was made", f"\n{subject.url or ''}")
+    yield Text.assemble((head, "bold"), subject.doc_id or "none was made", f"\n{one_line(subject.url or '')}")
     yield Padding(Text(document.outcome, "bold"), (0, 0, 0, 2))
     if document.survivor_of is not None:
         yield _field("kept for", document.survivor_of)
@@ -284,7 +281,7 @@ def _step_lines(batches: Iterable[Batch], limit: int) -> Iterable[Any]:
         for piece in batch.pieces[:limit]:
             part = f"{piece.within:,}+{piece.tokens:,} of {piece.of:,}"
             table.add_row(
-                str(piece.row), Text(f"{piece.doc_id}\n{piece.url}"), piece.shard.partition(".")[0],
+                str(piece.row), Text(f"{piece.doc_id}\n{one_line(piece.url)}"), piece.shard.partition(".")[0],
                 f"{piece.offset:,}", part,
             )  # fmt: skip
         yield table
@@ -332,7 +329,7 @@ def _field(name: str, value: str) -> Any:
     grid = Table.grid(padding=(0, 1))
     grid.add_column(width=15, no_wrap=True)
     grid.add_column(overflow="fold")
-    grid.add_row(Text(f"  {name}", "dim"), Text(value))
+    grid.add_row(Text(f"  {name}", "dim"), Text(one_line(value)))
     return grid
 
 

@@ -8,9 +8,7 @@ has to run for it, and nothing is written.
 from __future__ import annotations
 
 import hashlib
-import json
 import random
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from flows.lineage.records import latest_record, read_chain, verify_chain
+from flows.terminal import console
 from tasks.contracts.errors import HeadwaterError, UsageError
 from tasks.contracts.files import sha256_file
 from tasks.contracts.manifest import MANIFEST_NAME, Manifest, read_manifest, text_shards
@@ -66,7 +65,7 @@ def verify(
         check_public_key(public_key)
     results = check_all(release, Path("data"), sample=sample if deep else None, expect=expect, public_key=public_key)
     told = report(release, results)
-    sys.stdout.write(json.dumps(told, indent=2) + "\n" if as_json else as_text(told))
+    console.json(told) if as_json else console.lines(as_text(told).rstrip("\n"))
     if told["verdict"] == "fail":
         raise typer.Exit(1)
 

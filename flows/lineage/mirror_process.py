@@ -20,6 +20,7 @@ from pathlib import Path
 from mlflow.exceptions import MlflowException
 from sqlalchemy.orm import configure_mappers
 
+from flows.environment import hide_secrets
 from flows.lineage.chain import link_of
 from flows.lineage.mlflow_runs import StageRun, experiment_id, open_client
 from flows.lineage.records import RunRecord, read_records
@@ -149,6 +150,7 @@ def _history() -> list[RunRecord]:
 
 
 if __name__ == "__main__":
+    hide_secrets()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if len(sys.argv) > 1:
         serve(socket.socket(fileno=int(sys.argv[1])))

@@ -30,6 +30,7 @@ from tasks.contracts.base import FrozenModel
 from tasks.contracts.errors import HeadwaterError, ManifestError, UsageError
 from tasks.contracts.files import canonical_json, disk_full_is_clear, sha256_file, sync_file, write_bytes, write_json
 from tasks.contracts.manifest import MANIFEST_NAME, Manifest
+from tasks.contracts.redaction import without_secrets
 from tasks.contracts.workspace import ROOT, state_folder
 
 logger = logging.getLogger(__name__)
@@ -153,7 +154,7 @@ def new_run_name() -> str:
 def failure(error: BaseException) -> Failure:
     """Describe an error for a record."""
     transient = isinstance(error, HeadwaterError) and error.transient
-    return Failure(type=type(error).__name__, message=str(error) or repr(error), transient=transient)
+    return Failure(type=type(error).__name__, message=without_secrets(str(error) or repr(error)), transient=transient)
 
 
 def write_record(

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from tasks.contracts.document import Document
 from tasks.contracts.manifest import Manifest
+from tasks.contracts.redaction import HIDDEN, literal_secrets
 
 Value = TypeVar("Value")
+
+
+SECRET_ADVICE = (
+    "give a user and password by a netrc file, any other secret by ${NAME}, which is filled in from the environment"
+)
 
 
 class FrozenModel(BaseModel):
@@ -22,7 +29,23 @@ class FrozenModel(BaseModel):
 
 
 class StageParams(FrozenModel):
-    """One stage's section of params.yaml; each field's docstring is what Prefect's form and `--help` show."""
+    """One stage's section of params.yaml; each field's docstring is what Prefect's form and `--help` show.
+
+    No setting may hold a secret in a URL: settings are written into dvc.lock, manifests, papers and MLflow.
+    """
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_secrets(cls, section: Any) -> Any:
+        wrong = [
+            InitErrorDetails(type=PydanticCustomError("secret", "{said}", {"said": said}), loc=place, input=HIDDEN)
+            for place, said in secrets_in_settings(section)
+        ]
+        if wrong:
+            raise ValidationError.from_exception_data(cls.__name__, wrong, hide_input=True)
+        return section
 
     def identity(self) -> dict[str, JsonValue]:
         """Return the settings that decide the output's bytes (not paths, worker counts or time-outs)."""
@@ -38,6 +61,20 @@ class StageParams(FrozenModel):
         """Return the fields that are read from another section: field name → "section.key" (or "section")."""
         marks = {name: _mark(field, "borrowed_from") for name, field in cls.model_fields.items()}
         return {name: str(source) for name, source in marks.items() if source is not None}
+
+
+def secrets_in_settings(value: Any, place: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Yield, for each text in nested settings that holds a secret, where it stands and what is wrong with it."""
+    if isinstance(value, str):
+        if found := literal_secrets(value):
+            yield place, f"a secret stands in it, {', '.join(found)}: {SECRET_ADVICE}"
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from secrets_in_settings(str(key), (*place, "a key"))
+            yield from secrets_in_settings(item, (*place, str(key)))
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from secrets_in_settings(item, (*place, index))
 
 
 def _mark(field: Any, name: str) -> object:

@@ -5,9 +5,11 @@ Raise these for anything a user can act on; `assert` is for invariants that only
 
 from __future__ import annotations
 
+from tasks.contracts.redaction import without_secrets
+
 
 class HeadwaterError(Exception):
-    """A failure that a person can act on.
+    """A failure that a person can act on; secrets of URLs are left out of whatever it is told.
 
     Args:
         problem: one sentence saying what went wrong.
@@ -29,12 +31,11 @@ class HeadwaterError(Exception):
         found: str | None = None,
         fix: str | None = None,
     ) -> None:
-        super().__init__(problem)
-        self.problem = problem
-        self.where = where
-        self.expected = expected
-        self.found = found
-        self.fix = fix
+        self.problem = without_secrets(problem)
+        self.where, self.expected, self.found, self.fix = (
+            without_secrets(text) if text else text for text in (where, expected, found, fix)
+        )
+        super().__init__(self.problem)
 
     def __str__(self) -> str:
         named = {"where": self.where, "expected": self.expected, "found": self.found, "do": self.fix}

@@ -17,10 +17,19 @@ from tasks.contracts.errors import InputError
 from tasks.contracts.files import sha256_file
 from tasks.contracts.ledger import LedgerRow, write_ledger
 from tasks.contracts.manifest import Counts
+from tasks.contracts.redaction import without_userinfo
 from tasks.crawl.files import SourceFile, find_files, open_hashed
 from tasks.crawl.parts import PartWriter
 from tasks.crawl.processes import spread
-from tasks.crawl.records import Damage, Record, header_fields, inflated, read_records, starts_with_members
+from tasks.crawl.records import (
+    Damage,
+    Record,
+    header_fields,
+    inflated,
+    read_records,
+    starts_with_members,
+    without_userinfo_member,
+)
 from tasks.crawl.units import Unit, join_parts, local_path, make_units
 
 logger = logging.getLogger(__name__)
@@ -128,7 +137,7 @@ def _take(unit: Unit, megabytes: float, verify: bool) -> _Taken:
                         taken.rows.append(row)
                     if isinstance(found, Record) and (row is None or row.rule == REVISIT):
                         taken.kinds[found.kind] += 1
-                        before += found.member
+                        before += without_userinfo_member(found.member)
                         if found.kind not in FOLLOWED or len(before) > MOST_BEFORE_BYTES:
                             parts.add(bytes(before))
                             before.clear()
@@ -146,17 +155,25 @@ def _row(found: Record | Damage, file: SourceFile, verify: bool) -> LedgerRow | 
     """Return the ledger row of what is no page, None for what goes on."""
     if isinstance(found, Damage):
         detail = f"{file.name}, byte {found.offset}: {found.detail}"
-        return LedgerRow(stage="crawl", action="drop", rule="damaged_record", url=found.url, detail=detail)
+        return LedgerRow(
+            stage="crawl",
+            action="drop",
+            rule="damaged_record",
+            url=without_userinfo(found.url or "") or None,
+            detail=detail,
+        )
     if found.kind != REVISIT and not (verify and found.kind == "response"):
         return None
     head, _, block = inflated(found.member).partition(b"\r\n\r\n")
     fields = header_fields(head)
-    url = fields.get("warc-target-uri", "").strip("<> ") or None
-    identity = fields.get("warc-record-id")
+    url = without_userinfo(fields.get("warc-target-uri", "").strip("<> ")) or None
+    identity = without_userinfo(fields.get("warc-record-id", "")) or None
     if found.kind == REVISIT:
         names = ("warc-refers-to-target-uri", "warc-refers-to", "warc-payload-digest")
-        original = next((fields[name] for name in names if fields.get(name)), "an unnamed record")
-        detail = f"{file.name}: the same payload as {original}"
+        original = next(
+            (without_userinfo(fields[name].strip("<> ")) for name in names if fields.get(name)), "an unnamed record"
+        )
+        detail = f"{file.name}: the same payload as {without_userinfo(original)}"
         return LedgerRow(stage="crawl", action="drop", rule=REVISIT, url=url, record_id=identity, detail=detail)
     stated = fields.get("warc-block-digest", "")
     digest = base64.b32encode(hashlib.sha1(block[: int(fields["content-length"])], usedforsecurity=False).digest())

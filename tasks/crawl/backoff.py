@@ -14,6 +14,9 @@ from urllib.parse import urlsplit
 from scrapy.core.downloader.handlers.http11 import HTTP11DownloadHandler
 from scrapy.exceptions import IgnoreRequest
 
+from tasks.contracts.redaction import without_secrets
+from tasks.crawl.addresses import named
+from tasks.crawl.credentials import Placeholders, basic, login
 from tasks.crawl.retry_after import FIRST_WAIT_SECONDS, retry_after
 
 BUSY = frozenset({429, 503})
@@ -50,6 +53,8 @@ class Handler(HTTP11DownloadHandler):
         self.crawler = crawler
         self.longest = crawler.settings.getfloat("HEADWATER_MAX_WAIT")
         self.tries = crawler.settings.getint("HEADWATER_BUSY_TRIES")
+        self.placeholders: Placeholders = crawler.settings["HEADWATER_PLACEHOLDERS"]
+        self.own_hosts: list[str] = crawler.settings["HEADWATER_OWN_HOSTS"]
 
     async def download_request(self, request: Any) -> Any:
         """Raise HostBusy where the host was given up while the request stood in the queue; or return the response."""
@@ -58,13 +63,32 @@ class Handler(HTTP11DownloadHandler):
             raise HostBusy(self.given_up[name])
         host = self.hosts.setdefault(name, _Host())
         sent = time.monotonic()
-        response = await super().download_request(request)
+        response = await self._sent(request)
         if response.status not in BUSY:
             host.tries = 0
         elif sent >= host.until:  # what was on its way already when the pause began says nothing new
             host.tries += 1
             self._pause(host, name, request, response)
         return response
+
+    async def _sent(self, request: Any) -> Any:
+        """Send a request with the credentials of its host, which stand neither in it nor in the answer nor in an error.
+
+        Whatever is stored of the exchange is made from the request as it came here.
+        """
+        url = self.placeholders.filled(request.url)
+        known = login(url) if named(urlsplit(url).hostname or "", self.own_hosts) else None
+        if url == request.url and known is None:
+            return await super().download_request(request)
+        sent = request.replace(url=url)
+        if known is not None:
+            sent.headers["Authorization"] = basic(*known)
+        try:
+            response = await super().download_request(sent)
+        except Exception as error:
+            error.args = tuple(without_secrets(part) if isinstance(part, str) else part for part in error.args)
+            raise
+        return response.replace(url=request.url)
 
     def _pause(self, host: _Host, name: str, request: Any, response: Any) -> None:
         """Give the host up, or keep its queue waiting for as long as it asks."""

@@ -26,9 +26,11 @@ from tasks.contracts.errors import InputError, NetworkError
 from tasks.contracts.files import disk_full_is_clear, write_bytes
 from tasks.contracts.ledger import LedgerRow, write_ledger
 from tasks.contracts.manifest import Counts
+from tasks.contracts.redaction import without_userinfo
 from tasks.crawl.archives import take_archives
+from tasks.crawl.credentials import joined
 from tasks.crawl.parts import PartWriter
-from tasks.crawl.records import header_fields, inflated
+from tasks.crawl.records import header_fields, inflated, without_userinfo_member
 from tasks.crawl.remote import NotServed, Remote, Unavailable, fail
 from tasks.crawl.urls import canonical_host
 
@@ -84,7 +86,7 @@ def take_common_crawl(
     local = []
     for number, path in enumerate(paths, start=1):
         place = state / "files" / path
-        url = f"{selection.data_url}/{path}"
+        url = joined(selection.data_url, path)
         logger.info("crawl: WARC file %d/%d: %s", number, len(paths), url)
         try:
             remote.download(url, place)
@@ -97,7 +99,7 @@ def take_common_crawl(
 def _chosen_files(selection: Selection, remote: Remote, state: Path) -> list[str]:
     """Return the paths of `warc_files` of the snapshot's files; asked for more, the same ones and more."""
     listing = state / "warc.paths.gz"
-    url = f"{selection.data_url}/crawl-data/{selection.snapshot}/warc.paths.gz"
+    url = joined(selection.data_url, f"crawl-data/{selection.snapshot}/warc.paths.gz")
     try:
         remote.download(url, listing)
         paths = gzip.decompress(listing.read_bytes()).decode().split()
@@ -148,7 +150,7 @@ def _take_domains(selection: Selection, remote: Remote, state: Path, output: Pat
                 rule, detail = problem or ("not_fetched", "")
                 rows.append(_row(rule, capture.url, f"{capture.key}: {detail}"))
                 continue
-            parts.add(member)
+            parts.add(without_userinfo_member(member))
             kept += 1
             hashes.setdefault(capture.filename, hashlib.sha256()).update(member)
     store.close()
@@ -156,7 +158,7 @@ def _take_domains(selection: Selection, remote: Remote, state: Path, output: Pat
         reasons = sorted({f"{row.rule}: {row.detail}" for row in rows})
         raise InputError(
             "no page of these domains could be taken",
-            where=f"{selection.index_url}/{selection.snapshot}-index",
+            where=joined(selection.index_url, f"{selection.snapshot}-index"),
             expected="at least one record",
             found="; ".join(reasons[:3]),
             fix="check crawl.domains and crawl.snapshot",
@@ -179,7 +181,7 @@ def _captures(domain: str, selection: Selection, remote: Remote, state: Path) ->
     host = canonical_host(domain.removeprefix("*."))
     if host is None:
         raise InputError("this is no domain", where="params.yaml, crawl.domains", expected="example.org", found=domain)
-    url = f"{selection.index_url}/{selection.snapshot}-index"
+    url = joined(selection.index_url, f"{selection.snapshot}-index")
     query = {"url": f"*.{host}", "output": "json", "filter": "=status:200"}
     folder = state / "index" / hashlib.sha256(f"{url}\n{host}".encode()).hexdigest()[:16]
     try:
@@ -219,7 +221,7 @@ def _capture(line: dict[str, Any]) -> Capture | None:
         offset=int(line["offset"]),
         length=int(line["length"]),
         digest=str(line["digest"]).removeprefix("sha1:"),
-        url=str(line["url"]),
+        url=without_userinfo(str(line["url"])),
         timestamp=str(line["timestamp"]),
     )
 
@@ -292,7 +294,7 @@ def _fetch(captures: Sequence[Capture], store: _Store, selection: Selection, rem
                 if done % 500 == 0:
                     logger.info("crawl: %d records fetched", done)
                 if in_a_row >= MOST_FAILURES_IN_A_ROW or (in_a_row and in_a_row == len(captures)):
-                    url = f"{selection.data_url}/{capture.filename}"
+                    url = joined(selection.data_url, capture.filename)
                     raise NetworkError(
                         "the archive cannot be read",
                         where=url,
@@ -306,7 +308,7 @@ def _get(capture: Capture, selection: Selection, remote: Remote) -> bytes | tupl
     problem = ("not_fetched", "")
     for _ in range(2):
         try:
-            url = f"{selection.data_url}/{capture.filename}"
+            url = joined(selection.data_url, capture.filename)
             member = remote.get(url, first=capture.offset, length=capture.length)
         except NotServed as error:
             return (f"http_{error.status}", str(error))
@@ -327,7 +329,7 @@ def mismatch(member: bytes, capture: Capture) -> tuple[str, str] | None:
         block = rest[: int(fields["content-length"])]
     except (ValueError, KeyError) as error:
         return ("damaged_record", f"{type(error).__name__}: {error}"[:200])
-    url = fields.get("warc-target-uri", "").strip("<> ")
+    url = without_userinfo(fields.get("warc-target-uri", "").strip("<> "))
     if fields.get("warc-type") != "response" or url != capture.url:
         return ("wrong_record", f"{fields.get('warc-type')} of {url}"[:300])
     payload = block.partition(b"\r\n\r\n")[2]

@@ -24,6 +24,7 @@ from scrapy.utils.sitemap import Sitemap
 from twisted.internet.task import LoopingCall
 
 from tasks.contracts.files import disk_full_is_clear
+from tasks.contracts.redaction import without_secrets, without_userinfo
 from tasks.crawl.addresses import GuardedResolver, named
 from tasks.crawl.backoff import SHORTEST_DELAY_SECONDS, HostBusy
 from tasks.crawl.exchange import REDIRECTS, header_pairs, request_bytes, status_line
@@ -114,7 +115,8 @@ class Pages(scrapy.Spider):
 
     def take(self, link: str, depth: int, hops: int = 0) -> Iterator[Any]:
         """Yield the request for a link that belongs to this crawl and is new; journal it either way."""
-        url = canonical_url(link, self.job.crawl.drop_query)
+        # A page may repeat in its links what it was asked with.
+        url = canonical_url(self.job.crawl.placeholders.hidden(link), self.job.crawl.drop_query)
         if url is None or url in self.known:
             return
         host = host_of(url)
@@ -151,7 +153,8 @@ class Pages(scrapy.Spider):
             target = urljoin(url, response.headers["Location"].decode("latin-1"))
             if response.meta["hops"] < MOST_REDIRECTS:
                 yield from self.take(target, depth, response.meta["hops"] + 1)
-            self.end(url, "redirect", f"{response.status} to {target}"[:2000])
+            shown = without_secrets(without_userinfo(self.job.crawl.placeholders.hidden(target)))
+            self.end(url, "redirect", f"{response.status} to {shown}"[:2000])
             return
         if not 200 <= response.status < 300:
             self.end(url, f"http_{response.status}", "")
@@ -217,7 +220,7 @@ class Pages(scrapy.Spider):
             rule = "too_large"
         else:
             rule = RULES.get(type(error).__name__, "not_fetched")
-        self.end(url, rule, f"{type(error).__name__}: {error}"[:300])
+        self.end(url, rule, without_secrets(f"{type(error).__name__}: {error}")[:300])
 
     def end(self, url: str, rule: str, detail: str) -> None:
         """Journal why a URL that was asked for gives no page."""
@@ -232,7 +235,7 @@ class Pages(scrapy.Spider):
 
     def sitemap_request(self, link: str) -> Any:
         """Return the request for a sitemap of this crawl's hosts, or None."""
-        url = canonical_url(link)
+        url = canonical_url(self.job.crawl.placeholders.hidden(link))
         if url is None or url in self.read_sitemaps or len(self.read_sitemaps) >= MOST_SITEMAPS:
             return None
         if not named(host_of(url), self.job.allowed):
@@ -341,6 +344,8 @@ def crawl_part(job: Job) -> None:
         "HEADWATER_MAX_WAIT": job.crawl.max_wait_seconds,
         "HEADWATER_BUSY_TRIES": job.crawl.busy_tries,
         "HEADWATER_POLICY_FILES": job.crawl.policy_files,
+        "HEADWATER_PLACEHOLDERS": job.crawl.placeholders,
+        "HEADWATER_OWN_HOSTS": list(job.allowed),
         "HEADWATER_PLACES": {host: list(place) for host, place in job.crawl.places.items()},
         "DOWNLOADER_MIDDLEWARES": {
             "scrapy.downloadermiddlewares.robotstxt.RobotsTxtMiddleware": None,

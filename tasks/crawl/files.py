@@ -15,13 +15,16 @@ from urllib.parse import urlsplit
 import fsspec
 
 from tasks.contracts.errors import InputError, NetworkError
+from tasks.contracts.redaction import PLACEHOLDER
+from tasks.crawl.credentials import Placeholders, login
 
+WEB = ("http://", "https://")
 PASSING_STATUS = (408, 425, 429)  # RFC 9110 and 6585: refused now, perhaps not later
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One input file: how to open it, and its name without any folder."""
+    """One input file: how to open it, and its name without any folder. `opened` fills in what `${NAME}` stands for."""
 
     url: str
     name: str
@@ -69,8 +72,8 @@ def find_files(paths: Sequence[str], expected: str) -> list[SourceFile]:
     for path in paths:
         remote = "://" in path
         try:
-            system, inner = fsspec.core.url_to_fs(path if remote else str(Path(path).expanduser().resolve()))
-            web = path.startswith(("http://", "https://"))
+            web = path.lower().startswith(WEB)
+            system, inner = fsspec.core.url_to_fs(_filled(path) if remote else str(Path(path).expanduser().resolve()))
             if any(mark in inner for mark in "*[") and not web:
                 found = sorted(name for name in system.glob(inner) if not system.isdir(name))
             else:
@@ -86,9 +89,24 @@ def find_files(paths: Sequence[str], expected: str) -> list[SourceFile]:
                 fix="correct the path (relative ones start at the workspace)",
             )
         for name in found:
-            url = name if web else system.unstrip_protocol(name)
+            # The setting's own text where a secret was filled in: what the file system calls it may show the secret.
+            url = path if web or (remote and PLACEHOLDER.search(path)) else system.unstrip_protocol(name)
             files[url] = SourceFile(url, posixpath.basename(urlsplit(url).path) or "index")
     return list(files.values())
+
+
+def opened(file: SourceFile) -> Any:
+    """Return a file for `with`, opened with the credentials that its place is given; a redirect to another has none."""
+    options: dict[str, Any] = {}
+    if file.url.lower().startswith(WEB) and (known := login(file.url)):
+        import aiohttp
+
+        options["auth"] = aiohttp.BasicAuth(*known, encoding="utf-8")
+    return fsspec.open(_filled(file.url), "rb", **options)
+
+
+def _filled(url: str) -> str:
+    return Placeholders.of([url], "crawl.paths").filled(url)
 
 
 @contextmanager
@@ -100,7 +118,7 @@ def open_hashed(file: SourceFile, start: int = 0) -> Iterator[tuple[BinaryIO, Ha
         NetworkError: a remote one cannot be read.
     """
     try:
-        with fsspec.open(file.url, "rb") as stream:
+        with opened(file) as stream:
             if start:
                 stream.seek(start)
             hashed = Hashed(stream)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from tasks.crawl.credentials import Placeholders
 from tasks.crawl.urls import Limits
 
 
@@ -18,6 +19,7 @@ class Crawl:
 
     Attributes:
         places: host pattern → (address, port), instead of asking DNS.
+        placeholders: what is filled into URLs when they are asked for.
     """
 
     seeds: Sequence[str]
@@ -40,6 +42,7 @@ class Crawl:
     timeout_seconds: float
     processes: int
     shard_megabytes: float
+    placeholders: Placeholders = field(default_factory=Placeholders)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

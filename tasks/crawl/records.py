@@ -19,6 +19,8 @@ from warcio.archiveiterator import ArchiveIterator
 from warcio.exceptions import ArchiveLoadFailed
 from warcio.warcwriter import WARCWriter
 
+from tasks.contracts.redaction import without_userinfo
+
 GZIP_MAGIC = b"\x1f\x8b\x08"
 WARC_START = re.compile(rb"WARC/[01]\.\d+[ \t]*\r?\n", re.IGNORECASE)
 ARC_START = re.compile(rb"(?:filedesc|https?|dns|ftp)://?\S[^\n]* \d+\r?\n|dns:[^\n]* \d+\r?\n")
@@ -392,6 +394,21 @@ def inflated(member: bytes) -> bytes:
     if not decompress.eof or decompress.unused_data:
         raise ValueError("not one whole gzip member")
     return content
+
+
+def without_userinfo_member(member: bytes) -> bytes:
+    """Return a record's member without user names and passwords in the URLs of its WARC header, ids included."""
+    for most in (CHUNK // 8, MOST_HEADER_BYTES):
+        start = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(member, most)
+        if end := HEADER_END.search(start):
+            break
+    else:
+        return member
+    head = start[: end.start()].decode("utf-8", "surrogateescape")
+    clean = without_userinfo(head)
+    if clean == head:
+        return member
+    return compress(clean.encode("utf-8", "surrogateescape") + inflated(member)[end.start() :])
 
 
 def compress(content: bytes) -> bytes:

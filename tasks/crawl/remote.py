@@ -16,6 +16,8 @@ import requests
 
 from tasks.contracts.errors import InputError, NetworkError
 from tasks.contracts.files import disk_full_is_clear, sync_file, sync_folder
+from tasks.contracts.redaction import without_secrets
+from tasks.crawl.credentials import Placeholders, login
 from tasks.crawl.retry_after import FIRST_WAIT_SECONDS, retry_after
 
 logger = logging.getLogger(__name__)
@@ -45,12 +47,15 @@ class Remote:
     Attributes:
         tries: requests for one thing, at most.
         longest_wait: of one pause, in seconds; a server that asks for more is not asked again.
+        placeholders: what is filled into a URL when it is asked for. Passwords come from netrc, by requests itself,
+            which sends them to no other host.
     """
 
     user_agent: str
     timeout: float
     tries: int
     longest_wait: float
+    placeholders: Placeholders = field(default_factory=Placeholders)
     _local: threading.local = field(default_factory=threading.local)
     _until: float = 0.0
 
@@ -152,7 +157,9 @@ class Remote:
             headers["Range"] = f"bytes={first}-" + (str(first + length - 1) if length is not None else "")
         while (pause := self._until - time.monotonic()) > 0:
             time.sleep(min(pause, 1.0))
-        with self._session().get(url, params=params, headers=headers, timeout=self.timeout, stream=True) as response:
+        login(url)  # so that this process knows the password, and keeps it out of what it says
+        asked = self.placeholders.filled(url)
+        with self._session().get(asked, params=params, headers=headers, timeout=self.timeout, stream=True) as response:
             if response.status_code in PASSING:
                 raise _Busy(response)
             if response.status_code not in (200, 206):
@@ -164,7 +171,7 @@ class Remote:
     def _failed(self, error: Exception, attempt: int) -> str:
         """Pause every connection, and return what went wrong."""
         asked = None
-        found = f"{type(error).__name__}: {error}"
+        found = without_secrets(f"{type(error).__name__}: {error}")
         if isinstance(error, _Busy):
             found = str(error)
             asked = retry_after(error.response.headers.get("Retry-After", ""), datetime.now(UTC))

@@ -13,6 +13,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
@@ -21,6 +22,7 @@ from tasks.contracts.document import make_doc_id
 from tasks.contracts.errors import InputError, NetworkError
 from tasks.contracts.ledger import LedgerRow, write_ledger
 from tasks.contracts.manifest import Counts
+from tasks.crawl.credentials import Placeholders
 from tasks.crawl.jobs import Crawl, Job, owner
 from tasks.crawl.journal import TAKEN, Journal, Place, Progress, read_progress
 from tasks.crawl.parts import PartWriter
@@ -47,6 +49,10 @@ def crawl_sites(crawl: Crawl, *, source: str, state: Path, output: Path) -> Coun
     """
     seeds = _clean(crawl.seeds, "crawl.seeds", crawl)
     sitemaps = _clean(crawl.sitemaps, "crawl.sitemaps", crawl)
+    crawl = replace(
+        crawl,
+        placeholders=Placeholders.of(seeds, "crawl.seeds") | Placeholders.of(sitemaps, "crawl.sitemaps"),
+    )
     if not seeds and not sitemaps:
         raise InputError(
             "there is nothing to crawl",

@@ -21,6 +21,7 @@ from tasks.contracts.takedowns import read_takedowns
 from tasks.contracts.workspace import state_folder
 from tasks.crawl.archives import take_archives
 from tasks.crawl.common_crawl import Selection, take_common_crawl
+from tasks.crawl.credentials import Placeholders
 from tasks.crawl.jobs import Crawl
 from tasks.crawl.processes import available
 from tasks.crawl.remote import Remote
@@ -43,7 +44,8 @@ class Params(StageParams):
     """Size at which a part of the snapshot is closed, in MiB: of compressed WARC, or of text."""
 
     seeds: tuple[str, ...] = ()
-    """sites: URLs to start from. Only their hosts are crawled, and those of allowed_domains."""
+    """sites: URLs to start from. Only their hosts are crawled, and those of allowed_domains. In every URL of
+    this section, `${NAME}` is filled in from the environment when it is asked for; passwords come from netrc."""
     sitemaps: tuple[str, ...] = ()
     """sites: sitemaps to read besides those that robots.txt names."""
     allowed_domains: tuple[str, ...] = ()
@@ -225,6 +227,8 @@ def _common_crawl(params: Params, output: Path) -> Made:
         timeout=params.timeout_seconds,
         tries=params.busy_tries,
         longest_wait=params.max_wait_seconds,
+        placeholders=Placeholders.of([params.data_url], "crawl.data_url")
+        | Placeholders.of([params.index_url], "crawl.index_url"),
     )
     state = state_folder() / "crawl" / f"common_crawl-{params.snapshot}"
     counts, sources = take_common_crawl(selection, remote, state=state, output=output)

@@ -26,7 +26,8 @@ from tasks.contracts.document import Document, make_doc_id, write_documents
 from tasks.contracts.errors import InputError
 from tasks.contracts.ledger import LedgerRow, write_ledger
 from tasks.contracts.manifest import Counts
-from tasks.crawl.files import SourceFile, find_files, open_hashed
+from tasks.contracts.redaction import without_userinfo
+from tasks.crawl.files import SourceFile, find_files, open_hashed, opened
 from tasks.crawl.processes import spread
 from tasks.crawl.units import Unit, join_parts, make_units
 
@@ -175,9 +176,9 @@ class _Reader:
             text.encode()
         except UnicodeEncodeError:
             return f"{self.columns.text} is not Unicode text (a lone surrogate)"
-        url = _text(_reach(row, self.columns.url)) or _text(_reach(row, "metadata.url")) or ""
-        record_id = _text(_reach(row, self.columns.id)) or f"{file.name}#{number}"
-        source = next((value for name in SOURCE_COLUMNS if (value := _text(row.get(name)))), "text")
+        url = without_userinfo(_text(_reach(row, self.columns.url)) or _text(_reach(row, "metadata.url")) or "")
+        record_id = without_userinfo(_text(_reach(row, self.columns.id))) or f"{file.name}#{number}"
+        source = without_userinfo(next((value for name in SOURCE_COLUMNS if (value := _text(row.get(name)))), "text"))
         doc_id = make_doc_id(source, record_id)
         if int(doc_id[:16], 16) in self.ids:
             # Two rows of one id stay two documents, each with an id of its own.
@@ -259,9 +260,7 @@ def _lines(stream: Any) -> Iterator[Mapping[str, Any] | str]:
 
 def _parquet_rows(file: SourceFile) -> Iterator[Mapping[str, Any] | str]:
     """Yield a Parquet file's rows; it is opened anew, since it is read from its end."""
-    import fsspec
-
-    with fsspec.open(file.url, "rb") as seekable:
+    with opened(file) as seekable:
         try:
             parquet = pq.ParquetFile(seekable)
         except pa.ArrowInvalid as error:
