@@ -152,6 +152,15 @@ class RobotsVerdict(FrozenModel):
     rule: str = ""
 
 
+class Certificate(FrozenModel):
+    """The certificate that the page's server showed."""
+
+    sha256: str
+    """Fingerprint: the SHA-256 (hex) of the certificate in DER."""
+    problem: str = ""
+    """What is wrong with it, where crawl.insecure_hosts let it pass; "" where it was checked and right."""
+
+
 class Evidence(FrozenModel):
     """What was seen when a page was fetched: the content of its metadata record."""
 
@@ -159,12 +168,15 @@ class Evidence(FrozenModel):
     robots: RobotsVerdict
     files: dict[str, str] = Field(default={})
     """Name of a policy file ("ai.txt") → the WARC record that holds it."""
+    certificate: Certificate | None = None
+    """None for a page that came without TLS."""
     signals: tuple[Signal, ...] = ()
     licenses: tuple[str, ...] = ()
 
     def to_bytes(self) -> bytes:
         """Return it as canonical JSON."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False).encode() + b"\n"
+        fields = self.model_dump(mode="json", exclude_none=True)
+        return json.dumps(fields, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
 
 def read_evidence(content: bytes) -> Evidence | None:

@@ -14,9 +14,12 @@ from urllib.parse import urlsplit
 from scrapy.core.downloader.handlers.http11 import HTTP11DownloadHandler
 from scrapy.exceptions import IgnoreRequest
 
+from tasks.contracts.evidence import Certificate
+from tasks.crawl.certificates import Certificates, fingerprint, refusal_in
 from tasks.crawl.retry_after import FIRST_WAIT_SECONDS, retry_after
 
 BUSY = frozenset({429, 503})
+CERTIFICATE = "certificate"  # in a request's meta: what the server of the answer showed
 # Without a delay, Scrapy (2.19) looks neither at a host's pause nor, when many requests come at once, at the number
 # that may be open: each is counted only when its task has started.
 SHORTEST_DELAY_SECONDS = 0.001
@@ -50,15 +53,32 @@ class Handler(HTTP11DownloadHandler):
         self.crawler = crawler
         self.longest = crawler.settings.getfloat("HEADWATER_MAX_WAIT")
         self.tries = crawler.settings.getint("HEADWATER_BUSY_TRIES")
+        settings = crawler.settings
+        self.certificates = Certificates(settings["HEADWATER_CA_FILE"], settings.getlist("HEADWATER_INSECURE_HOSTS"))
+        self._contextFactory = self.certificates
 
     async def download_request(self, request: Any) -> Any:
-        """Raise HostBusy where the host was given up while the request stood in the queue; or return the response."""
+        """Return the response.
+
+        Raises:
+            HostBusy: the host was given up while the request stood in the queue.
+            CertificateRefusedError: the server may not speak for the host.
+        """
         name = urlsplit(request.url).hostname or ""
         if name in self.given_up:
             raise HostBusy(self.given_up[name])
         host = self.hosts.setdefault(name, _Host())
         sent = time.monotonic()
-        response = await super().download_request(request)
+        try:
+            response = await super().download_request(request)
+        except Exception as error:
+            refusal = refusal_in(error)
+            if refusal is not None:
+                raise refusal from error
+            raise
+        if response.certificate is not None:
+            sha256 = fingerprint(response.certificate.original)
+            request.meta[CERTIFICATE] = Certificate(sha256=sha256, problem=self.certificates.problem_of(name, sha256))
         if response.status not in BUSY:
             host.tries = 0
         elif sent >= host.until:  # what was on its way already when the pause began says nothing new

@@ -25,7 +25,7 @@ from twisted.internet.task import LoopingCall
 
 from tasks.contracts.files import disk_full_is_clear
 from tasks.crawl.addresses import GuardedResolver, named
-from tasks.crawl.backoff import SHORTEST_DELAY_SECONDS, HostBusy
+from tasks.crawl.backoff import CERTIFICATE, SHORTEST_DELAY_SECONDS, HostBusy
 from tasks.crawl.exchange import REDIRECTS, header_pairs, request_bytes, status_line
 from tasks.crawl.hosts import Forbidden, HostRules, TooSlow, Unreachable, evidence_of
 from tasks.crawl.jobs import Job, owner
@@ -52,6 +52,7 @@ RULES = {
     "ResponseDataLossError": "connection",
     "ResponseFailed": "connection",
     "ConnectionLost": "connection",
+    "CertificateRefusedError": "certificate",
     "UnsupportedURLSchemeError": "bad_url",
 }
 
@@ -159,7 +160,9 @@ class Pages(scrapy.Spider):
         for link in self.links(response):
             yield from self.take(link, depth + 1)
         rules: HostRules = response.meta["host_rules"]
-        evidence = evidence_of(url, received, _markup(response), rules, self.job.crawl.user_agent)
+        evidence = evidence_of(
+            url, received, _markup(response), rules, self.job.crawl.user_agent, response.meta.get(CERTIFICATE)
+        )
         offset = self.warc.seek(0, os.SEEK_END)
         with disk_full_is_clear(Path(self.warc.name)):
             page = self.writer.write_page(
@@ -336,6 +339,8 @@ def crawl_part(job: Job) -> None:
         "HTTPPROXY_ENABLED": False,
         "TWISTED_DNS_RESOLVER": "tasks.crawl.addresses.GuardedResolver",
         "HEADWATER_ALLOW_HOSTS": list(job.crawl.allow_hosts),
+        "HEADWATER_CA_FILE": job.crawl.ca_file,
+        "HEADWATER_INSECURE_HOSTS": list(job.crawl.insecure_hosts),
         "HEADWATER_ROBOTS_SECONDS": job.crawl.robots_hours * 3600,
         "HEADWATER_MAX_DELAY": job.crawl.max_delay_seconds,
         "HEADWATER_MAX_WAIT": job.crawl.max_wait_seconds,

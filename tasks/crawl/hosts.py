@@ -18,7 +18,7 @@ from scrapy.http.request import NO_CALLBACK
 from scrapy.utils.defer import maybe_deferred_to_future
 from twisted.internet.defer import Deferred
 
-from tasks.contracts.evidence import Evidence, RobotsVerdict, find_licenses, host_signals, page_signals
+from tasks.contracts.evidence import Certificate, Evidence, RobotsVerdict, find_licenses, host_signals, page_signals
 from tasks.contracts.robots import Decision, Robots
 from tasks.crawl.backoff import HostBusy
 from tasks.crawl.exchange import MOST_POLICY_BYTES, POLICY_FILE, REDIRECTS, header_fields, stop_at_limit
@@ -202,7 +202,9 @@ class HostGate:
                 slot.delay, slot.concurrency, slot.jitter = delay, 1, 0.0
 
 
-def evidence_of(url: str, received: Any, text: str, rules: HostRules, agent: str) -> Evidence:
+def evidence_of(
+    url: str, received: Any, text: str, rules: HostRules, agent: str, certificate: Certificate | None
+) -> Evidence:
     """Return what a page, its answer's headers and its host say about being used."""
     headers = list(header_fields(received.headers))
     decision = rules.decide(agent, url)
@@ -218,6 +220,7 @@ def evidence_of(url: str, received: Any, text: str, rules: HostRules, agent: str
             rule=decision.rule,
         ),
         files=files,
+        certificate=certificate,
         signals=tuple(sorted(said))[:SHOWN_ROBOTS],
         licenses=find_licenses(headers, text),
     )

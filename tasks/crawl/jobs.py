@@ -24,6 +24,8 @@ class Crawl:
     sitemaps: Sequence[str]
     allowed_domains: Sequence[str]
     allow_hosts: Sequence[str]
+    ca_file: str = ""
+    insecure_hosts: Sequence[str] = ()
     places: Mapping[str, tuple[str, int]]
     user_agent: str
     delay_seconds: float

@@ -30,7 +30,7 @@ from tasks.crawl.warc_writer import SOFTWARE, Writer, sha1, warc_date
 
 logger = logging.getLogger(__name__)
 
-PASSING = {"dns", "timeout", "connection", "not_fetched", "host_busy"}
+PASSING = {"dns", "timeout", "connection", "not_fetched", "host_busy", "certificate"}
 MOST_LEDGER_URL = 4000
 
 
@@ -80,7 +80,8 @@ def crawl_sites(crawl: Crawl, *, source: str, state: Path, output: Path) -> Coun
             "not one page could be fetched",
             where=", ".join(hosts[:5]),
             found="; ".join(reasons[:3]) or "no answer",
-            fix="check the network, the seeds, robots.txt and (private addresses) crawl.allow_hosts; then run again",
+            fix="check the network, the seeds, robots.txt, (private addresses) crawl.allow_hosts and (certificates) "
+            "crawl.ca_file; then run again",
         )
     counts = _snapshot(crawl, source, state, progress, output)
     shutil.rmtree(state)

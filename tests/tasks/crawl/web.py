@@ -1,5 +1,6 @@
 """A small web for tests: many hosts on one loopback port, each answer a function of how often it was asked for."""
 
+import ssl
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -47,7 +48,7 @@ class Web:
 
 
 @contextmanager
-def serving(web: Web) -> Iterator[Web]:
+def serving(web: Web, tls: ssl.SSLContext | None = None) -> Iterator[Web]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
@@ -82,6 +83,9 @@ def serving(web: Web) -> Iterator[Web]:
         daemon_threads = True
 
     server = Server(("127.0.0.1", 0), Handler)
+    if tls is not None:
+        # Each connection's thread shakes hands, so that one that never does holds nobody up.
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     web.port = server.server_address[1]
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
