@@ -52,7 +52,7 @@ class Job:
         name: the stem of its journal and WARC file in `folder`.
         todo: URL → depth, of its own hosts.
         known: URLs that were taken up before, by any process.
-        refused: those of them that a limit kept out.
+        refused: those of them that a limit kept out → which one.
         stored_notes: record ids of the robots.txt files and sitemaps that are stored already.
         sitemaps: those of its own hosts.
         allowed: names of the hosts that belong to the crawl.
@@ -65,7 +65,7 @@ class Job:
     folder: str
     todo: Mapping[str, int]
     known: Sequence[str]
-    refused: Sequence[str]
+    refused: Mapping[str, str]
     stored_notes: Sequence[str]
     sitemaps: Sequence[str]
     allowed: Sequence[str]

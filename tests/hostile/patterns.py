@@ -6,6 +6,7 @@ import pkgutil
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from re import _constants as constants  # type: ignore[attr-defined]
 from re import _parser as parser  # type: ignore[attr-defined]
 from types import ModuleType
@@ -61,8 +62,7 @@ def _inside(value: object, depth: int = 0) -> Iterator[re.Pattern[Any]]:
 
 def _in_code(module: ModuleType) -> Iterator[tuple[int, re.Pattern[Any]]]:
     assert module.__file__ is not None
-    with open(module.__file__, encoding="utf-8") as stream:
-        tree = ast.parse(stream.read())
+    tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in CALLS):
             continue
@@ -97,7 +97,8 @@ def atoms(pattern: re.Pattern[Any]) -> list[str]:
             case constants.IN:
                 return members(given)
             case constants.BRANCH:
-                return [walk(branch) for branch in given[1]][0]
+                texts = [walk(branch) for branch in given[1]]
+                return texts[0]
             case constants.SUBPATTERN:
                 return walk(given[3])
             case constants.ASSERT | constants.ASSERT_NOT:
