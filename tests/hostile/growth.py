@@ -20,11 +20,12 @@ def growth(work: Callable[[Text], object], shape: Callable[[int], Text], size: i
 
     The least of some tries counts, since a busy machine only ever makes one slower.
     """
-    long = _seconds(work, shape(TIMES * size), tries)
-    return 0.0 if long < FLOOR_SECONDS else long / _seconds(work, shape(size), tries)
+    long = seconds(work, shape(TIMES * size), tries)
+    return 0.0 if long < FLOOR_SECONDS else long / seconds(work, shape(size), tries)
 
 
-def _seconds(work: Callable[[Text], object], given: Text, tries: int) -> float:
+def seconds(work: Callable[[Text], object], given: Text, tries: int) -> float:
+    """Return the least processor time that some tries took."""
     least = float("inf")
     for _ in range(tries):
         start = time.process_time()
