@@ -28,3 +28,23 @@ def _covers_all(content_range: str) -> bool:
     if not (first.isdecimal() and last.isdecimal() and size.isdecimal()) or len(size) > 20 or len(last) > 20:
         return False
     return int(first[:20]) == 0 and int(last) + 1 == int(size)
+
+
+MOST_CODINGS = 5  # layers of Content-Encoding that are undone; each may be as large as the body
+
+
+def codings(content_encoding: str) -> list[str]:
+    """Return the content codings of an answer in the order in which they were applied.
+
+    Raises:
+        ValueError: more than `MOST_CODINGS`.
+
+    >>> codings("gzip, BR"), codings("")
+    (['gzip', 'br'], [])
+    """
+    if content_encoding.count(",") > 10 * MOST_CODINGS:
+        raise ValueError(f"{content_encoding.count(',') + 1} content codings, at most {MOST_CODINGS} are undone")
+    named = [coding.strip().lower() for coding in content_encoding.split(",") if coding.strip()]
+    if len(named) > MOST_CODINGS:
+        raise ValueError(f"{len(named)} content codings, at most {MOST_CODINGS} are undone")
+    return named

@@ -11,12 +11,13 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 MOST_BYTES = 500 * 1024  # section 2.5: at least this much must be parsed; what is beyond it is ignored
 MOST_USAGE_LINES = 100  # Content-Usage lines of a group that are read; the draft's examples have two or three
 EVERYONE = "*"
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_PRINTABLE = bytes(range(0x21, 0x7F))
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 _PLAIN = re.compile(r"[/*][!-$&-~]*")  # nothing to escape, and no escape to spell in another way
 _LINES = re.compile(r"\r\n|\r|\n")
@@ -241,9 +242,7 @@ def normal_path(path: str) -> str:
     """
     if _PLAIN.fullmatch(path):
         return path
-    escaped = b"".join(
-        bytes([byte]) if 0x20 < byte < 0x7F else b"%%%02X" % byte for byte in path.encode("utf-8", "replace")
-    )
+    escaped = quote(path.encode("utf-8", "replace"), safe=_PRINTABLE).encode()
     normal = _ESCAPE.sub(_unescape, escaped).decode("ascii")
     return normal if normal.startswith(("/", "*")) else f"/{normal}"
 

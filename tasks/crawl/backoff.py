@@ -6,6 +6,7 @@ RFC 6585, section 4 (429); `retry_after` says how long it asks to be left alone.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, ClassVar
@@ -15,7 +16,8 @@ from scrapy.core.downloader.handlers.http11 import HTTP11DownloadHandler
 from scrapy.exceptions import IgnoreRequest
 
 from tasks.contracts.evidence import Certificate
-from tasks.crawl.certificates import Certificates, fingerprint, refusal_in
+from tasks.crawl.certificates import CertificateRefusedError, Certificates, fingerprint
+from tasks.crawl.exchange import BoundedFactory, HeadersTooLongError
 from tasks.crawl.retry_after import FIRST_WAIT_SECONDS, retry_after
 
 BUSY = frozenset({429, 503})
@@ -56,6 +58,7 @@ class Handler(HTTP11DownloadHandler):
         settings = crawler.settings
         self.certificates = Certificates(settings["HEADWATER_CA_FILE"], settings.getlist("HEADWATER_INSECURE_HOSTS"))
         self._contextFactory = self.certificates
+        self._pool._factory = BoundedFactory
 
     async def download_request(self, request: Any) -> Any:
         """Return the response.
@@ -63,6 +66,7 @@ class Handler(HTTP11DownloadHandler):
         Raises:
             HostBusy: the host was given up while the request stood in the queue.
             CertificateRefusedError: the server may not speak for the host.
+            HeadersTooLongError: its answer's header fields do not end.
         """
         name = urlsplit(request.url).hostname or ""
         if name in self.given_up:
@@ -72,9 +76,9 @@ class Handler(HTTP11DownloadHandler):
         try:
             response = await super().download_request(request)
         except Exception as error:
-            refusal = refusal_in(error)
-            if refusal is not None:
-                raise refusal from error
+            for cause in _causes(error):
+                if isinstance(cause, CertificateRefusedError | HeadersTooLongError):
+                    raise cause from error
             raise
         if response.certificate is not None:
             sha256 = fingerprint(response.certificate.original)
@@ -103,6 +107,15 @@ class Handler(HTTP11DownloadHandler):
         slot = downloader.slots.get(downloader.get_slot_key(request))
         if slot is not None:
             slot.lastseen = max(slot.lastseen, host.until)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what it was made from: Twisted keeps failures in a list, Scrapy raises "from" it."""
+    yield error
+    for failure in getattr(error, "reasons", None) or ():
+        yield from _causes(failure.value)
+    if error.__cause__ is not None:
+        yield from _causes(error.__cause__)
 
 
 class Backoff:

@@ -6,7 +6,7 @@ Scrapy does not by default (DOWNLOAD_VERIFY_CERTIFICATES), and where it does, sa
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from cryptography.x509 import ExtensionNotFound, SubjectAlternativeName
@@ -137,17 +137,3 @@ def _names(certificate: X509) -> str:
 def fingerprint(certificate: X509) -> str:
     """Return the SHA-256 (hex) of a certificate in DER, as browsers and `openssl x509 -fingerprint -sha256` show it."""
     return hashlib.sha256(dump_certificate(FILETYPE_ASN1, certificate)).hexdigest()
-
-
-def refusal_in(error: BaseException) -> CertificateRefusedError | None:
-    """Return the refusal that made a download fail, None where it failed for another reason."""
-    return next((each for each in _causes(error) if isinstance(each, CertificateRefusedError)), None)
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and what it was made from: Twisted keeps failures in a list, Scrapy raises "from" it."""
-    yield error
-    for failure in getattr(error, "reasons", None) or ():
-        yield from _causes(failure.value)
-    if error.__cause__ is not None:
-        yield from _causes(error.__cause__)

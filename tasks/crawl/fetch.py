@@ -58,6 +58,7 @@ RULES = {
     "ResponseDataLossError": "connection",
     "ResponseFailed": "connection",
     "ConnectionLost": "connection",
+    "HeadersTooLongError": "too_large",
     "CertificateRefusedError": "certificate",
     "UnsupportedURLSchemeError": "bad_url",
 }

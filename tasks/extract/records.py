@@ -19,7 +19,7 @@ import brotli
 import zstandard
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 
-from tasks.contracts.answers import no_page
+from tasks.contracts.answers import codings, no_page
 from tasks.contracts.base import Drop
 from tasks.contracts.errors import InputError
 from tasks.contracts.evidence import CONTENT_TYPE, Evidence, header_signals, read_evidence
@@ -154,7 +154,7 @@ def decoded(payload: bytes, headers: Mapping[str, str], max_bytes: int) -> bytes
     lower = {name.lower(): value.lower() for name, value in headers.items()}
     if "chunked" in lower.get("transfer-encoding", ""):
         payload = _dechunked(payload)
-    for coding in reversed([c.strip() for c in lower.get("content-encoding", "").split(",") if c.strip()]):
+    for coding in reversed(codings(lower.get("content-encoding", ""))):
         payload = _decompressed(payload, coding, max_bytes)
     return payload
 

@@ -16,6 +16,8 @@ class Answer:
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     kind: str = "text/html"
+    fields: tuple[tuple[str, str], ...] = ()  # further header fields, also of one name
+    endless_head: bool = False  # header fields, and never an end
     endless: bool = False  # no length, and never an end
     hang_up: bool = False  # the connection closes without an answer
     cut: int | None = None  # bytes of the body that are sent before the connection closes
@@ -62,6 +64,16 @@ def serving(web: Web, tls: ssl.SSLContext | None = None) -> Iterator[Web]:
             self.send_header("Content-Type", answer.kind)
             for name, value in answer.headers.items():
                 self.send_header(name, value)
+            for name, value in answer.fields:
+                self.send_header(name, value)
+            if answer.endless_head:
+                self.close_connection = True
+                self.flush_headers()
+                try:
+                    while True:
+                        self.wfile.write(b"X-More: " + b"x" * 8000 + b"\r\n")
+                except OSError:
+                    return
             if answer.endless:
                 self.close_connection = True
                 self.end_headers()
