@@ -7,7 +7,6 @@ use this module, so one page gets one verdict. It needs no parse tree: a scan fo
 
 from __future__ import annotations
 
-import html
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,6 +17,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from tasks.contracts.base import FrozenModel
+from tasks.contracts.markup import tags
 from tasks.contracts.robots import EVERYONE, Robots, matches, url_path
 
 Action = Literal["drop", "mark", "keep"]
@@ -34,19 +34,20 @@ AI_ROBOTS = (
     "GPTBot", "CCBot", "Google-Extended", "ClaudeBot", "anthropic-ai", "Applebot-Extended", "Meta-ExternalAgent",
     "FacebookBot", "Bytespider", "cohere-training-data-crawler", "Amazonbot", "AI2Bot", "Diffbot", "omgili",
 )  # fmt: skip
+_ASKED_ABOUT = frozenset({EVERYONE, "headwater", *(robot.lower() for robot in AI_ROBOTS)})
 # Directives of robots metas that have a value behind a colon, and so are no robot's name.
 VALUED = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
 CREATIVE_COMMONS = re.compile(r"https?://(?:www\.)?creativecommons\.org/(?:licenses|publicdomain)/[\w./+-]+", re.I)
 _ROBOT_NAME = re.compile(r"robots|[\w-]*(?:bot|crawler|spider|-extended|-ai|externalagent)", re.I)
-_OPENING = re.compile(r"<(?:!--|(script|style|meta|link)(?=[\s/>]))", re.I)
-_OPENING_OR_LINK = re.compile(r"<(?:!--|(script|style|meta|link|a|area)(?=[\s/>]))", re.I)
-_CLOSING = {name: re.compile(f"</{name}", re.I) for name in ("script", "style")}
-_ATTRIBUTE = re.compile(r"""[\s/]*([^\s=>/"']+)(?:\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s>"']+)))?""")
-_LINK_VALUE = re.compile(r"<([^>]*)>([^,<]*(?:\"[^\"]*\"[^,<]*)*)")
+_STOP_OF_LINK = re.compile(r'[,<"]')
+_REL = re.compile(r"\brel\s*=\s*\"?([^\";]*)", re.I)
 # Enough to look closer: a page in other capitals than these has not been seen.
 _LICENSE_WORDS = ("license", "License", "LICENSE", "rights", "Rights", "RIGHTS", "creativecommons")
-MOST_ATTRIBUTES = 40
 MOST_LICENSES = 8
+MOST_SIGNALS = 200  # kept of one page; those to everyone and to known robots of AI first
+MOST_SIGNAL_CHARACTERS = 500  # of a robot's name, and of the words behind a signal
+_META = frozenset({"meta"})
+_OF_LICENSES = frozenset({"meta", "link", "a", "area"})
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -152,6 +153,15 @@ class RobotsVerdict(FrozenModel):
     rule: str = ""
 
 
+class Certificate(FrozenModel):
+    """The certificate that the page's server showed."""
+
+    sha256: str
+    """Fingerprint: the SHA-256 (hex) of the certificate in DER."""
+    problem: str = ""
+    """What is wrong with it, where crawl.insecure_hosts let it pass; "" where it was checked and right."""
+
+
 class Evidence(FrozenModel):
     """What was seen when a page was fetched: the content of its metadata record."""
 
@@ -159,12 +169,15 @@ class Evidence(FrozenModel):
     robots: RobotsVerdict
     files: dict[str, str] = Field(default={})
     """Name of a policy file ("ai.txt") → the WARC record that holds it."""
+    certificate: Certificate | None = None
+    """None for a page that came without TLS."""
     signals: tuple[Signal, ...] = ()
     licenses: tuple[str, ...] = ()
 
     def to_bytes(self) -> bytes:
         """Return it as canonical JSON."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False).encode() + b"\n"
+        fields = self.model_dump(mode="json", exclude_none=True)
+        return json.dumps(fields, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
 
 def read_evidence(content: bytes) -> Evidence | None:
@@ -175,9 +188,19 @@ def read_evidence(content: bytes) -> Evidence | None:
         return None
 
 
+def most_telling(signals: Iterable[Signal]) -> tuple[Signal, ...]:
+    """Return signals sorted, each once and short; of very many, first those that policies ask about."""
+    short = {
+        Signal(s.place, s.name, s.agent[:MOST_SIGNAL_CHARACTERS], s.value[:MOST_SIGNAL_CHARACTERS]) for s in signals
+    }
+    if len(short) > MOST_SIGNALS:
+        short = set(sorted(short, key=lambda signal: (signal.agent not in _ASKED_ABOUT, signal))[:MOST_SIGNALS])
+    return tuple(sorted(short))
+
+
 def page_signals(headers: Iterable[tuple[str, str]], text: str) -> tuple[Signal, ...]:
     """Return what a page's HTTP headers and HTML reserve, sorted, each once."""
-    return tuple(sorted({*header_signals(headers), *html_signals(text)}))
+    return most_telling([*header_signals(headers), *html_signals(text)])
 
 
 def header_signals(headers: Iterable[tuple[str, str]]) -> Iterator[Signal]:
@@ -191,7 +214,7 @@ def header_signals(headers: Iterable[tuple[str, str]]) -> Iterator[Signal]:
 @lru_cache(maxsize=1)  # a page's signals and what it says about itself are asked for one after the other
 def meta_elements(text: str) -> tuple[Mapping[str, str], ...]:
     """Return the attributes of each meta element of a page; comments, scripts and styles are left out."""
-    return tuple(attributes for tag, attributes in _tags(text, links=False) if tag == "meta")
+    return tuple(attributes for _, attributes in tags(text, _META))
 
 
 def html_signals(text: str) -> Iterator[Signal]:
@@ -246,22 +269,24 @@ def refuses_training(preferences: str) -> bool:
 def host_signals(robots: Robots | None, tdmrep: bytes | None, ai_txt: bytes | None, url: str) -> Iterator[Signal]:
     """Yield what a host's files reserve for one of its pages; None stands for a file that is not there."""
     if robots is not None:
-        yield from (
-            Signal("robots.txt", "disallow", agent, robots.decide(agent, url).rule) for agent in robots.closed_to(url)
-        )
+        yield from (Signal("robots.txt", "disallow", agent, rule) for agent, rule in robots.closing(url).items())
         for agent, preferences in robots.content_usage(url):
             if refuses_training(preferences):
                 yield Signal("robots.txt", "content-usage", agent, preferences)
     if tdmrep is not None and (found := _tdm_location(tdmrep, url)) is not None:
         yield Signal("tdmrep.json", "tdm-reservation", value=found)
     if ai_txt is not None:
-        rules = Robots(ai_txt)
+        rules = _rules_of(ai_txt)
         # The file's usual lines close kinds of files ("Disallow: *.txt"); a page is text, whatever its path ends in.
         base = url.split("?")[0].rstrip("/")
+        closing = [rules.closing(one) for one in (url, f"{base}/x.txt", f"{base}/x.html")]
         for agent in rules.agents:
-            decisions = [rules.decide(agent, one) for one in (url, f"{base}/x.txt", f"{base}/x.html")]
-            if closed := next((decision for decision in decisions if not decision.allowed), None):
-                yield Signal("ai.txt", "disallow", agent, closed.rule)
+            if closed := next((one[agent] for one in closing if agent in one), None):
+                yield Signal("ai.txt", "disallow", agent, closed)
+
+
+# A host's files are asked about each of its pages.
+_rules_of = lru_cache(maxsize=8)(Robots)
 
 
 def _tdm_location(content: bytes, url: str) -> str | None:
@@ -270,18 +295,27 @@ def _tdm_location(content: bytes, url: str) -> str | None:
     The longest matching location decides, a reservation at equal length (TDMRep, section 6.1, which takes its
     patterns from robots.txt).
     """
+    path = url_path(url)
+    for (_, reserved, policy), location in _tdm_entries(content):
+        if matches(location, path):
+            return policy if reserved else None
+    return None
+
+
+@lru_cache(maxsize=8)
+def _tdm_entries(content: bytes) -> tuple[tuple[tuple[int, bool, str], str], ...]:
+    """Return the entries of a tdmrep.json by rank, the deciding one first: (length, reserved, policy), location."""
     try:
         entries = json.loads(content)
     except (ValueError, RecursionError):
-        return None
-    path = url_path(url)
-    best: tuple[int, bool, str] | None = None
+        return ()
+    ranked = []
     for entry in entries if isinstance(entries, list) else []:
         location = entry.get("location") if isinstance(entry, dict) else None
-        if isinstance(location, str) and matches(location, path):
+        if isinstance(location, str):
             reserved = str(entry.get("tdm-reservation")) == "1"
-            best = max(best or (-1, False, ""), (len(location), reserved, str(entry.get("tdm-policy") or "")))
-    return best[2] if best is not None and best[1] else None
+            ranked.append(((len(location), reserved, str(entry.get("tdm-policy") or "")), location))
+    return tuple(sorted(ranked, reverse=True))
 
 
 def find_licenses(headers: Iterable[tuple[str, str]], text: str) -> tuple[str, ...]:
@@ -293,7 +327,7 @@ def find_licenses(headers: Iterable[tuple[str, str]], text: str) -> tuple[str, .
     metas: list[str] = []
     linked: list[str] = []
     if any(word in text for word in _LICENSE_WORDS):
-        for tag, attributes in _tags(text, links=True):
+        for tag, attributes in tags(text, _OF_LICENSES, of_licenses=frozenset({"a", "area"})):
             href = (attributes.get("href") or "").strip()
             if tag == "meta":
                 if (attributes.get("name") or "").strip().lower() in ("license", "dc.rights", "dcterms.license"):
@@ -304,51 +338,29 @@ def find_licenses(headers: Iterable[tuple[str, str]], text: str) -> tuple[str, .
                 linked.append(href)
     for name, value in headers:
         if name.lower() == "link":
-            for target, parameters in _LINK_VALUE.findall(value):
-                relations = re.search(r"\brel\s*=\s*\"?([^\";]*)", parameters, re.I)
+            for target, parameters in _linked(value):
+                relations = _REL.search(parameters)
                 if relations and "license" in relations[1].lower().split():
                     stated.append(target.strip())
     found = [one[:500] for one in (*stated, *metas, *linked) if one]
     return tuple(dict.fromkeys(found))[:MOST_LICENSES]
 
 
-def _tags(text: str, *, links: bool) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield (name, attributes) of the meta and link elements of a page, and where asked of `a` and `area` too.
-
-    What stands in comments, scripts and styles is left out. Time is linear in the page, however broken it is.
-    """
-    opening = _OPENING_OR_LINK if links else _OPENING
+def _linked(value: str) -> Iterator[tuple[str, str]]:
+    """Yield (target, parameters) of each link of a Link header field (RFC 8288, section 3)."""
     position = 0
-    while (found := opening.search(text, position)) is not None:
-        name = (found[1] or "").lower()
-        position = found.end()
-        if not name:
-            position = text.find("-->", position)
-            if position < 0:
-                return
-        elif name in _CLOSING:
-            end = _CLOSING[name].search(text, position)
-            if end is None:
-                return
-            position = end.end()
-        elif name in ("meta", "link") or _speaks_of_a_license(text, position):
-            attributes, position = _attributes(text, position)
-            yield name, attributes
+    while (start := value.find("<", position)) >= 0 and (end := value.find(">", start)) >= 0:
+        position = _end_of_parameters(value, end + 1)
+        yield value[start + 1 : end], value[end + 1 : position]
 
 
-def _speaks_of_a_license(text: str, position: int) -> bool:
-    end = text.find(">", position, position + 4096)
-    tag = text[position : end if end >= 0 else position + 4096].lower()
-    return "license" in tag or "creativecommons" in tag
-
-
-def _attributes(text: str, position: int) -> tuple[dict[str, str], int]:
-    found: dict[str, str] = {}
-    for _ in range(MOST_ATTRIBUTES):
-        attribute = _ATTRIBUTE.match(text, position)
-        if attribute is None or attribute.end() == position:
+def _end_of_parameters(value: str, position: int) -> int:
+    """Return where a link's parameters end: at a comma or a "<" that no quotes are around."""
+    while (stop := _STOP_OF_LINK.search(value, position)) is not None:
+        if stop[0] != '"':
+            return stop.start()
+        close = value.find('"', stop.end())
+        if close < 0:
             break
-        position = attribute.end()
-        value = attribute[2] if attribute[2] is not None else attribute[3] or attribute[4] or ""
-        found.setdefault(attribute[1].lower(), html.unescape(value) if "&" in value else value)
-    return found, position
+        position = close + 1
+    return len(value)

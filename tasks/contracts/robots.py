@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 MOST_BYTES = 500 * 1024  # section 2.5: at least this much must be parsed; what is beyond it is ignored
+MOST_USAGE_LINES = 100  # Content-Usage lines of a group that are read; the draft's examples have two or three
 EVERYONE = "*"
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_PRINTABLE = bytes(range(0x21, 0x7F))
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
+_PLAIN = re.compile(r"[/*][!-$&-~]*")  # nothing to escape, and no escape to spell in another way
 _LINES = re.compile(r"\r\n|\r|\n")
 _PRODUCT = re.compile(r"[^\s/;(]+")
 
@@ -50,6 +53,23 @@ class _Group:
     rules: list[Rule]
     usage: list[tuple[str, str]]
     delay: float | None = None
+    ranked: list[Rule] | None = None
+
+    def best(self, path: str) -> Rule | None:
+        """Return the rule that decides here: the longest that matches, an allow line at equal length."""
+        if self.ranked is None:
+            self.ranked = sorted(self.rules, key=_rank, reverse=True)  # stable: of equals the first in the file
+        return next((rule for rule in self.ranked if matches(rule.pattern, path)), None)
+
+    def preferences(self, path: str) -> tuple[int, list[str]]:
+        """Return the length of the longest path of a Content-Usage line that matches, and what those lines say."""
+        lines = [line for line in self.usage if matches(line[0], path)]
+        longest = max((len(pattern) for pattern, _ in lines), default=-1)
+        return longest, [text for pattern, text in lines if len(pattern) == longest]
+
+
+def _rank(rule: Rule) -> tuple[int, bool]:
+    return len(rule.pattern), rule.allow
 
 
 class Robots:
@@ -116,24 +136,28 @@ class Robots:
         path = url_path(url)
         if path == "/robots.txt":
             return Decision(True, name)
-        best: Rule | None = None
-        for rule in (rule for group in groups for rule in group.rules):
-            longer = best is None or (len(rule.pattern), rule.allow) > (len(best.pattern), best.allow)
-            if longer and matches(rule.pattern, path):
-                best = rule
+        best = _best(group.best(path) for group in groups)
         return Decision(True, name) if best is None else Decision(best.allow, name, best.line)
 
     def closed_to(self, url: str) -> tuple[str, ...]:
         """Return the robots named in the file that may not fetch `url`, sorted; "*" where everyone else may not."""
-        decided: dict[tuple[int, ...], bool] = {}
-        closed = []
+        return tuple(self.closing(url))
+
+    def closing(self, url: str) -> dict[str, str]:
+        """Return the robots that may not fetch `url`, sorted, each with the line that closes it.
+
+        Each group is asked once, however many robots it names and however many groups a robot has: linear in the file.
+        """
+        path = url_path(url)
+        if path == "/robots.txt":
+            return {}
+        by_group = {id(group): group.best(path) for group in self._groups}
+        closed = {}
         for agent, groups in self._by_agent.items():
-            key = tuple(map(id, groups))  # a hundred robots may share one group
-            if key not in decided:
-                decided[key] = self.decide(agent, url).allowed
-            if not decided[key]:
-                closed.append(agent)
-        return tuple(sorted(closed))
+            best = _best(by_group[id(group)] for group in groups)
+            if best is not None and not best.allow:
+                closed[agent] = best.line
+        return dict(sorted(closed.items()))
 
     def crawl_delay(self, agent: str) -> float | None:
         """Return the pause between requests that the robot is asked for, in seconds."""
@@ -143,13 +167,23 @@ class Robots:
     def content_usage(self, url: str) -> tuple[tuple[str, str], ...]:
         """Return (robot, preferences) of the Content-Usage lines that apply to `url` (draft-ietf-aipref-attach)."""
         path = url_path(url)
-        found = []
+        by_group = {id(group): group.preferences(path) for group in self._groups if group.usage}
+        stated = []
         for agent, groups in self._by_agent.items():
-            lines = [line for group in groups for line in group.usage if matches(line[0], path)]
-            if lines:
-                longest = max(len(pattern) for pattern, _ in lines)
-                found.append((agent, ", ".join(text for pattern, text in lines if len(pattern) == longest)))
-        return tuple(found)
+            said = [by_group[id(group)] for group in groups if id(group) in by_group]
+            longest = max((length for length, _ in said), default=-1)
+            if longest >= 0:
+                texts = [text for length, lines in said if length == longest for text in lines]
+                stated.append((agent, ", ".join(texts[:MOST_USAGE_LINES])))
+        return tuple(stated)
+
+
+def _best(rules: Iterable[Rule | None]) -> Rule | None:
+    best: Rule | None = None
+    for rule in rules:
+        if rule is not None and (best is None or _rank(rule) > _rank(best)):
+            best = rule
+    return best
 
 
 def _add(group: _Group, name: str, value: str, line: str) -> None:
@@ -161,6 +195,8 @@ def _add(group: _Group, name: str, value: str, line: str) -> None:
         if delay >= 0 and math.isfinite(delay):
             group.delay = max(delay, group.delay or 0.0)
     elif name == "content-usage":
+        if len(group.usage) == MOST_USAGE_LINES:
+            return
         path, _, preferences = value.partition(" ") if value.startswith("/") else ("/", "", value)
         group.usage.append((normal_path(path), preferences.strip()))
     elif value:  # an empty line of these closes and opens nothing
@@ -204,9 +240,9 @@ def normal_path(path: str) -> str:
     >>> normal_path("/caf\u00e9/%7ejoe%2fx"), normal_path("private")
     ('/caf%C3%A9/~joe%2Fx', '/private')
     """
-    escaped = b"".join(
-        bytes([byte]) if 0x20 < byte < 0x7F else b"%%%02X" % byte for byte in path.encode("utf-8", "replace")
-    )
+    if _PLAIN.fullmatch(path):
+        return path
+    escaped = quote(path.encode("utf-8", "replace"), safe=_PRINTABLE).encode()
     normal = _ESCAPE.sub(_unescape, escaped).decode("ascii")
     return normal if normal.startswith(("/", "*")) else f"/{normal}"
 
@@ -223,6 +259,8 @@ def matches(pattern: str, path: str) -> bool:
     (True, False, True)
     """
     anchored = pattern.endswith("$")
+    if len(pattern) - pattern.count("*") - anchored > len(path):
+        return False
     first, *parts = (pattern[:-1] if anchored else pattern).split("*")
     if not path.startswith(first):
         return False

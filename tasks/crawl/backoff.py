@@ -6,6 +6,7 @@ RFC 6585, section 4 (429); `retry_after` says how long it asks to be left alone.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, ClassVar
@@ -14,12 +15,16 @@ from urllib.parse import urlsplit
 from scrapy.core.downloader.handlers.http11 import HTTP11DownloadHandler
 from scrapy.exceptions import IgnoreRequest
 
+from tasks.contracts.evidence import Certificate
 from tasks.contracts.redaction import without_secrets
 from tasks.crawl.addresses import named
+from tasks.crawl.certificates import CertificateRefusedError, Certificates, fingerprint
 from tasks.crawl.credentials import Placeholders, basic, login
+from tasks.crawl.exchange import BoundedFactory, HeadersTooLongError
 from tasks.crawl.retry_after import FIRST_WAIT_SECONDS, retry_after
 
 BUSY = frozenset({429, 503})
+CERTIFICATE = "certificate"  # in a request's meta: what the server of the answer showed
 # Without a delay, Scrapy (2.19) looks neither at a host's pause nor, when many requests come at once, at the number
 # that may be open: each is counted only when its task has started.
 SHORTEST_DELAY_SECONDS = 0.001
@@ -53,17 +58,36 @@ class Handler(HTTP11DownloadHandler):
         self.crawler = crawler
         self.longest = crawler.settings.getfloat("HEADWATER_MAX_WAIT")
         self.tries = crawler.settings.getint("HEADWATER_BUSY_TRIES")
-        self.placeholders: Placeholders = crawler.settings["HEADWATER_PLACEHOLDERS"]
-        self.own_hosts: list[str] = crawler.settings["HEADWATER_OWN_HOSTS"]
+        settings = crawler.settings
+        self.placeholders: Placeholders = settings["HEADWATER_PLACEHOLDERS"]
+        self.own_hosts: list[str] = settings["HEADWATER_OWN_HOSTS"]
+        self.certificates = Certificates(settings["HEADWATER_CA_FILE"], settings.getlist("HEADWATER_INSECURE_HOSTS"))
+        self._contextFactory = self.certificates
+        self._pool._factory = BoundedFactory
 
     async def download_request(self, request: Any) -> Any:
-        """Raise HostBusy where the host was given up while the request stood in the queue; or return the response."""
+        """Return the response.
+
+        Raises:
+            HostBusy: the host was given up while the request stood in the queue.
+            CertificateRefusedError: the server may not speak for the host.
+            HeadersTooLongError: its answer's header fields do not end.
+        """
         name = urlsplit(request.url).hostname or ""
         if name in self.given_up:
             raise HostBusy(self.given_up[name])
         host = self.hosts.setdefault(name, _Host())
         sent = time.monotonic()
-        response = await self._sent(request)
+        try:
+            response = await self._sent(request)
+        except Exception as error:
+            for cause in _causes(error):
+                if isinstance(cause, CertificateRefusedError | HeadersTooLongError):
+                    raise cause from error
+            raise
+        if response.certificate is not None:
+            sha256 = fingerprint(response.certificate.original)
+            request.meta[CERTIFICATE] = Certificate(sha256=sha256, problem=self.certificates.problem_of(name, sha256))
         if response.status not in BUSY:
             host.tries = 0
         elif sent >= host.until:  # what was on its way already when the pause began says nothing new
@@ -107,6 +131,15 @@ class Handler(HTTP11DownloadHandler):
         slot = downloader.slots.get(downloader.get_slot_key(request))
         if slot is not None:
             slot.lastseen = max(slot.lastseen, host.until)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what it was made from: Twisted keeps failures in a list, Scrapy raises "from" it."""
+    yield error
+    for failure in getattr(error, "reasons", None) or ():
+        yield from _causes(failure.value)
+    if error.__cause__ is not None:
+        yield from _causes(error.__cause__)
 
 
 class Backoff:

@@ -31,7 +31,7 @@ from tasks.crawl.archives import take_archives
 from tasks.crawl.credentials import joined
 from tasks.crawl.parts import PartWriter
 from tasks.crawl.records import header_fields, inflated, without_userinfo_member
-from tasks.crawl.remote import NotServed, Remote, Unavailable, fail
+from tasks.crawl.remote import NotServed, Remote, Unavailable, Untrusted, fail
 from tasks.crawl.urls import canonical_host
 
 logger = logging.getLogger(__name__)
@@ -289,7 +289,7 @@ def _fetch(captures: Sequence[Capture], store: _Store, selection: Selection, rem
                     in_a_row = 0
                 else:
                     store.failures[capture.key] = got
-                    in_a_row += got[0] == "not_fetched"
+                    in_a_row += got[0] in ("not_fetched", "certificate")
                 done += 1
                 if done % 500 == 0:
                     logger.info("crawl: %d records fetched", done)
@@ -312,6 +312,8 @@ def _get(capture: Capture, selection: Selection, remote: Remote) -> bytes | tupl
             member = remote.get(url, first=capture.offset, length=capture.length)
         except NotServed as error:
             return (f"http_{error.status}", str(error))
+        except Untrusted as error:
+            return ("certificate", str(error))
         except Unavailable as error:
             return ("truncated" if " of " in str(error) else "not_fetched", str(error))
         found = mismatch(member, capture)

@@ -10,12 +10,52 @@ from urllib.parse import urlsplit, urlunsplit
 
 import brotli
 import zstandard
-from scrapy.exceptions import StopDownload
+from scrapy.core.downloader.handlers.http11 import (
+    _LenientHTTP11ClientFactory,
+    _LenientHTTP11ClientProtocol,
+    _LenientHTTPClientParser,
+)
+from scrapy.exceptions import IgnoreRequest, StopDownload
 from scrapy.http import Headers
+
+from tasks.contracts.answers import codings
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 POLICY_FILE = "policy_file"  # in a request's meta: robots.txt and its like, of which only the beginning is read
 MOST_POLICY_BYTES = 1 << 20
+# Of one answer; web servers send some hundred to some thousand, and fastwarc reads no header of more than 64 KiB.
+MOST_HEADER_BYTES = 60_000
+
+
+class HeadersTooLongError(Exception):
+    """An answer's header fields do not end; another try would not help."""
+
+
+class _Parser(_LenientHTTPClientParser):
+    """Scrapy's parser, which by itself reads header fields for as long as they come."""
+
+    read = 0
+
+    def lineReceived(self, line: bytes) -> None:  # noqa: N802 - Twisted's name
+        self.read += len(line)
+        if self.read > MOST_HEADER_BYTES:
+            raise HeadersTooLongError(f"more than {MOST_HEADER_BYTES} bytes of header fields")
+        super().lineReceived(line)
+
+
+class _Protocol(_LenientHTTP11ClientProtocol):
+    def request(self, request: Any) -> Any:
+        response = super().request(request)
+        self._parser.__class__ = _Parser  # as Scrapy's own does: Twisted names the class in the midst of its method
+        return response
+
+
+class BoundedFactory(_LenientHTTP11ClientFactory):
+    """Makes connections that bound what is read of an answer's header fields; for Scrapy's pool of them."""
+
+    def buildProtocol(self, _address: Any) -> Any:  # noqa: N802 - Twisted's name
+        """Return the protocol of a new connection."""
+        return _Protocol(self._quiescentCallback)
 
 
 class Archive:
@@ -29,6 +69,10 @@ class Archive:
             response = response.replace(body=body)
             response.headers.pop("Content-Encoding", None)
             return response
+        try:
+            codings(b",".join(response.headers.getlist("Content-Encoding")).decode("latin-1"))
+        except ValueError as error:  # before Scrapy undoes them, one after the other
+            raise IgnoreRequest(str(error)) from error
         request.meta["received"] = response.replace(headers=response.headers.copy())
         return response
 

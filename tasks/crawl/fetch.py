@@ -8,38 +8,44 @@ from __future__ import annotations
 import json
 import logging
 import os
-import zlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-from urllib.parse import urljoin, urlsplit
+from typing import Any, TypeVar
+from urllib.parse import urljoin
 
 import scrapy
 from scrapy import signals
 from scrapy.crawler import CrawlerProcess
 from scrapy.exceptions import IgnoreRequest
 from scrapy.http import TextResponse
-from scrapy.utils.sitemap import Sitemap
-from twisted.internet.task import LoopingCall
+from scrapy.utils.defer import maybe_deferred_to_future
+from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.threadpool import ThreadPool
 
+from tasks.contracts.answers import no_page
+from tasks.contracts.evidence import Certificate, Evidence
 from tasks.contracts.files import disk_full_is_clear
 from tasks.contracts.redaction import without_secrets, without_userinfo
 from tasks.crawl.addresses import GuardedResolver, named
-from tasks.crawl.backoff import SHORTEST_DELAY_SECONDS, HostBusy
+from tasks.crawl.backoff import CERTIFICATE, SHORTEST_DELAY_SECONDS, HostBusy
 from tasks.crawl.exchange import REDIRECTS, header_pairs, request_bytes, status_line
+from tasks.crawl.frontier import Refusals
 from tasks.crawl.hosts import Forbidden, HostRules, TooSlow, Unreachable, evidence_of
 from tasks.crawl.jobs import Job, owner
 from tasks.crawl.journal import DONE, FAR, NOTE, PAGE, TAKEN, Journal
+from tasks.crawl.reading import Links, joined, links_of, page_text, sitemap_links
 from tasks.crawl.urls import Counted, canonical_url, host_of
 from tasks.crawl.warc_writer import Note, Page, Writer, warc_date
 
+Result = TypeVar("Result")
 MOST_REDIRECTS = 10
 MOST_SITEMAPS = 1000
-SKIPPED_ENDINGS = (
-    ".png", ".jpg", ".jpeg", ".gif", ".svg", ".ico", ".webp", ".css", ".js", ".zip", ".gz", ".bz2", ".xz",
-    ".tar", ".whl", ".exe", ".dmg", ".iso", ".mp3", ".mp4", ".avi", ".mov", ".webm", ".woff", ".woff2", ".ttf",
-)  # fmt: skip
+MOST_SITEMAPS_OF_HOST = 100
+READERS = 2  # threads that read pages beside the reactor
+MOST_TAKEN_AT_ONCE = 1000  # links, before the other hosts' answers get their turn
 RULES = {
     "CannotResolveHostError": "dns",
     "DNSLookupError": "dns",
@@ -53,6 +59,8 @@ RULES = {
     "ResponseDataLossError": "connection",
     "ResponseFailed": "connection",
     "ConnectionLost": "connection",
+    "HeadersTooLongError": "too_large",
+    "CertificateRefusedError": "certificate",
     "UnsupportedURLSchemeError": "bad_url",
 }
 
@@ -73,7 +81,12 @@ class Pages(scrapy.Spider):
         self.known = set(job.known)
         self.noted = set(job.stored_notes)
         self.read_sitemaps: set[str] = set()
+        self.sitemaps_of: Counter[str] = Counter()
         self.counted = Counted(job.crawl.limits, self.known.difference(job.refused))
+        self.refusals = Refusals(job.refused.items(), job.allowed)
+        self.full = False
+        self.far: Counter[str] = Counter()
+        self.readers = ThreadPool(0, READERS, "readers")
         self.stored = 0
         self.open = 0
         self.failure: BaseException | None = None
@@ -87,6 +100,7 @@ class Pages(scrapy.Spider):
 
     async def start(self) -> AsyncIterator[Any]:
         """Yield the first requests: sitemaps, then every URL still to fetch."""
+        self.readers.start()
         self.pulse = LoopingCall(self.tell)
         self.pulse.start(2.0)
         for url in self.job.sitemaps:
@@ -103,6 +117,7 @@ class Pages(scrapy.Spider):
         path = Path(self.job.folder) / f"{self.job.name}.progress"
         path.with_suffix(".new").write_text(json.dumps(progress))
         path.with_suffix(".new").replace(path)
+        self.journal.add_beyond(self.refusals.changed())
         self.journal.sync()
         os.fsync(self.warc.fileno())
 
@@ -113,56 +128,94 @@ class Pages(scrapy.Spider):
         meta = {"dont_redirect": True, "handle_httpstatus_all": True, "page_depth": depth, "hops": hops}
         return scrapy.Request(url, callback=self.parse_page, errback=self.lose, dont_filter=True, meta=meta)
 
-    def take(self, link: str, depth: int, hops: int = 0) -> Iterator[Any]:
-        """Yield the request for a link that belongs to this crawl and is new; journal it either way."""
-        # A page may repeat in its links what it was asked with.
-        url = canonical_url(self.job.crawl.placeholders.hidden(link), self.job.crawl.drop_query)
-        if url is None or url in self.known:
-            return
+    async def beside(self, function: Callable[..., Result], *given: Any) -> Result:
+        """Return what a function gives, called in a thread, so that the reactor goes on with other hosts meanwhile."""
+        from twisted.internet import reactor
+
+        return await maybe_deferred_to_future(deferToThreadPool(reactor, self.readers, function, *given))
+
+    async def take_all(self, links: Links, place: str, depth: int) -> AsyncIterator[Any]:
+        """Yield the requests for the new ones of the links that stand in a page or sitemap."""
+        from twisted.internet import reactor
+
+        for rule, number in (("too_many_links", links.more), ("url_too_long", links.too_long)):
+            if number:
+                self.refusals.count(place, rule, number)
+        for number, url in enumerate(links.urls, start=1):
+            if (request := self.take(url, depth)) is not None:
+                yield request
+            if number % MOST_TAKEN_AT_ONCE == 0:
+                await maybe_deferred_to_future(deferLater(reactor, 0.0))
+
+    def take(self, url: str, depth: int, hops: int = 0) -> Any:
+        """Return the request for a URL of this crawl that is new; journal or count it either way."""
+        if url in self.known:
+            return None
         host = host_of(url)
-        if not named(host, self.job.allowed):
-            return
-        self.known.add(url)
         if owner(host, self.job.workers) != self.job.number:
-            self.journal.add(FAR, url, depth=depth)
-            return
-        self.journal.add(TAKEN, url, depth=depth)
+            self.leave_to_owner(url, host, depth)
+            return None
         refusal = self.over_limit(url, depth)
-        if refusal:
+        if refusal is None or self.refusals.has_row(url, refusal):
+            self.known.add(url)
+            self.journal.add(TAKEN, url, depth=depth)
+            if refusal is None:
+                return self.page_request(url, depth, hops)
             self.journal.add(DONE, url, rule=refusal, detail="")
-            return
-        yield self.page_request(url, depth, hops)
+        return None
+
+    def leave_to_owner(self, url: str, host: str, depth: int) -> None:
+        """Journal a URL for the process that owns its host, as many of them as that could fetch; count the others."""
+        if self.far.total() >= self.job.crawl.max_pages:
+            self.refusals.count(url, "max_pages", 1)
+        elif self.far[host] >= self.job.crawl.limits.max_pages_per_host:
+            self.refusals.count(url, "max_pages_per_host", 1)
+        else:
+            self.far[host] += 1
+            self.known.add(url)
+            self.journal.add(FAR, url, depth=depth)
 
     def over_limit(self, url: str, depth: int) -> str | None:
         """Return the limit that one more page would break, or count it."""
         refusal = self.counted.refusal(url, depth)
         if refusal is not None:
             return refusal
-        # The shared ticket file counts over all processes: after an append its own end is this URL's number.
-        os.write(self.tickets, b".")
-        if os.lseek(self.tickets, 0, os.SEEK_CUR) > self.job.crawl.max_pages:
+        if not self.full:
+            # The shared ticket file counts over all processes: after an append its own end is this URL's number.
+            os.write(self.tickets, b".")
+            self.full = os.lseek(self.tickets, 0, os.SEEK_CUR) > self.job.crawl.max_pages
+        if self.full:
             return "max_pages"
         self.counted.add(url)
         return None
 
-    def parse_page(self, response: Any) -> Iterator[Any]:
+    async def parse_page(self, response: Any) -> AsyncIterator[Any]:
         """Store a page and follow its links, or journal what came instead."""
         url, depth = response.request.url, response.meta["page_depth"]
         received = response.meta["received"]
         if response.status in REDIRECTS and response.headers.get("Location"):
-            target = urljoin(url, response.headers["Location"].decode("latin-1"))
-            if response.meta["hops"] < MOST_REDIRECTS:
-                yield from self.take(target, depth, response.meta["hops"] + 1)
-            shown = without_secrets(without_userinfo(self.job.crawl.placeholders.hidden(target)))
+            # A server may repeat in its answers what it was asked with.
+            location = response.headers["Location"].decode("latin-1")
+            target = joined(url, location)
+            target = None if target is None else self.job.crawl.placeholders.hidden(target)
+            ours = None if target is None else canonical_url(target, self.job.crawl.drop_query)
+            if ours is not None and named(host_of(ours), self.job.allowed) and response.meta["hops"] < MOST_REDIRECTS:
+                request = self.take(ours, depth, response.meta["hops"] + 1)
+                if request is not None:
+                    yield request
+            shown = without_secrets(without_userinfo(target or location))
             self.end(url, "redirect", f"{response.status} to {shown}"[:2000])
             return
-        if not 200 <= response.status < 300:
-            self.end(url, f"http_{response.status}", "")
+        refusal = no_page(response.status, response.headers.get("Content-Range", b"").decode("latin-1"))
+        if refusal is not None:
+            self.end(url, refusal, "")
             return
-        for link in self.links(response):
-            yield from self.take(link, depth + 1)
         rules: HostRules = response.meta["host_rules"]
-        evidence = evidence_of(url, received, _markup(response), rules, self.job.crawl.user_agent)
+        links, evidence = await self.beside(
+            read_page, url, response, received, rules, response.meta.get(CERTIFICATE), self.job
+        )
+        async for request in self.take_all(links, url, depth + 1):
+            yield request
         offset = self.warc.seek(0, os.SEEK_END)
         with disk_full_is_clear(Path(self.warc.name)):
             page = self.writer.write_page(
@@ -181,24 +234,6 @@ class Pages(scrapy.Spider):
         self.journal.add(PAGE, url, offset=offset, length=self.warc.tell() - offset, **page)
         self.stored += 1
         self.open -= 1
-
-    def links(self, response: Any) -> list[str]:
-        """Return a page's links, absolute, in order; none where its meta robots says nofollow."""
-        if not isinstance(response, TextResponse) or "html" not in response.headers.get("Content-Type", b"html").decode(
-            "latin-1"
-        ):
-            return []
-        try:
-            robots = " ".join(response.xpath("//meta[@name='robots']/@content").getall()).lower()
-            if "nofollow" in robots:
-                return []
-            base = urljoin(response.url, response.xpath("//base/@href").get() or "")
-            found = response.xpath("//a[not(contains(@rel, 'nofollow'))]/@href").getall()
-            links = [urljoin(base, link.strip()) for link in found]
-        except (ValueError, LookupError) as error:
-            self.logger.info("no links read from %s: %s", response.url, error)
-            return []
-        return [link for link in links if not _path(link).endswith(SKIPPED_ENDINGS)]
 
     def lose(self, failure: Any) -> None:
         """Journal a URL that gave no response."""
@@ -229,43 +264,51 @@ class Pages(scrapy.Spider):
 
     def read_sitemaps_of(self, place: str, locations: Sequence[str]) -> None:
         """Ask for the sitemaps that a host's robots.txt names."""
-        for location in locations:
+        for location in locations[:MOST_SITEMAPS_OF_HOST]:
             if sitemap := self.sitemap_request(urljoin(place, location)):
                 self.crawler.engine.crawl(sitemap)
 
     def sitemap_request(self, link: str) -> Any:
         """Return the request for a sitemap of this crawl's hosts, or None."""
         url = canonical_url(self.job.crawl.placeholders.hidden(link))
-        if url is None or url in self.read_sitemaps or len(self.read_sitemaps) >= MOST_SITEMAPS:
+        if url is None or self.full or url in self.read_sitemaps or len(self.read_sitemaps) >= MOST_SITEMAPS:
             return None
-        if not named(host_of(url), self.job.allowed):
+        host = host_of(url)
+        if not named(host, self.job.allowed) or self.sitemaps_of[host] >= MOST_SITEMAPS_OF_HOST:
             return None
         self.read_sitemaps.add(url)
+        self.sitemaps_of[host] += 1
         meta = {"handle_httpstatus_all": True, "sitemap": True}
         return scrapy.Request(
             url, callback=self.parse_sitemap, errback=self.lose_sitemap, dont_filter=True, meta=meta, priority=10
         )
 
-    def parse_sitemap(self, response: Any) -> Iterator[Any]:
+    async def parse_sitemap(self, response: Any) -> AsyncIterator[Any]:
         """Take up the pages of a sitemap, and the sitemaps of a sitemap index."""
         if response.status != 200:
             return
         self.note(response.request.url, response)
-        body = response.body
-        if body[:2] == b"\x1f\x8b":
-            body = zlib.decompressobj(47).decompress(body, 10 * self.job.crawl.max_bytes)
+        crawl = self.job.crawl
         try:
-            sitemap = Sitemap(body)
-            locations = [(sitemap.type, entry["loc"]) for entry in sitemap if entry.get("loc")]
-        except (ValueError, StopIteration, SyntaxError) as error:
+            kind, links = await self.beside(
+                sitemap_links,
+                response.body,
+                response.url,
+                crawl.max_bytes,
+                crawl.drop_query,
+                self.job.allowed,
+                crawl.hide,
+            )
+        except ValueError as error:
             self.logger.info("%s is no sitemap: %s", response.url, error)
             return
-        for kind, location in locations:
-            if kind == "sitemapindex":
-                if request := self.sitemap_request(location):
+        if kind == "sitemapindex":
+            for link in links.urls:
+                if request := self.sitemap_request(link):
                     yield request
-            else:
-                yield from self.take(urljoin(response.url, location), 0)
+            return
+        async for request in self.take_all(links, response.url, 0):
+            yield request
 
     def lose_sitemap(self, failure: Any) -> None:
         """A sitemap only helps to find pages: say that one could not be read."""
@@ -292,26 +335,22 @@ class Pages(scrapy.Spider):
         """Bring everything to the disk."""
         if self.pulse.running:
             self.pulse.stop()
+        self.readers.stop()
         self.tell()
         self.warc.close()
         self.journal.stream.close()
         os.close(self.tickets)
 
 
-def _path(link: str) -> str:
-    """Return a link's path in lower case, or "" for what is no URL."""
-    try:
-        return urlsplit(link).path.lower()
-    except ValueError:
-        return ""
-
-
-def _markup(response: Any) -> str:
-    """Return a page's text for finding tags in it: ASCII is all that matters there."""
-    body: bytes = response.body
-    if body.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return body.decode("utf-16", "replace")
-    return body.decode("utf-8", "replace")
+def read_page(
+    url: str, response: Any, received: Any, rules: HostRules, certificate: Certificate | None, job: Job
+) -> tuple[Links, Evidence]:
+    """Return a page's links and what it says about being used."""
+    text = page_text(response)
+    links = Links()
+    if isinstance(response, TextResponse) and "html" in response.headers.get("Content-Type", b"html").decode("latin-1"):
+        links = links_of(text, response.url, job.crawl.drop_query, job.allowed, job.crawl.hide)
+    return links, evidence_of(url, received, text, rules, job.crawl.user_agent, certificate)
 
 
 def crawl_part(job: Job) -> None:
@@ -339,6 +378,8 @@ def crawl_part(job: Job) -> None:
         "HTTPPROXY_ENABLED": False,
         "TWISTED_DNS_RESOLVER": "tasks.crawl.addresses.GuardedResolver",
         "HEADWATER_ALLOW_HOSTS": list(job.crawl.allow_hosts),
+        "HEADWATER_CA_FILE": job.crawl.ca_file,
+        "HEADWATER_INSECURE_HOSTS": list(job.crawl.insecure_hosts),
         "HEADWATER_ROBOTS_SECONDS": job.crawl.robots_hours * 3600,
         "HEADWATER_MAX_DELAY": job.crawl.max_delay_seconds,
         "HEADWATER_MAX_WAIT": job.crawl.max_wait_seconds,

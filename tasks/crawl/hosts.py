@@ -18,7 +18,15 @@ from scrapy.http.request import NO_CALLBACK
 from scrapy.utils.defer import maybe_deferred_to_future
 from twisted.internet.defer import Deferred
 
-from tasks.contracts.evidence import Evidence, RobotsVerdict, find_licenses, host_signals, page_signals
+from tasks.contracts.evidence import (
+    Certificate,
+    Evidence,
+    RobotsVerdict,
+    find_licenses,
+    host_signals,
+    most_telling,
+    page_signals,
+)
 from tasks.contracts.robots import Decision, Robots
 from tasks.crawl.backoff import HostBusy
 from tasks.crawl.exchange import MOST_POLICY_BYTES, POLICY_FILE, REDIRECTS, header_fields, stop_at_limit
@@ -30,7 +38,6 @@ logger = logging.getLogger(__name__)
 MOST_REDIRECTS = 5
 AI_TXT, TDMREP = "/ai.txt", "/.well-known/tdmrep.json"
 URGENT = 1000
-SHOWN_ROBOTS = 200
 
 
 class Forbidden(IgnoreRequest):
@@ -202,11 +209,13 @@ class HostGate:
                 slot.delay, slot.concurrency, slot.jitter = delay, 1, 0.0
 
 
-def evidence_of(url: str, received: Any, text: str, rules: HostRules, agent: str) -> Evidence:
+def evidence_of(
+    url: str, received: Any, text: str, rules: HostRules, agent: str, certificate: Certificate | None
+) -> Evidence:
     """Return what a page, its answer's headers and its host say about being used."""
     headers = list(header_fields(received.headers))
     decision = rules.decide(agent, url)
-    said = {*page_signals(headers, text), *host_signals(rules.robots, rules.tdmrep, rules.ai_txt, url)}
+    said = [*page_signals(headers, text), *host_signals(rules.robots, rules.tdmrep, rules.ai_txt, url)]
     files = {name: record for name, record in sorted(rules.records.items()) if name != "robots.txt"}
     return Evidence(
         url=url,
@@ -218,6 +227,7 @@ def evidence_of(url: str, received: Any, text: str, rules: HostRules, agent: str
             rule=decision.rule,
         ),
         files=files,
-        signals=tuple(sorted(said))[:SHOWN_ROBOTS],
+        certificate=certificate,
+        signals=most_telling(said),
         licenses=find_licenses(headers, text),
     )

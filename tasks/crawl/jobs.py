@@ -6,7 +6,7 @@ Whoever makes them needs no Scrapy, which takes a second to import: it stands in
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tasks.crawl.credentials import Placeholders
@@ -26,6 +26,8 @@ class Crawl:
     sitemaps: Sequence[str]
     allowed_domains: Sequence[str]
     allow_hosts: Sequence[str]
+    ca_file: str = ""
+    insecure_hosts: Sequence[str] = ()
     places: Mapping[str, tuple[str, int]]
     user_agent: str
     delay_seconds: float
@@ -44,6 +46,11 @@ class Crawl:
     shard_megabytes: float
     placeholders: Placeholders = field(default_factory=Placeholders)
 
+    @property
+    def hide(self) -> Callable[[str], str] | None:
+        """What takes out of an absolute link what a server was asked with; None where it was asked with nothing."""
+        return self.placeholders.hidden if self.placeholders.names else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
@@ -53,7 +60,7 @@ class Job:
         name: the stem of its journal and WARC file in `folder`.
         todo: URL → depth, of its own hosts.
         known: URLs that were taken up before, by any process.
-        refused: those of them that a limit kept out.
+        refused: those of them that a limit kept out → which one.
         stored_notes: record ids of the robots.txt files and sitemaps that are stored already.
         sitemaps: those of its own hosts.
         allowed: names of the hosts that belong to the crawl.
@@ -66,7 +73,7 @@ class Job:
     folder: str
     todo: Mapping[str, int]
     known: Sequence[str]
-    refused: Sequence[str]
+    refused: Mapping[str, str]
     stored_notes: Sequence[str]
     sitemaps: Sequence[str]
     allowed: Sequence[str]

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tasks.crawl.frontier import Beyond
+
 _KEPT = ("offset", "length", "record", "digest", "kind", "when", "response")
 TAKEN, FAR, DONE, PAGE, NOTE = "taken", "far", "done", "page", "note"
+BEYOND, COUNTED = "beyond", "counted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ class Progress:
         pages: stored URLs → where.
         notes: record id of a robots.txt file, another policy file or a sitemap → (URL, where).
         far: URLs found by a process that does not own their host → depth.
+        beyond: (host, rule) → links that were counted only.
     """
 
     depth: dict[str, int] = field(default_factory=dict)
@@ -54,6 +58,7 @@ class Progress:
     pages: dict[str, Place] = field(default_factory=dict)
     notes: dict[str, tuple[str, Place]] = field(default_factory=dict)
     far: dict[str, int] = field(default_factory=dict)
+    beyond: dict[tuple[str, str], Beyond] = field(default_factory=dict)
 
     def open_urls(self) -> dict[str, int]:
         """Return the URLs still to fetch, with their depth."""
@@ -74,6 +79,11 @@ class Journal:
         self.stream.write(json.dumps({"event": event, "url": url, **more}) + "\n")
         self.stream.flush()
 
+    def add_beyond(self, beyond: Mapping[tuple[str, str], Beyond]) -> None:
+        """Append how many links were counted only, so far."""
+        for (place, rule), counted in beyond.items():
+            self.add(BEYOND, counted.url, place=place, rule=rule, links=counted.links)
+
     def sync(self) -> None:
         """Flush to the disk."""
         os.fsync(self.stream.fileno())
@@ -82,10 +92,12 @@ class Journal:
 def read_progress(folder: Path) -> Progress:
     """Read every journal of a crawl, and cut WARC files at their last finished record."""
     progress = Progress()
+    counted_only: set[str] = set()
     for path in sorted(folder.glob("*.jsonl")):
         warc = path.with_suffix(".warc.gz")
         size = warc.stat().st_size if warc.exists() else 0
         finished = 0
+        beyond: dict[tuple[str, str], Beyond] = {}
         for line in _lines(path):
             url = line["url"]
             match line["event"]:
@@ -95,6 +107,10 @@ def read_progress(folder: Path) -> Progress:
                     progress.far[url] = min(line["depth"], progress.far.get(url, line["depth"]))
                 case "done":
                     progress.outcome[url] = (line["rule"], line["detail"])
+                case "counted":
+                    counted_only.add(url)
+                case "beyond":  # each line holds the number so far
+                    beyond[line["place"], line["rule"]] = Beyond(url, line["links"])
                 case "page" | "note" if line["offset"] + line["length"] <= size:
                     place = Place(warc.name, **{key: line[key] for key in _KEPT if key in line})
                     if line["event"] == PAGE:
@@ -102,8 +118,11 @@ def read_progress(folder: Path) -> Progress:
                     else:
                         progress.notes[place.record] = (url, place)
                     finished = max(finished, place.offset + place.length)
+        for key, counted in beyond.items():
+            progress.beyond.setdefault(key, Beyond(counted.url)).links += counted.links
         if finished < size:
             os.truncate(warc, finished)
+    progress.far = {url: depth for url, depth in progress.far.items() if url not in counted_only}
     return progress
 
 

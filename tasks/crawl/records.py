@@ -187,7 +187,7 @@ def _header_of(compressed: bytes | bytearray) -> bytes | None:
 def _may_begin_slice(compressed: bytes | bytearray) -> bool:
     """Tell whether a slice may begin with this member: not with a response that belongs to the records before it."""
     header = _header_of(compressed)
-    return header is not None and not _CONCURRENT_RESPONSE.search(header)
+    return header is not None and not _CONCURRENT_RESPONSE.match(header)
 
 
 def _skip_to_slice(source: Buffered) -> None:

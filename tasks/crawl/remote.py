@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -11,8 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import requests
+from requests.adapters import HTTPAdapter
 
 from tasks.contracts.errors import InputError, NetworkError
 from tasks.contracts.files import disk_full_is_clear, sync_file, sync_folder
@@ -40,12 +43,29 @@ class Unavailable(Exception):
     """No whole answer after every try."""
 
 
+class Untrusted(Unavailable):
+    """The server's certificate is not right; another try would not help."""
+
+
+class _OwnRoots(HTTPAdapter):
+    """Trusts the roots of a file besides those that requests trusts."""
+
+    def __init__(self, ca_file: str) -> None:
+        self._ca_file = ca_file
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Make the connections' pool as requests does, with a context that has read the file."""
+        super().init_poolmanager(*args, ssl_context=ssl.create_default_context(cafile=self._ca_file), **kwargs)
+
+
 @dataclass(slots=True)
 class Remote:
     """One archive's servers.
 
     Attributes:
         tries: requests for one thing, at most.
+        ca_file: PEM file of roots that are trusted besides the usual ones; "" for none.
         longest_wait: of one pause, in seconds; a server that asks for more is not asked again.
         placeholders: what is filled into a URL when it is asked for. Passwords come from netrc, by requests itself,
             which sends them to no other host.
@@ -56,6 +76,7 @@ class Remote:
     tries: int
     longest_wait: float
     placeholders: Placeholders = field(default_factory=Placeholders)
+    ca_file: str = ""
     _local: threading.local = field(default_factory=threading.local)
     _until: float = 0.0
 
@@ -63,6 +84,8 @@ class Remote:
         if not hasattr(self._local, "session"):
             session = requests.Session()
             session.headers.update({"User-Agent": self.user_agent, "Accept-Encoding": "identity"})
+            if self.ca_file:
+                session.mount("https://", _OwnRoots(self.ca_file))
             self._local.session = session
         opened: requests.Session = self._local.session
         return opened
@@ -172,6 +195,9 @@ class Remote:
         """Pause every connection, and return what went wrong."""
         asked = None
         found = without_secrets(f"{type(error).__name__}: {error}")
+        # requests keeps OpenSSL's own error only in the text of urllib3's.
+        if isinstance(error, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in found:
+            raise Untrusted(found[:500]) from error
         if isinstance(error, _Busy):
             found = str(error)
             asked = retry_after(error.response.headers.get("Retry-After", ""), datetime.now(UTC))
@@ -197,4 +223,6 @@ def fail(url: str, error: NotServed | Unavailable) -> InputError | NetworkError:
         fix = "check crawl.snapshot and crawl.data_url; https://commoncrawl.org lists the snapshots there are"
         return InputError("the archive does not have this", where=url, found=str(error), fix=fix)
     fix = "check the network and run again: what was fetched is kept"
+    if isinstance(error, Untrusted):
+        fix = "name the root certificate of this server in crawl.ca_file, if you trust it"
     return NetworkError("the archive cannot be read", where=url, found=str(error), fix=fix)

@@ -23,8 +23,9 @@ from tasks.contracts.errors import InputError, NetworkError
 from tasks.contracts.ledger import LedgerRow, write_ledger
 from tasks.contracts.manifest import Counts
 from tasks.crawl.credentials import Placeholders
+from tasks.crawl.frontier import Refusals
 from tasks.crawl.jobs import Crawl, Job, owner
-from tasks.crawl.journal import TAKEN, Journal, Place, Progress, read_progress
+from tasks.crawl.journal import COUNTED, TAKEN, Journal, Place, Progress, read_progress
 from tasks.crawl.parts import PartWriter
 from tasks.crawl.processes import run_in_processes
 from tasks.crawl.urls import LIMIT_RULES, Counted, canonical_url, host_of
@@ -32,7 +33,7 @@ from tasks.crawl.warc_writer import SOFTWARE, Writer, sha1, warc_date
 
 logger = logging.getLogger(__name__)
 
-PASSING = {"dns", "timeout", "connection", "not_fetched", "host_busy"}
+PASSING = {"dns", "timeout", "connection", "not_fetched", "host_busy", "certificate"}
 MOST_LEDGER_URL = 4000
 
 
@@ -72,7 +73,7 @@ def crawl_sites(crawl: Crawl, *, source: str, state: Path, output: Path) -> Coun
     session = 1 + len(list(state.glob("*.jsonl")))
     first = True
     while True:
-        todo = _adopt(state, session, progress, seeds if first else [], crawl)
+        todo = _adopt(state, session, progress, seeds if first else [], crawl, allowed)
         if not todo and not (first and sitemaps):
             break
         _round(crawl, state, session, progress, todo, sitemaps if first else [], allowed)
@@ -86,7 +87,8 @@ def crawl_sites(crawl: Crawl, *, source: str, state: Path, output: Path) -> Coun
             "not one page could be fetched",
             where=", ".join(hosts[:5]),
             found="; ".join(reasons[:3]) or "no answer",
-            fix="check the network, the seeds, robots.txt and (private addresses) crawl.allow_hosts; then run again",
+            fix="check the network, the seeds, robots.txt, (private addresses) crawl.allow_hosts and (certificates) "
+            "crawl.ca_file; then run again",
         )
     counts = _snapshot(crawl, source, state, progress, output)
     shutil.rmtree(state)
@@ -108,16 +110,23 @@ def _clean(urls: Sequence[str], where: str, crawl: Crawl) -> list[str]:
     return sorted(set(cleaned))
 
 
-def _adopt(state: Path, session: int, progress: Progress, seeds: Sequence[str], crawl: Crawl) -> dict[str, int]:
+def _adopt(
+    state: Path, session: int, progress: Progress, seeds: Sequence[str], crawl: Crawl, allowed: Sequence[str]
+) -> dict[str, int]:
     """Take up seeds and links to other processes' hosts, within the limits; return every URL to fetch, sorted."""
     new = {url: 0 for url in seeds if url not in progress.depth}
     new |= {url: depth for url, depth in sorted(progress.far.items()) if url not in progress.depth}
     taken = [url for url in progress.depth if progress.outcome.get(url, ("", ""))[0] not in LIMIT_RULES]
     counted = Counted(crawl.limits, taken)
+    refusals = Refusals(_refused(progress).items(), allowed)
     total = len(taken)
     journal = Journal(state / f"{session:05d}-seeds.jsonl")
     for url, depth in new.items():
         rule = counted.refusal(url, depth) or ("max_pages" if total >= crawl.max_pages else None)
+        if rule and not refusals.has_row(url, rule):
+            journal.add(COUNTED, url)
+            progress.far.pop(url, None)
+            continue
         journal.add(TAKEN, url, depth=depth)
         progress.depth[url] = depth
         if rule:
@@ -126,9 +135,15 @@ def _adopt(state: Path, session: int, progress: Progress, seeds: Sequence[str], 
         else:
             total += 1
             counted.add(url)
+    journal.add_beyond(refusals.beyond)
     journal.stream.close()
     (state / "tickets").write_bytes(b"." * total)
     return dict(sorted(progress.open_urls().items()))
+
+
+def _refused(progress: Progress) -> dict[str, str]:
+    """Return the URLs that a limit kept out, and which one."""
+    return {url: rule for url, (rule, _) in sorted(progress.outcome.items()) if rule in LIMIT_RULES}
 
 
 def _round(
@@ -143,7 +158,7 @@ def _round(
     """Run the crawler processes once, each with the URLs of its own hosts."""
     workers = max(1, crawl.processes)
     known = sorted(progress.depth)
-    refused = sorted(url for url, (rule, _) in progress.outcome.items() if rule in LIMIT_RULES)
+    refused = _refused(progress)
     jobs = []
     for number in range(workers):
         own = {url: depth for url, depth in todo.items() if owner(host_of(url), workers) == number}
@@ -215,6 +230,7 @@ def _snapshot(crawl: Crawl, source: str, state: Path, progress: Progress, output
         for url, (rule, detail) in progress.outcome.items()
         if url not in progress.pages
     ]
+    rows += _rows_beyond(progress)
     originals: dict[tuple[str, str], tuple[str, Place]] = {}
     streams = {name: (state / name).open("rb") for name in sorted({place.file for _, place, _ in order})}
     with PartWriter(output, crawl.shard_megabytes, lambda stream: Writer(stream).write_info(made, fields)) as parts:
@@ -243,7 +259,25 @@ def _snapshot(crawl: Crawl, source: str, state: Path, progress: Progress, output
     write_ledger(output / "dropped" / "part-00000.parquet", sorted(rows, key=lambda row: _reading_order(row.url or "")))
     dropped = Counter(row.rule for row in rows)
     out = len(progress.pages) - dropped["revisit"]
-    return Counts(in_=len(progress.depth), out=out, dropped=dict(sorted((+dropped).items())))
+    return Counts(in_=len(progress.depth) + len(progress.beyond), out=out, dropped=dict(sorted((+dropped).items())))
+
+
+def _rows_beyond(progress: Progress) -> list[LedgerRow]:
+    """Return a row for each host and rule whose links were counted only: one of `in`, whatever their number.
+
+    `score` is that number. The row's URL is the first of them, unless that has a record or a row of its own.
+    """
+    return [
+        LedgerRow(
+            stage="crawl",
+            action="drop",
+            rule=rule,
+            url=None if counted.url in progress.depth else counted.url[:MOST_LEDGER_URL],
+            score=float(counted.links),
+            detail=f"{counted.links} more links of {place}, counted as often as they stand on pages",
+        )
+        for (place, rule), counted in sorted(progress.beyond.items())
+    ]
 
 
 def _revisit(response: bytes, url: str, first: Place) -> bytes:

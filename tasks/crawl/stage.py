@@ -6,6 +6,7 @@ Its output is an immutable snapshot: WARC parts (or Document parts for `text`) a
 from __future__ import annotations
 
 import logging
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Literal
 from pydantic import Field, JsonValue
 
 from tasks.contracts.base import StageParams, not_identity
-from tasks.contracts.errors import ParamsError
+from tasks.contracts.errors import InputError, ParamsError
 from tasks.contracts.files import sha256_json, write_json
 from tasks.contracts.manifest import Counts, Manifest, Unit, commit_manifest
 from tasks.contracts.takedowns import read_takedowns
@@ -93,6 +94,12 @@ class Params(StageParams):
     """sites: how long one page may take, in seconds."""
     allow_hosts: tuple[str, ...] = ()
     """sites: hosts ("wiki.intranet.example", "*.intranet.example") that may be at private addresses."""
+    ca_file: str = not_identity("")
+    """sites, common_crawl: PEM file of root certificates that are trusted besides the system's, for hosts with an own
+    authority."""
+    insecure_hosts: tuple[str, ...] = not_identity(())
+    """sites: hosts ("old.intranet.example", "*.intranet.example") whose certificate is not checked: whoever stands
+    between could give other pages. Each page's evidence names its certificate and what was wrong with it."""
     processes: int = not_identity(2, ge=1)
     """sites, sample: crawler processes, at most as many as there are processors."""
 
@@ -180,6 +187,8 @@ def _crawl(
         sitemaps=params.sitemaps,
         allowed_domains=params.allowed_domains,
         allow_hosts=allow_hosts,
+        ca_file=_roots(params.ca_file),
+        insecure_hosts=params.insecure_hosts,
         places=places,
         user_agent=f"{params.user_agent} (+{params.contact})",
         delay_seconds=params.delay_seconds,
@@ -200,6 +209,27 @@ def _crawl(
         processes=min(params.processes, available()),
         shard_megabytes=params.shard_megabytes,
     )
+
+
+def _roots(ca_file: str) -> str:
+    """Return the absolute path of `crawl.ca_file`, "" where none is named.
+
+    Raises:
+        InputError: it holds no certificate.
+    """
+    if not ca_file:
+        return ""
+    path = Path(ca_file).expanduser().resolve()
+    try:
+        ssl.create_default_context(cafile=str(path))
+    except OSError as error:
+        raise InputError(
+            "the file of root certificates cannot be read",
+            where="params.yaml, crawl.ca_file",
+            expected="a PEM file with at least one certificate",
+            found=f"{path}: {error}",
+        ) from error
+    return str(path)
 
 
 def _common_crawl(params: Params, output: Path) -> Made:
@@ -227,6 +257,7 @@ def _common_crawl(params: Params, output: Path) -> Made:
         timeout=params.timeout_seconds,
         tries=params.busy_tries,
         longest_wait=params.max_wait_seconds,
+        ca_file=_roots(params.ca_file),
         placeholders=Placeholders.of([params.data_url], "crawl.data_url")
         | Placeholders.of([params.index_url], "crawl.index_url"),
     )

@@ -28,6 +28,12 @@ _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012
 _TAKEN_OUT = str.maketrans("", "", "\t\n\r")
 # A host whose last label is a number is an IPv4 address in one of its odd forms: 2130706433, 0x7f.1, 0177.0.0.1.
 _NUMERIC = re.compile(r"(?:.*\.)?(?:\d+|0[xX][0-9A-Fa-f]*)\.?")
+# As most links are: nothing to escape, no dots to take out, a name that is no number.
+_CANONICAL = re.compile(
+    r"https?://(?:[a-z0-9-]{1,60}\.){1,3}[a-z][a-z0-9-]{0,60}"
+    r"/(?:[A-Za-z0-9_~-][A-Za-z0-9_~.-]*/)*(?:[A-Za-z0-9_~-][A-Za-z0-9_~.-]*)?"
+)
+MOST_HOST_CHARACTERS = 1024  # of a host with its escapes; a name has 253 at most (RFC 1035)
 _HOST = re.compile(r"[a-z0-9._-]+")
 
 
@@ -42,6 +48,8 @@ def canonical_url(url: str, drop_query: Sequence[str] = ()) -> str | None:
     >>> canonical_url("https://b\u00fccher.example/x?utm_source=mail&id=7", ["utm_*"])
     'https://xn--bcher-kva.example/x?id=7'
     """
+    if _CANONICAL.fullmatch(url):
+        return url
     try:
         # First, so that what Scrapy sends is read: it takes a backslash for a slash, as browsers do (WHATWG URL, 4.4).
         parts = urlsplit(safe_url_string(url.strip().translate(_TAKEN_OUT)))
@@ -67,6 +75,8 @@ def canonical_host(host: str) -> str | None:
     >>> canonical_host("0x7f.1"), canonical_host("2130706433"), canonical_host("[::FFFF:7F00:1]")
     ('127.0.0.1', '127.0.0.1', '[::ffff:127.0.0.1]')
     """
+    if len(host) > MOST_HOST_CHARACTERS:
+        return None
     host = _percent_decoded(host).rstrip(".").strip("[]").lower()
     if ":" in host:
         try:
@@ -200,7 +210,7 @@ class Counted:
 
 LIMIT_RULES = frozenset(
     {"max_pages", "max_depth", "max_pages_per_host", "url_too_long", "path_too_deep", "path_repeats",
-     "query_parameters", "query_variants", TAKEDOWN}
+     "query_parameters", "query_variants", "too_many_links", TAKEDOWN}
 )  # fmt: skip
 
 

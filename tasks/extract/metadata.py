@@ -46,7 +46,7 @@ DATES = (
 LICENCES = ("license", "dc.rights", "dcterms.license")
 _CREATIVE_COMMONS = re.compile(r"creativecommons\.org/(licenses|publicdomain)/([a-z-]+)/(\d\.\d)", re.IGNORECASE)
 _DATE = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})")
-_BETWEEN_TITLE_AND_SITE = re.compile(r"\s+[|–—·•»:-]\s+")
+_BETWEEN_TITLE_AND_SITE = re.compile(r" [|–—·•»:-] ")  # the title's white space is single spaces
 
 
 @dataclass(slots=True)

@@ -19,6 +19,7 @@ import brotli
 import zstandard
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 
+from tasks.contracts.answers import codings, no_page
 from tasks.contracts.base import Drop
 from tasks.contracts.errors import InputError
 from tasks.contracts.evidence import CONTENT_TYPE, Evidence, header_signals, read_evidence
@@ -105,8 +106,11 @@ def _read(record: Any, name: str, max_bytes: int, evidence: Evidence | None) -> 
         "content_type": content_type,
     }
     status = http.status_code if http is not None else None
-    if http is not None and (status is None or not 200 <= status < 300):
-        return Page(**facts, reason=Drop(rule="http_status", score=status and float(status), detail=http.status_line))
+    if http is not None and (refusal := no_page(status, http.get("Content-Range") or "")) is not None:
+        detail = (
+            http.status_line if refusal != "partial_content" else f"Content-Range {http.get('Content-Range')[:200]}"
+        )
+        return Page(**facts, reason=Drop(rule="http_status", score=status and float(status), detail=detail))
     if record.content_length > max_bytes:
         return Page(**facts, reason=_too_large(max_bytes, float(record.content_length)))
     payload = record.reader.read()
@@ -150,7 +154,7 @@ def decoded(payload: bytes, headers: Mapping[str, str], max_bytes: int) -> bytes
     lower = {name.lower(): value.lower() for name, value in headers.items()}
     if "chunked" in lower.get("transfer-encoding", ""):
         payload = _dechunked(payload)
-    for coding in reversed([c.strip() for c in lower.get("content-encoding", "").split(",") if c.strip()]):
+    for coding in reversed(codings(lower.get("content-encoding", ""))):
         payload = _decompressed(payload, coding, max_bytes)
     return payload
 

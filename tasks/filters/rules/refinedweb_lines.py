@@ -12,9 +12,9 @@ from tasks.contracts.base import Drop, Edit, FrozenModel
 from tasks.contracts.document import Document
 from tasks.filters.parts import shortened
 
-_NUMERICAL = re.compile(r"[\d\s.,:;/%()+-]*\d[\d\s.,:;/%()+-]*")
+_NUMERICAL = re.compile(r"(?=\D*\d)[\d\s.,:;/%()+-]++")
 _COUNTER = re.compile(
-    r"[\d.,]+ ?[kKmM]?\+? (?:likes?|shares?|comments?|views?|followers?|following|replies|reply|retweets?|votes?"
+    r"[\d.,]++ ?[kKmM]?\+? (?:likes?|shares?|comments?|views?|followers?|following|replies|reply|retweets?|votes?"
     r"|points?|reviews?|ratings?|downloads?|subscribers?|reactions?)\W*",
     re.IGNORECASE,
 )
@@ -65,10 +65,11 @@ class RefinedwebLines(FrozenModel):
     @cached_property
     def _phrases(self) -> re.Pattern[str] | None:
         begin, end, inside = (_alternatives(given) for given in (self.at_beginning, self.at_end, self.anywhere))
+        # Each run of spaces or digits is tried from its start only, and never given back: linear in the line.
         forms = [
             *([rf"\A\s*(?:{begin})(?!\w)[\s:|–-]*"] if begin else []),
-            *([rf"\s*(?<!\w)(?:{end})\s*\Z"] if end else []),
-            *([rf"\s*\d*\s*(?<!\w)(?:{inside})(?!\w)"] if inside else []),
+            *([rf"(?:(?<!\s)\s++)?(?<!\w)(?:{end})\s*\Z"] if end else []),
+            *([rf"(?:(?<!\s)\s++)?(?:(?<!\d)\d++\s*+)?(?<!\w)(?:{inside})(?!\w)"] if inside else []),
         ]
         return re.compile("|".join(forms), re.IGNORECASE) if forms else None
 

@@ -54,6 +54,8 @@ def crawl_of(port: int, **more: object) -> Crawl:
         sitemaps=[],
         allowed_domains=[],
         allow_hosts=[],
+        ca_file="",
+        insecure_hosts=[],
         places={"*.test.example": ("127.0.0.1", port)},
         user_agent="Headwater-test (+nobody@test.example)",
         delay_seconds=0.0,

@@ -1,5 +1,6 @@
 """A small web for tests: many hosts on one loopback port, each answer a function of how often it was asked for."""
 
+import ssl
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ class Answer:
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     kind: str = "text/html"
+    fields: tuple[tuple[str, str], ...] = ()  # further header fields, also of one name
+    endless_head: bool = False  # header fields, and never an end
     endless: bool = False  # no length, and never an end
     hang_up: bool = False  # the connection closes without an answer
     cut: int | None = None  # bytes of the body that are sent before the connection closes
@@ -47,7 +50,7 @@ class Web:
 
 
 @contextmanager
-def serving(web: Web) -> Iterator[Web]:
+def serving(web: Web, tls: ssl.SSLContext | None = None) -> Iterator[Web]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
@@ -61,6 +64,16 @@ def serving(web: Web) -> Iterator[Web]:
             self.send_header("Content-Type", answer.kind)
             for name, value in answer.headers.items():
                 self.send_header(name, value)
+            for name, value in answer.fields:
+                self.send_header(name, value)
+            if answer.endless_head:
+                self.close_connection = True
+                self.flush_headers()
+                try:
+                    while True:
+                        self.wfile.write(b"X-More: " + b"x" * 8000 + b"\r\n")
+                except OSError:
+                    return
             if answer.endless:
                 self.close_connection = True
                 self.end_headers()
@@ -82,6 +95,9 @@ def serving(web: Web) -> Iterator[Web]:
         daemon_threads = True
 
     server = Server(("127.0.0.1", 0), Handler)
+    if tls is not None:
+        # Each connection's thread shakes hands, so that one that never does holds nobody up.
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     web.port = server.server_address[1]
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()

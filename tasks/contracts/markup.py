@@ -1,0 +1,110 @@
+"""Reads a page's tags without a parse tree, in time linear in its length, however broken or hostile it is.
+
+The crawl reads links and reservations by it and extract reservations, so that both see one page.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator
+from functools import cache
+
+MOST_ATTRIBUTES = 40  # of one element; what stands behind them is not read
+MOST_VALUE_CHARACTERS = 1 << 16  # of one attribute; a page's longest known keyword list has some thousands
+SNIFFED_BYTES = 512
+_CLOSING = {name: re.compile(f"</{name}", re.I) for name in ("script", "style")}
+_ATTRIBUTE = re.compile(r"""[\s/]*([^\s=>/"']+)(?:\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s>"']+)))?""")
+_LICENSE = re.compile("license|creativecommons", re.I)
+
+
+@cache
+def _opening(names: frozenset[str]) -> re.Pattern[str]:
+    alternatives = "|".join(sorted({*names, *_CLOSING}, key=lambda name: (-len(name), name)))
+    return re.compile(rf"<(?:!--|({alternatives})(?=[\s/>]))", re.I)
+
+
+def tags(
+    text: str, names: frozenset[str], *, of_licenses: frozenset[str] = frozenset()
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield (name, attributes) of the elements of some names; what stands in comments, scripts and styles is left out.
+
+    Args:
+        of_licenses: those of the names whose elements are of interest only where they speak of a licence.
+    """
+    opening = _opening(names)
+    position = 0
+    cue = end = -1  # where the next word about a licence stands, and the next ">": both only ever move on
+    while (match := opening.search(text, position)) is not None:
+        name = (match[1] or "").lower()
+        position = match.end()
+        if not name:
+            position = text.find("-->", position)
+            if position < 0:
+                return
+            continue
+        if name in _CLOSING and name not in names:
+            closing = _CLOSING[name].search(text, position)
+            if closing is None:
+                return
+            position = closing.end()
+            continue
+        if name in of_licenses:
+            if cue < position:
+                word = _LICENSE.search(text, position)
+                cue = len(text) if word is None else word.start()
+            if end < position:
+                end = text.find(">", position)
+                end = len(text) if end < 0 else end
+            if cue >= end:
+                continue
+        attributes, position = _attributes(text, position)
+        yield name, attributes
+
+
+def _attributes(text: str, position: int) -> tuple[dict[str, str], int]:
+    attributes: dict[str, str] = {}
+    for _ in range(MOST_ATTRIBUTES):
+        attribute = _ATTRIBUTE.match(text, position)
+        if attribute is None or attribute.end() == position:
+            break
+        position = attribute.end()
+        value = attribute[2] if attribute[2] is not None else attribute[3] or attribute[4] or ""
+        value = value[:MOST_VALUE_CHARACTERS]
+        attributes.setdefault(attribute[1][:MOST_VALUE_CHARACTERS].lower(), unescaped(value) if "&" in value else value)
+    return attributes, position
+
+
+def unescaped(value: str) -> str:
+    """Return a text with its character references resolved; as it is where one is a number too long for Python.
+
+    >>> unescaped("a&amp;b &#65;"), unescaped("&#" + "1" * 5000 + ";")[:4]
+    ('a&b A', '&#11')
+    """
+    try:
+        return html.unescape(value)
+    except ValueError:  # more digits than sys.get_int_max_str_digits()
+        return value
+
+
+def utf16_without_mark(body: bytes) -> str | None:
+    """Return "utf-16-le" or "utf-16-be" where a body's beginning is plainly that without a byte order mark.
+
+    Every page begins with markup, whose characters are ASCII: of their two bytes one is NUL, always on the same side.
+    No other encoding of the web has NUL bytes in text. HTML's own standard looks at `<?` alone (section 13.2.3.2).
+
+    >>> utf16_without_mark("<html lang=el>".encode("utf-16-be")), utf16_without_mark(b"<html lang=el>")
+    ('utf-16-be', None)
+    """
+    head = body[:SNIFFED_BYTES]
+    head = head[: len(head) & ~1]
+    even, odd = head[0::2], head[1::2]
+    if len(even) < 4:
+        return None
+    most = len(even) // 2
+    # The side without NUL may hold some: a character such as U+0100 has its zero byte there.
+    if odd.count(0) > most and even.count(0) * 8 <= len(even):
+        return "utf-16-le"
+    if even.count(0) > most and odd.count(0) * 8 <= len(odd):
+        return "utf-16-be"
+    return None

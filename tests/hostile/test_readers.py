@@ -1,0 +1,140 @@
+"""Each reader of what strangers write takes time linear in it: every reader, every shape, at eight times the size."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from scrapy.http import HtmlResponse
+
+from tasks.contracts import document, evidence, markup, takedowns, words
+from tasks.contracts.answers import codings, no_page
+from tasks.contracts.robots import Robots, matches, normal_path
+from tasks.crawl import reading, retry_after, urls
+from tasks.decontaminate.words import split
+from tasks.dedup import shingles
+from tasks.extract import language, metadata, records
+from tasks.extract.charset import decode
+from tasks.filters.loading import load
+from tasks.perplexity import text as perplexity_text
+from tests.hostile.growth import MOST_GROWTH, growth, seconds
+from tests.hostile.shapes import SHAPES
+
+SIZE = 4000
+SUSPECT_SECONDS = 0.02
+URL = "http://h.example/a/b"
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+RULES = ("c4", "fineweb", "gopher_quality", "gopher_repetition", "length", "pii", "refinedweb_lines", "repeated_lines",
+         "secrets", "url")  # fmt: skip
+
+
+def html_signals(text: str) -> object:
+    evidence.meta_elements.cache_clear()
+    return evidence.most_telling(evidence.html_signals(text))
+
+
+def robots(text: str) -> object:
+    read = Robots(text.encode())
+    return read.decide("Headwater", URL), read.closing(URL), read.content_usage(URL), read.crawl_delay("Headwater")
+
+
+def host_files(text: str) -> object:
+    return list(evidence.host_signals(None, text.encode(), text.encode(), URL))
+
+
+def sitemap(text: str) -> object:
+    try:
+        return reading.sitemap_links(f"<urlset>{text}".encode(), URL, 1 << 20, (), ["h.example"])
+    except ValueError:
+        return None
+
+
+def response(text: str) -> object:
+    headers = {"Content-Type": f"text/html; {text[:16000]}"}
+    return reading.page_text(HtmlResponse(URL, body=text.encode(), headers=headers))
+
+
+def limits(text: str) -> object:
+    most = urls.Limits(
+        max_pages_per_host=9, max_depth=9, max_url_length=1 << 30, max_path_segments=1 << 30,
+        max_repeated_segments=1 << 30, max_query_parameters=1 << 30, max_queries_per_path=9,
+    )  # fmt: skip
+    return urls.Counted(most).refusal(f"http://h.example/{text}", 1)
+
+
+def content_codings(text: str) -> object:
+    try:
+        return codings(text)
+    except ValueError:
+        return None
+
+
+def rule(name: str) -> Callable[[str], object]:
+    (loaded,) = load([{name: {}}])
+    page = {"doc_id": "1", "host": "h.example", "record_id": "1", "source": "t"}
+    return lambda text: loaded.call(document.Document(**page, url=f"http://h.example/{text[:4000]}", text=text))
+
+
+READERS: dict[str, Callable[[str], object]] = {
+    "Link": lambda text: evidence.find_licenses([("Link", text)], ""),
+    "X-Robots-Tag": lambda text: evidence.page_signals([("X-Robots-Tag", text)], ""),
+    "Content-Usage": lambda text: evidence.page_signals([("Content-Usage", text), ("TDM-Reservation", text)], ""),
+    "many header fields": lambda text: evidence.page_signals([("X-Robots-Tag", part) for part in text.split(" ")], ""),
+    "signals of a page": html_signals,
+    "licences of a page": lambda text: evidence.find_licenses([], f"license {text}"),
+    "licences of a page that ends with one": lambda text: evidence.find_licenses([], f"{text} license"),
+    "links of a page": lambda text: reading.links_of(text, URL, ("utm_*",), ["h.example", "*.h.example"]),
+    "text of a page": response,
+    "character references": markup.unescaped,
+    "robots.txt": robots,
+    "ai.txt and tdmrep.json": host_files,
+    "pattern of robots.txt": lambda text: matches(normal_path("/" + text), normal_path("/" + text[::-1])),
+    "sitemap": sitemap,
+    "path of a URL": lambda text: urls.canonical_url(f"http://h.example/{text}", ("utm_*",)),
+    "host of a URL": lambda text: urls.canonical_url(f"http://{text}/"),
+    "whole URL": urls.canonical_url,
+    "limits of a URL": limits,
+    "takedown of a URL": lambda text: takedowns.canonical(f"http://h.example/{text}"),
+    "Retry-After": lambda text: retry_after.retry_after(text, NOW),
+    "Content-Type": lambda text: decode(b"<p>x</p>", text),
+    "charset of a page": lambda text: decode(text.encode(), ""),
+    "Content-Encoding": content_codings,
+    "Content-Range": lambda text: no_page(200, text),
+    "chunked body": lambda text: records.decoded(text.encode(), {"Transfer-Encoding": "chunked"}, 1 << 30),
+    "date of a page": metadata._day,
+    "title of a page": metadata._without_site,
+    "JSON-LD": lambda text: metadata._from_json_ld([f'{{"datePublished": "{text}"}}', f'"datePublished"{text}']),
+    "language": language.identify,
+    "languages by line": language.languages_by_line,
+    "words": words.words,
+    "shingles": lambda text: shingles.shingles(text, size=5),
+    "n-grams": split,
+    "lines for perplexity": perplexity_text.lines_of,
+    **{f"filter {name}": rule(name) for name in RULES},
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_reader_takes_linear_time(reader: str) -> None:
+    read = READERS[reader]
+    read("warm up")
+    slow = {}
+    for name, shape in SHAPES.items():
+
+        def work(text: Any) -> object:
+            return read(text)
+
+        if seconds(work, shape(2 * SIZE), 1) > SUSPECT_SECONDS / 8:
+            # Once is enough to see that it is linear; more tries only against another program's interruptions.
+            # Once is enough to see that it is linear; more tries only against another program's interruptions.
+            grown = growth(work, shape, SIZE, tries=1)
+            if grown > MOST_GROWTH and (grown := growth(work, shape, SIZE)) > MOST_GROWTH:
+                slow[name] = f"{grown:.0f} times longer"
+    assert slow == {}
+
+
+def test_a_quadratic_reader_is_seen() -> None:
+    def quadratic(text: str) -> int:
+        return sum(text.find("!", start) for start in range(len(text)))
+
+    assert growth(quadratic, SHAPES["words"], SIZE) > MOST_GROWTH
