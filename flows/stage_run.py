@@ -95,7 +95,7 @@ def _run(
     if held:
         remember(stage, held)
     if stage.name == "release":
-        remember_release(stage.output, stage.inputs["mix"])
+        remember_release(stage.output, stage.inputs["mix"], stage.inputs)
         restore_mark(stage.output)
     write_record(
         run=run,
