@@ -19,6 +19,11 @@ from tasks.contracts.manifest import Shard, manifest_hash
 from tasks.contracts.workspace import state_folder
 
 
+def snapshots_folder() -> Path:
+    """Return where snapshots of the web are kept that are neither in data/ nor in the DVC cache."""
+    return state_folder() / "snapshots"
+
+
 class KeptFiles:
     """Finds files of stage outputs, those of earlier runs too.
 
@@ -39,11 +44,14 @@ class KeptFiles:
         own = self.data / link.name / shard.name
         if self.standing(link.name) == link.sha256 and own.is_file() and own.stat().st_size == shard.bytes:
             return own
-        for found in (*self._in_shards.get(shard.sha256, ()), *self._dvc(link, shard)):
-            if self._is(found, shard):
+        for found in (*self._in_shards.get(shard.sha256, ()), snapshots_folder() / link.sha256 / shard.name):
+            if self.is_file(found, shard):
                 self.elsewhere.add(link.name)
                 return found
-        return None
+        found_in_dvc = self.in_dvc(link, shard)
+        if found_in_dvc:
+            self.elsewhere.add(link.name)
+        return found_in_dvc
 
     def standing(self, stage: str) -> str | None:
         """Return the hash of the manifest that stands in `data`, None where the stage's folder is not finished."""
@@ -63,7 +71,8 @@ class KeptFiles:
         self._digests[link.name, link.sha256] = digest
         self._in_dvc.pop((link.name, link.sha256), None)
 
-    def _is(self, path: Path, shard: Shard) -> bool:
+    def is_file(self, path: Path, shard: Shard) -> bool:
+        """Return whether a file is there and is, byte for byte, the one that a manifest lists."""
         if not path.is_file() or path.stat().st_size != shard.bytes:
             return False
         if path not in self._checked:
@@ -92,9 +101,11 @@ class KeptFiles:
             if record.manifest_sha256 and record.stage in record.digests
         }
 
-    def _dvc(self, link: Link, shard: Shard) -> list[Path]:
+    def in_dvc(self, link: Link, shard: Shard) -> Path | None:
+        """Return where the DVC cache has a file of an output, None where it has not."""
         key = (link.name, link.sha256)
         if key not in self._in_dvc:
             digest = self.digest(link)
             self._in_dvc[key] = cached_files(digest) if digest else {}
-        return [self._in_dvc[key][shard.name]] if shard.name in self._in_dvc[key] else []
+        found = self._in_dvc[key].get(shard.name)
+        return found if found and self.is_file(found, shard) else None
