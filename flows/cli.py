@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,6 +27,7 @@ from flows.sign import sign
 from flows.takedown import app as takedown_app
 from flows.trace import trace
 from flows.verify import verify
+from tasks.contracts.disk import disk_full
 from tasks.contracts.errors import HeadwaterError, UsageError
 
 app = typer.Typer(
@@ -50,6 +52,9 @@ app.command()(sign)
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
+ANYWHERE = ("--help", "doctor", "verify", "diff", "sign")
+"""Commands that need no workspace: they look at a machine or at a release's folder."""
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
@@ -60,13 +65,27 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
+        _in_a_workspace(sys.argv[1:] if arguments is None else arguments)
         app(args=arguments, prog_name="headwater")
-    except HeadwaterError as error:
-        errors.print(f"[bold red]error:[/] {_escaped(str(error))}", soft_wrap=True)
-        sys.exit(error.exit_code)
+    except Exception as error:
+        told = error if isinstance(error, HeadwaterError) else disk_full(error)
+        if told is None:
+            raise
+        errors.print(f"[bold red]error:[/] {_escaped(str(told))}", soft_wrap=True)
+        sys.exit(told.exit_code)
     except KeyboardInterrupt:
         errors.print("stopped; run the same command again to go on from here")
         sys.exit(130)
+
+
+def _in_a_workspace(words: list[str]) -> None:
+    """Refuse to answer where there is nothing to ask: an empty folder is not an empty corpus.
+
+    Raises:
+        InputError: there is no dvc.yaml here, and the command reads a workspace.
+    """
+    if words and words[0] not in ANYWHERE and "--help" not in words:
+        load_graph()
 
 
 @app.command()
@@ -104,17 +123,20 @@ def run(
             raise
     if change:
         console.print(f"params.yaml\n{_escaped(change)}")
-    from flows.pipeline import pipeline, started_services
+    from flows.pipeline import finished, pipeline, started_services
 
     signal.signal(signal.SIGINT, _stop)
     with started_services(until, force or []):
         wait_for_server()
         outcome = pipeline(until=until, force=force or [], return_state=True)
-    _print_summary()
+    _print_summary(finished)
     if not outcome.is_completed():
         error = outcome.result(raise_on_failure=False)
-        raise error if isinstance(error, HeadwaterError) else HeadwaterError(str(error))
-    _print_places()
+        if isinstance(error, HeadwaterError):
+            raise error
+        full = disk_full(error) if isinstance(error, BaseException) else None
+        raise full or HeadwaterError(str(error))
+    _print_places(finished)
 
 
 @app.command()
@@ -317,7 +339,8 @@ def _ours(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.WARNING or record.name.partition(".")[0] in ("flows", "tasks", "training")
 
 
-def _print_summary() -> None:
+def _print_summary(stages: Sequence[str]) -> None:
+    """Show what these stages took in and kept; of others, what stands in data/ is of an earlier run."""
     from flows.report import summary_rows
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -325,19 +348,19 @@ def _print_summary() -> None:
     for column in ("in", "kept", "dropped"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("why", overflow="fold")
-    for row in summary_rows(Path()):
+    for row in summary_rows(Path(), stages):
         numbers = ["" if number is None else f"{number:,}" for number in (row.in_, row.kept, row.dropped)]
         table.add_row(row.stage, *numbers, _escaped(row.reasons))
     console.print()
     console.print(table)
 
 
-def _print_places() -> None:
+def _print_places(stages: Sequence[str]) -> None:
     from flows.report import build_report
 
     console.print()
     places: list[tuple[str, Any]] = [
-        ("release", "data/release"),
+        *([("release", "data/release")] if "release" in stages else []),
         ("report", os.path.relpath(build_report(Path()))),
         ("UIs", "`.venv/bin/headwater up` opens Prefect and MLflow"),
     ]
