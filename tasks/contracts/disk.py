@@ -30,7 +30,7 @@ _SAID = re.compile(
 # These have other causes too, and count where a disk is found to be full.
 _MAY_MEAN = re.compile(
     r"no possible cache link types|disk i/o error|PytorchStreamWriter|inline_container|unexpected pos"
-    r"|file write failed|unable to write|short write|object store is full",
+    r"|file write failed|requested and \d+ written|unable to write|short write|object store is full",
     re.I,
 )
 NEARLY_FULL = 1 << 20
