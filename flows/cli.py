@@ -28,7 +28,8 @@ from flows.takedown import app as takedown_app
 from flows.trace import trace
 from flows.verify import verify
 from tasks.contracts.disk import disk_full
-from tasks.contracts.errors import HeadwaterError, UsageError
+from tasks.contracts.errors import HeadwaterError, InputError, UsageError
+from tasks.contracts.manifest import absent
 
 app = typer.Typer(
     name="headwater",
@@ -55,6 +56,9 @@ errors = Console(stderr=True, highlight=False)
 ANYWHERE = ("--help", "doctor", "verify", "diff", "sign")
 """Commands that need no workspace: they look at a machine or at a release's folder."""
 
+READ_DATA = ("trace", "report", "policy", "lineage")
+"""Commands that answer from data/ as it stands; takedown knows by itself where else to look."""
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
@@ -64,11 +68,16 @@ def main(arguments: list[str] | None = None) -> None:
     handler.addFilter(_ours)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    words = sys.argv[1:] if arguments is None else arguments
     try:
-        _in_a_workspace(sys.argv[1:] if arguments is None else arguments)
-        app(args=arguments, prog_name="headwater")
+        _in_a_workspace(words)
+        try:
+            app(args=arguments, prog_name="headwater")
+        except SystemExit as done:
+            incomplete = _incomplete(words) if done.code in (None, 0, 1) else None
+            raise incomplete or done from None
     except Exception as error:
-        told = error if isinstance(error, HeadwaterError) else disk_full(error)
+        told = error if isinstance(error, HeadwaterError) else disk_full(error) or _incomplete(words)
         if told is None:
             raise
         errors.print(f"[bold red]error:[/] {_escaped(str(told))}", soft_wrap=True)
@@ -86,6 +95,18 @@ def _in_a_workspace(words: list[str]) -> None:
     """
     if words and words[0] not in ANYWHERE and "--help" not in words:
         load_graph()
+
+
+def _incomplete(words: list[str]) -> InputError | None:
+    """Return what to say of an answer from data/ when something is missing there, as after a run that was stopped."""
+    sentences = absent(Path("data")) if words and words[0] in READ_DATA and "--help" not in words else []
+    if not sentences:
+        return None
+    return InputError(
+        "the answer is incomplete: not all of data/ is there",
+        found="\n         ".join(sentences),
+        fix="`headwater run` makes it again, or `dvc checkout` brings back what was made before",
+    )
 
 
 @app.command()

@@ -27,7 +27,7 @@ from flows.params import ray_params, read_params, signing_key, stage_params
 from flows.snapshot import put_back, replaced_when_complete
 from tasks.contracts.base import StageParams
 from tasks.contracts.files import disk_full_is_clear
-from tasks.contracts.manifest import Manifest, manifest_hash, read_manifest
+from tasks.contracts.manifest import Manifest, manifest_hash, read_whole
 from tasks.engine.session import RayParams, ray_on_demand
 from tasks.engine.shards import reused
 from training.champion import kept_copy
@@ -75,7 +75,7 @@ def _run(
     stage: Stage, params: StageParams, ray: RayParams, key: SigningKey | None, run: str, started_at: str
 ) -> Manifest:
     for folder in stage.inputs.values():
-        read_manifest(folder)
+        read_whole(folder)
     settings = params.model_dump(mode="json")
     held = contents(params)
     mirror = StageMirror(

@@ -29,7 +29,7 @@ from tasks.contracts.ledger import read_ledger
 from tasks.contracts.manifest import MANIFEST_NAME, manifest_hash, read_manifest, text_shards
 from tasks.contracts.takedowns import text_sha256
 from tasks.contracts.workspace import state_folder
-from training.champion import champions
+from training.champion import read_champions
 
 logger = logging.getLogger(__name__)
 
@@ -169,7 +169,7 @@ def known_releases() -> tuple[KnownRelease, ...]:
     the kept copies, data/release, the run records, and what is noted here. `folder` need not exist any more.
     """
     found: dict[str, KnownRelease] = {}
-    for champion in champions():
+    for champion in read_champions():
         found.setdefault(
             champion.release,
             KnownRelease(

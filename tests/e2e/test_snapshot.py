@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -24,21 +25,28 @@ def web() -> Iterator[Web]:
         yield served
 
 
-def test_only_force_and_changed_settings_fetch(fresh: Workspace, web: Web) -> None:
+def test_only_force_and_changed_settings_fetch(tmp_path: Path, web: Web) -> None:
+    fresh = Workspace.clone(tmp_path / "clone")
     sets = ["source=sites", f"seeds=[http://127.0.0.1:{web.port}/]", "allow_hosts=[127.0.0.1]", "contact=t@example.org"]
     sets += ["delay_seconds=0", "processes=1"]
     printed = fresh.run(*RUN, *(word for one in sets for word in ("--set", f"crawl.{one}")))
     first, asked = fresh.hashes()["crawl"], len(web.log)
     assert "data/release" not in printed, "no release was made, and none stands here"
     assert "tokenize" not in printed.rpartition("stage")[2], "the table speaks of the stages of this run only"
-    for lost in ((CACHE,), (CACHE, LOCK), (PART,), (CACHE, "data/crawl/_manifest.json"), ("data",)):
-        for command in (RUN, REPRO):
-            for name in lost:
-                place = fresh.folder / name
-                shutil.rmtree(place) if place.is_dir() else place.unlink()
-            fresh.run(*command)
-            assert (fresh.hashes()["crawl"], len(web.log)) == (first, asked), (lost, command)
-            assert (fresh.folder / CACHE / "files").is_dir()
+    for command, *lost in (
+        (RUN, CACHE),
+        (REPRO, CACHE),
+        (REPRO, CACHE, LOCK),
+        (REPRO, PART),
+        (RUN, "data"),
+        (REPRO, "data", LOCK),
+    ):
+        for name in lost:
+            place = fresh.folder / name
+            shutil.rmtree(place) if place.is_dir() else place.unlink()
+        fresh.run(*command)
+        assert (fresh.hashes()["crawl"], len(web.log)) == (first, asked), (lost, command)
+        assert (fresh.folder / CACHE / "files").is_dir()
     assert "settings changed: max_pages" in fresh.run(*RUN, "--set", "crawl.max_pages=1")
     assert len(web.log) > asked
     asked = len(web.log)
