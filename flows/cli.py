@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,7 +29,9 @@ from flows.takedown import app as takedown_app
 from flows.terminal import Text, VisibleFormatter, console, errors
 from flows.trace import trace
 from flows.verify import verify
-from tasks.contracts.errors import HeadwaterError, UsageError
+from tasks.contracts.disk import disk_full
+from tasks.contracts.errors import HeadwaterError, InputError, UsageError
+from tasks.contracts.manifest import absent
 from tasks.contracts.redaction import without_secrets
 
 app = typer.Typer(
@@ -50,6 +53,12 @@ app.command()(verify)
 app.command("diff")(diff)
 app.command()(sign)
 
+ANYWHERE = ("--help", "doctor", "verify", "diff", "sign")
+"""Commands that need no workspace: they look at a machine or at a release's folder."""
+
+READ_DATA = ("trace", "report", "policy", "lineage")
+"""Commands that answer from data/ as it stands; takedown knows by itself where else to look."""
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
@@ -61,17 +70,47 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     hide_secrets()
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    words = sys.argv[1:] if arguments is None else arguments
     try:
-        app(args=arguments, prog_name="headwater")
-    except HeadwaterError as error:
-        errors.print(Text.assemble(("error:", "bold red"), f" {error}"), soft_wrap=True)
-        sys.exit(error.exit_code)
+        _in_a_workspace(words)
+        try:
+            app(args=arguments, prog_name="headwater")
+        except SystemExit as done:
+            incomplete = _incomplete(words) if done.code in (None, 0, 1) else None
+            raise incomplete or done from None
+    except Exception as error:  # noqa: BLE001 - each kind of it gets its own message below
+        told = error if isinstance(error, HeadwaterError) else disk_full(error) or _incomplete(words)
+        if told is None:
+            # A bug; Python would print it with whatever stands in it.
+            errors.lines(without_secrets(traceback.format_exc()))
+            sys.exit(1)
+        errors.print(Text.assemble(("error:", "bold red"), f" {told}"), soft_wrap=True)
+        sys.exit(told.exit_code)
     except KeyboardInterrupt:
         errors.print("stopped; run the same command again to go on from here")
         sys.exit(130)
-    except Exception:  # noqa: BLE001 - a bug; Python would print it with whatever stands in it
-        errors.lines(without_secrets(traceback.format_exc()))
-        sys.exit(1)
+
+
+def _in_a_workspace(words: list[str]) -> None:
+    """Refuse to answer where there is nothing to ask: an empty folder is not an empty corpus.
+
+    Raises:
+        InputError: there is no dvc.yaml here, and the command reads a workspace.
+    """
+    if words and words[0] not in ANYWHERE and "--help" not in words:
+        load_graph()
+
+
+def _incomplete(words: list[str]) -> InputError | None:
+    """Return what to say of an answer from data/ when something is missing there, as after a run that was stopped."""
+    sentences = absent(Path("data")) if words and words[0] in READ_DATA and "--help" not in words else []
+    if not sentences:
+        return None
+    return InputError(
+        "the answer is incomplete: not all of data/ is there",
+        found="\n         ".join(sentences),
+        fix="`headwater run` makes it again, or `dvc checkout` brings back what was made before",
+    )
 
 
 @app.command()
@@ -109,17 +148,20 @@ def run(
             raise
     if change:
         console.lines(f"params.yaml\n{change}")
-    from flows.pipeline import pipeline, started_services
+    from flows.pipeline import finished, pipeline, started_services
 
     signal.signal(signal.SIGINT, _stop)
     with started_services(until, force or []):
         wait_for_server()
         outcome = pipeline(until=until, force=force or [], return_state=True)
-    _print_summary()
+    _print_summary(finished)
     if not outcome.is_completed():
         error = outcome.result(raise_on_failure=False)
-        raise error if isinstance(error, HeadwaterError) else HeadwaterError(str(error))
-    _print_places()
+        if isinstance(error, HeadwaterError):
+            raise error
+        full = disk_full(error) if isinstance(error, BaseException) else None
+        raise full or HeadwaterError(str(error))
+    _print_places(finished)
 
 
 @app.command()
@@ -319,7 +361,8 @@ def _ours(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.WARNING or record.name.partition(".")[0] in ("flows", "tasks", "training")
 
 
-def _print_summary() -> None:
+def _print_summary(stages: Sequence[str]) -> None:
+    """Show what these stages took in and kept; of others, what stands in data/ is of an earlier run."""
     from flows.report import summary_rows
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -327,19 +370,19 @@ def _print_summary() -> None:
     for column in ("in", "kept", "dropped"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("why", overflow="fold")
-    for row in summary_rows(Path()):
+    for row in summary_rows(Path(), stages):
         numbers = ["" if number is None else f"{number:,}" for number in (row.in_, row.kept, row.dropped)]
         table.add_row(row.stage, *numbers, row.reasons)
     console.print()
     console.print(table)
 
 
-def _print_places() -> None:
+def _print_places(stages: Sequence[str]) -> None:
     from flows.report import build_report
 
     console.print()
     places: list[tuple[str, Any]] = [
-        ("release", "data/release"),
+        *([("release", "data/release")] if "release" in stages else []),
         ("report", os.path.relpath(build_report(Path()))),
         ("UIs", "`.venv/bin/headwater up` opens Prefect and MLflow"),
     ]

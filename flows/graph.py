@@ -105,7 +105,9 @@ def select(graph: Mapping[str, Stage], name: str) -> Stage:
 
 def _stage(name: str, body: Mapping[str, Any]) -> Stage:
     inputs = {dep.removeprefix(DATA): Path(dep) for dep in body.get("deps", []) if dep.startswith(DATA)}
-    return Stage(name=name, inputs=inputs, output=Path(body["outs"][0]), params=tuple(body.get("params", [])))
+    out = body["outs"][0]
+    output = Path(out if isinstance(out, str) else next(iter(out)))
+    return Stage(name=name, inputs=inputs, output=output, params=tuple(body.get("params", [])))
 
 
 def _in_order(stages: Mapping[str, Stage]) -> dict[str, Stage]:

@@ -6,12 +6,10 @@ one owner. Run it by `headwater run`, or from the Prefect UI after `headwater up
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -23,6 +21,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run, task_run
 from pydantic import WithJsonSchema
 
+from flows.dvc import DVC_CHATTER, StageFailedError, dvc_command, stale_stages, stream
 from flows.environment import hide_secrets
 from flows.form import SettingsSchema, changes_of_run, refresh_form
 from flows.graph import MODULES, Stage, load_graph, select
@@ -34,7 +33,7 @@ from flows.params import PARAMS_FILE, check_params, merge_values, ray_params, re
 from flows.sign import sign_if_not
 from flows.stage_run import FLOW_RUN_VARIABLE, RUN_VARIABLE, TASK_RUN_VARIABLE, describe
 from tasks.contracts.base import SECRET_ADVICE, StageParams, secrets_in_settings
-from tasks.contracts.errors import HeadwaterError, ParamsError
+from tasks.contracts.errors import DiskFullError, ParamsError
 from tasks.contracts.files import write_bytes
 from tasks.contracts.manifest import Manifest, manifest_hash, read_manifest
 from tasks.contracts.redaction import without_secrets
@@ -46,24 +45,11 @@ logger = logging.getLogger(__name__)
 StageName = Annotated[str, WithJsonSchema({"type": "string", "enum": list(MODULES)})]
 """A stage, which Prefect's form offers as a choice; `select` refuses any other."""
 
+finished: list[str] = []
+"""Stages that the last run in this process made or found up to date: what it may speak of at its end."""
+
 RETRIES = 3
 RETRY_SECONDS = (10.0, 60.0, 300.0)
-
-DVC_CHATTER = (
-    "> python",
-    "Data and pipelines",
-    "Updating lock file",
-    "Generating lock file",
-    "To enable auto staging",
-    "To track the changes",
-    "Use `dvc push`",
-    "\t",
-)
-"""Lines of DVC that tell a person nothing here."""
-
-
-class StageFailedError(HeadwaterError):
-    """A stage ended with an error; its own message came before."""
 
 
 @flow(name="headwater", log_prints=False, validate_parameters=True)
@@ -88,7 +74,7 @@ def pipeline(
     with workspace_lock("run"):
         checked, key = _change_params(settings or {}, graph)
         refresh_form()
-        stages = _stages_until(graph, until)
+        stages = stages_until(graph, until)
         forced = {select(graph, name).name for name in force or ()}
         for stage in stages:
             if files := changed(stage, checked[stage.name]):
@@ -97,10 +83,12 @@ def pipeline(
         run = os.environ.setdefault(RUN_VARIABLE, new_run_name())
         _say(f"run {run}: {len(stages)} stages")
         progress = cast(UUID, create_progress_artifact(0.0, key="headwater-progress", description=f"Run {run}"))
+        finished.clear()
         with started_services(until, forced):
             for number, stage in enumerate(stages, start=1):
                 restorable = not checked[stage.name].named_files()
                 _task_of(stage)(stage.name, run, stage.name in forced, restorable)
+                finished.append(stage.name)
                 update_progress_artifact(artifact_id=progress, progress=100.0 * number / len(stages))
         if key is not None and stages[-1].name == "release" and sign_if_not(stages[-1].output, key):
             _say("the release was there already and is signed now")
@@ -109,7 +97,8 @@ def pipeline(
     return {stage.name: manifest_hash(stage.output) for stage in stages}
 
 
-def _stages_until(graph: Mapping[str, Stage], until: str | None) -> list[Stage]:
+def stages_until(graph: Mapping[str, Stage], until: str | None) -> list[Stage]:
+    """Return the stages of a run, in order: all, or those up to one of them."""
     stages = list(graph.values())
     return stages[: list(graph).index(select(graph, until).name) + 1] if until else stages
 
@@ -165,6 +154,8 @@ def run_through_dvc(name: str, run: str, force: bool, restorable: bool) -> None:
     except StageFailedError as failed:
         records = [record for record in read_records(run) if record.stage == name and record.error]
         if records and records[-1].error:
+            if records[-1].error.type == DiskFullError.__name__:
+                raise DiskFullError(records[-1].error.message) from failed
             raise StageFailedError(f"stage {name} failed", found=records[-1].error.message) from failed
         raise
     stage = load_graph()[name]
@@ -179,49 +170,6 @@ def _say(text: str) -> None:
     logger.info("%s", text)
 
 
-def dvc_command() -> list[str]:
-    """Return the command that starts this environment's DVC."""
-    return [sys.executable, "-m", "dvc"]
-
-
-def stream(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[str]:
-    """Run a command and yield its output by lines, standard error included.
-
-    Raises:
-        StageFailedError: it ended with another exit code than 0.
-    """
-    with subprocess.Popen(
-        command,
-        env=dict(environment),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    ) as process:
-        assert process.stdout is not None
-        try:
-            for line in process.stdout:
-                if line.strip():
-                    yield line.rstrip()
-            code = process.wait()
-        except BaseException:
-            process.terminate()
-            raise
-    if code != 0:
-        raise StageFailedError(f"{' '.join(command[2:])} ended with exit code {code}")
-
-
-def stale_stages() -> set[str]:
-    """Return the stages that DVC would run again now (those that follow from them may join later)."""
-    output = subprocess.run([*dvc_command(), "status", "--json"], capture_output=True, text=True, check=False)
-    try:
-        return set(json.loads(output.stdout))
-    except json.JSONDecodeError:
-        logger.debug("dvc status: %s", output.stderr)
-        return set(MODULES)
-
-
 @contextmanager
 def started_services(until: str | None, force: Iterable[str]) -> Iterator[None]:
     """Keep what the stages of one run share, MLflow's mirror and a Ray session, unless whoever called does so already.
@@ -233,8 +181,10 @@ def started_services(until: str | None, force: Iterable[str]) -> Iterator[None]:
         return
     graph = load_graph()
     with mirror_server():
-        stale = set() if "RAY_ADDRESS" in os.environ else stale_stages() | set(force)
-        if not any(stage.uses_ray and stage.name in stale for stage in _stages_until(graph, until)):
+        stale = stale_stages() | set(force)
+        if "RAY_ADDRESS" in os.environ or not any(
+            stage.uses_ray and stage.name in stale for stage in stages_until(graph, until)
+        ):
             yield
             return
         with ray_session(ray_params(read_params())):

@@ -17,9 +17,9 @@ import jinja2
 import pyarrow.parquet as pq
 
 from flows.report_charts import Funnel, LineChart, funnel, loss_chart
-from tasks.contracts.errors import ManifestError
+from tasks.contracts.errors import InputError
 from tasks.contracts.files import write_bytes
-from tasks.contracts.manifest import Manifest, manifest_hash, read_manifest
+from tasks.contracts.manifest import MANIFEST_NAME, Manifest, manifest_hash, read_manifest, text_shards
 from tasks.contracts.workspace import state_folder
 
 STAGES = (
@@ -92,10 +92,12 @@ class RuleView:
     detail: str
 
 
-def summary_rows(workspace: Path) -> list[SummaryRow]:
-    """Return what each stage took in, kept and dropped, in the order of the stages."""
+def summary_rows(workspace: Path, stages: Sequence[str] = STAGES) -> list[SummaryRow]:
+    """Return what each of these stages took in, kept and dropped, in the order of the stages."""
     rows = []
     for view in _stages(workspace):
+        if view.name not in stages:
+            continue
         if not view.ran:
             rows.append(SummaryRow(stage=view.name))
             continue
@@ -110,7 +112,11 @@ def summary_rows(workspace: Path) -> list[SummaryRow]:
 
 
 def build_report(workspace: Path) -> Path:
-    """Write the report of a workspace and return its path, `.headwater/report.html`."""
+    """Write the report of a workspace and return its path, `.headwater/report.html`.
+
+    Raises:
+        InputError: a file of a finished stage is missing or damaged.
+    """
     path = state_folder() / "report.html"
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATE.parent),
@@ -138,22 +144,22 @@ def _context(workspace: Path) -> dict[str, Any]:
     by_name = {stage.name: stage for stage in stages}
     text = [by_name[name] for name in _TEXT_STAGES if by_name[name].ran]
     flow: Funnel | None = funnel([(s.name, s.in_, s.out) for s in text]) if text else None
-    chart: LineChart | None = loss_chart(_loss_rows(data / "train" / "loss.csv"))
-    gate = _json(data / "gate" / "report.json")
-    hosts = _hosts(data)
+    chart: LineChart | None = loss_chart(_loss_rows(_file(by_name["train"], data, "loss.csv")))
+    gate = _json(_file(by_name["gate"], data, "report.json"))
+    hosts = _hosts(text, data)
     return {
         "stages": stages,
         "text": text,
         "funnel": flow,
-        "tokens": _json(data / "tokenize" / "tokens.json"),
-        "tokenizer": _json(data / "tokenizer" / "metrics.json"),
-        "training": _json(data / "train" / "metrics.json"),
-        "scores": _scalars(_json(data / "evaluate" / "metrics.json")),
+        "tokens": _json(_file(by_name["tokenize"], data, "tokens.json")),
+        "tokenizer": _json(_file(by_name["tokenizer"], data, "metrics.json")),
+        "training": _json(_file(by_name["train"], data, "metrics.json")),
+        "scores": _scalars(_json(_file(by_name["evaluate"], data, "metrics.json"))),
         "loss": chart,
         "verdict": _verdict(gate),
         "rules": list(_rules(gate)),
         "release": by_name["release"],
-        "weights": _weights(data / "release"),
+        "weights": _weights(data / "release") if by_name["release"].ran else [],
         "hosts": hosts.most_common(_HOSTS_SHOWN),
         "hosts_total": len(hosts),
         "hosts_rest": sum(hosts.values()) - sum(n for _, n in hosts.most_common(_HOSTS_SHOWN)),
@@ -163,14 +169,19 @@ def _context(workspace: Path) -> dict[str, Any]:
 
 
 def _stages(workspace: Path) -> list[StageView]:
-    return [_stage(name, workspace / "data" / name) for name in STAGES]
+    """Return every stage; one that was made from another corpus than stands here counts as one that has not run."""
+    views: dict[str, StageView] = {}
+    for name in STAGES:
+        view = _stage(name, workspace / "data" / name)
+        current = all(views[one].sha256 == sha256 for one, sha256 in view.inputs.items() if one in views)
+        views[name] = view if current else StageView(name=name)
+    return list(views.values())
 
 
 def _stage(name: str, folder: Path) -> StageView:
-    try:
-        manifest: Manifest = read_manifest(folder)
-    except ManifestError:
+    if not (folder / MANIFEST_NAME).is_file():
         return StageView(name=name)
+    manifest: Manifest = read_manifest(folder)
     counts = manifest.counts
     ordered = sorted(counts.dropped.items(), key=lambda item: (-item[1], item[0]))
     return StageView(
@@ -186,13 +197,48 @@ def _stage(name: str, folder: Path) -> StageView:
     )
 
 
-def _json(path: Path) -> dict[str, Any]:
-    """Return a JSON object that a stage wrote, empty when there is none yet."""
+def _file(view: StageView, data: Path, name: str) -> Path | None:
+    """Return a small result file of a stage, None where the stage has not run or makes none.
+
+    Raises:
+        InputError: the stage's manifest lists it and it is not there.
+    """
+    if not view.ran or name not in {shard.name for shard in read_manifest(data / view.name).shards}:
+        return None
+    path = data / view.name / name
+    if not path.is_file():
+        raise _missing(path, view.name)
+    return path
+
+
+def _missing(path: Path, stage: str) -> InputError:
+    return InputError(
+        "a file that a finished stage made is missing",
+        where=str(path),
+        fix=f"`dvc checkout` brings it back, or `headwater run --force {stage}` makes it again",
+    )
+
+
+def _json(path: Path | None) -> dict[str, Any]:
+    """Return a JSON object that a stage wrote, empty when there is none yet.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    if path is None:
+        return {}
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+        if not isinstance(content, dict):
+            raise ValueError("it is no JSON object")
+    except (OSError, ValueError) as error:
+        raise InputError(
+            "a file that a finished stage made cannot be read",
+            where=str(path),
+            found=str(error).splitlines()[0],
+            fix="`dvc checkout --force` brings it back, or run the stage again",
+        ) from error
+    return content
 
 
 def _scalars(content: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
@@ -205,25 +251,25 @@ def _scalars(content: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
     return flat
 
 
-def _loss_rows(path: Path) -> list[dict[str, float]]:
+def _loss_rows(path: Path | None) -> list[dict[str, float]]:
     """Return the measured cells of loss.csv, row by row."""
-    if not path.is_file():
+    if path is None:
         return []
     with path.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     return [{name: float(cell) for name, cell in row.items() if name and cell} for row in rows]
 
 
-def _hosts(data: Path) -> Counter[str]:
+def _hosts(text: Sequence[StageView], data: Path) -> Counter[str]:
     """Count the documents by host in the last text stage that has run."""
     counter: Counter[str] = Counter()
-    for name in reversed(_TEXT_STAGES[1:]):
-        parts = sorted((data / name).glob("part-*.parquet"))
-        if parts:
-            for part in parts:
-                for entry in pq.read_table(part, columns=["host"])["host"].value_counts().to_pylist():
-                    counter[str(entry["values"])] += int(entry["counts"])
-            break
+    for view in [view for view in text if view.name != "crawl"][-1:]:
+        for shard in text_shards(data / view.name):
+            path = data / view.name / shard.name
+            if not path.is_file():
+                raise _missing(path, view.name)
+            for entry in pq.read_table(path, columns=["host"])["host"].value_counts().to_pylist():
+                counter[str(entry["values"])] += int(entry["counts"])
     return counter
 
 
@@ -249,11 +295,9 @@ def _float(value: Any) -> float | None:
 
 
 def _weights(release: Path) -> list[tuple[str, str]]:
-    try:
-        manifest = read_manifest(release)
-    except ManifestError:
-        return []
-    return [(shard.name, shard.sha256) for shard in manifest.shards if shard.name.endswith(".safetensors")]
+    return [
+        (shard.name, shard.sha256) for shard in read_manifest(release).shards if shard.name.endswith(".safetensors")
+    ]
 
 
 def _number(value: float) -> str:

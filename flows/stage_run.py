@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from collections.abc import Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
 
 import psutil
 
 from flows.graph import Stage, load_graph, select
+from flows.lineage.digest import dvc_digest
 from flows.lineage.marks import restore_mark
 from flows.lineage.mirror import StageMirror
 from flows.lineage.records import PrefectIds, now, write_record
@@ -22,9 +24,10 @@ from flows.lineage.releases import remember_release
 from flows.locks import workspace_lock
 from flows.named_files import contents, remember
 from flows.params import ray_params, read_params, signing_key, stage_params
+from flows.snapshot import put_back, replaced_when_complete
 from tasks.contracts.base import StageParams
 from tasks.contracts.files import disk_full_is_clear
-from tasks.contracts.manifest import Manifest, manifest_hash, read_manifest
+from tasks.contracts.manifest import Manifest, manifest_hash, read_whole
 from tasks.engine.session import RayParams, ray_on_demand
 from tasks.engine.shards import reused
 from training.champion import kept_copy
@@ -72,9 +75,7 @@ def _run(
     stage: Stage, params: StageParams, ray: RayParams, key: SigningKey | None, run: str, started_at: str
 ) -> Manifest:
     for folder in stage.inputs.values():
-        read_manifest(folder)
-    if stage.output.exists():
-        shutil.rmtree(stage.output)
+        read_whole(folder)
     settings = params.model_dump(mode="json")
     held = contents(params)
     mirror = StageMirror(
@@ -86,8 +87,7 @@ def _run(
         started_at=started_at,
     )
     with mirror:
-        with ray_on_demand(ray) if stage.uses_ray else nullcontext():
-            manifest: Manifest = stage.module.run(params=params, inputs=stage.inputs, output=stage.output)
+        manifest = _make(stage, params, ray)
         if key is not None:
             _sign(manifest_hash(stage.output), key)
         mirror.shard_hits = reused.get(stage.name)
@@ -95,7 +95,7 @@ def _run(
     if held:
         remember(stage, held)
     if stage.name == "release":
-        remember_release(stage.output, stage.inputs["mix"])
+        remember_release(stage.output, stage.inputs["mix"], stage.inputs)
         restore_mark(stage.output)
     write_record(
         run=run,
@@ -104,12 +104,34 @@ def _run(
         output=stage.output,
         params=settings,
         inputs=stage.inputs,
-        digests=mirror.digests,
+        # Without MLflow nobody has asked for it yet; by it the DVC cache is found when data/ has long changed.
+        digests=mirror.digests or _digest(stage),
         shard_hits=mirror.shard_hits,
         mlflow=mirror.ids,
         prefect=_prefect_ids(),
     )
     return manifest
+
+
+def _make(stage: Stage, params: StageParams, ray: RayParams) -> Manifest:
+    """Make a stage's output; of one that is made from nothing here, a snapshot, only if it is not on this disk."""
+    run = stage.module.run
+    with ray_on_demand(ray) if stage.uses_ray else nullcontext():
+        if stage.inputs:
+            if stage.output.exists():
+                shutil.rmtree(stage.output)
+            made: Manifest = run(params=params, inputs=stage.inputs, output=stage.output)
+            return made
+        kept = None if forced() else put_back(stage, params)
+        if kept is None:
+            with replaced_when_complete(stage, params) as output:
+                kept = run(params=params, inputs={}, output=output)
+    assert kept is not None, "it was put back or made"
+    return kept
+
+
+def _digest(stage: Stage) -> dict[str, str]:
+    return {stage.name: dvc_digest(stage.output)}
 
 
 def _sign(release: str, key: SigningKey) -> None:
@@ -139,9 +161,22 @@ def current_run() -> str:
         return handed_down
     for process in [psutil.Process(), *psutil.Process().parents()]:
         command = process.cmdline()
-        if any(part.endswith("/dvc") or part == "dvc" for part in command[:3]):
+        if _is_dvc(command):
             return f"dvc-{_stamp(process)}-{process.pid}"
     return f"stage-{_stamp(psutil.Process())}-{os.getpid()}"
+
+
+def forced() -> bool:
+    """Return whether this process's stage is to run again whatever stands there: `dvc repro --force`, by whoever."""
+    for process in psutil.Process().parents():
+        command = process.cmdline()
+        if "repro" in command and _is_dvc(command):
+            return bool({"-f", "--force"} & set(command))
+    return False
+
+
+def _is_dvc(command: Sequence[str]) -> bool:
+    return any(part.endswith("/dvc") or part == "dvc" for part in command[:3])
 
 
 def _stamp(process: psutil.Process) -> str:

@@ -156,7 +156,8 @@ def list_rows(as_json: JsonOption = False) -> None:
 def plan(as_json: JsonOption = False) -> None:
     """Say what the tombstones touch now, and what a rebuild costs; changes nothing.
 
-    Exit code 0: nothing in data/ or in a release is covered. 1: something is.
+    It looks in data/, in every release that is known here, and for their data in the shard cache and the DVC cache.
+    Exit code 0: nothing is covered. 1: something is, or not everything could be looked at, which an error names then.
 
     Example: headwater takedown plan
     """
@@ -169,6 +170,7 @@ def plan(as_json: JsonOption = False) -> None:
         console.json(answer)
     else:
         _print(answer, len(takedowns.tombstones))
+    _refuse_if_incomplete(found)
     if found.covered or found.releases:
         sys.exit(1)
 
@@ -178,6 +180,7 @@ def apply(as_json: JsonOption = False) -> None:
     """Store the fingerprints of what the tombstones cover, and mark the releases that hold it.
 
     May be called again at any time: it adds what is new. The next `headwater run` then leaves everything covered out.
+    Exit code 1: not everything could be looked at; what was found is applied, and an error names the rest.
 
     Example: headwater takedown apply
     """
@@ -198,13 +201,20 @@ def apply(as_json: JsonOption = False) -> None:
                 for name, number in sorted(counted.items())
             }
             folders = [release.folder, *([Path("data/release")] if is_release(Path("data/release"), manifest) else [])]
-            for folder in folders:
-                changed += mark_release(folder, manifest, tombstones)
+            for folder in dict.fromkeys(folders):
+                if is_release(folder, manifest):
+                    changed += mark_release(folder, manifest, tombstones)
+            if not is_release(release.folder, manifest):
+                found.unreachable.append(
+                    f"the release {release.name} {manifest[:12]} holds what was taken down and cannot be marked: its "
+                    f"kept copy {release.folder} is gone"
+                )
         told = mark_in_mlflow(found.releases)
     answer = _answer(found) | {"fingerprints_stored": stored, "folders_marked": changed, "mlflow_marked": told}
     answer["next"] = "headwater run"
     if as_json:
         console.json(answer)
+        _refuse_if_incomplete(found)
         return
     console.print(
         f"{stored} new fingerprints in infra/takedowns.fingerprints.jsonl (hashes only); commit it with the list\n"
@@ -212,12 +222,29 @@ def apply(as_json: JsonOption = False) -> None:
         f"{', MLflow too' if told else ''}\nnext: `headwater run`",
         soft_wrap=True,
     )
+    _refuse_if_incomplete(found)
+
+
+def _refuse_if_incomplete(found: Any) -> None:
+    """Let no script take "not found" for "not there".
+
+    Raises:
+        InputError: something that may hold what was taken down could not be looked at.
+    """
+    if found.unreachable:
+        raise InputError(
+            "the answer is incomplete: not all that may hold what was taken down can be read here",
+            found="\n         ".join(found.unreachable),
+            fix="bring it back (`dvc checkout` or `dvc pull`, with the dvc.lock of its commit for an earlier run; or "
+            "`headwater run`), then ask again",
+        )
 
 
 def _answer(found: Any) -> dict[str, Any]:
-    from flows.lineage.releases import missing_lists
-
     return {
+        "complete": not found.unreachable,
+        "unreachable": found.unreachable,
+        "read_elsewhere": found.elsewhere,
         "documents": [asdict(one) for one in found.covered],
         "duplicates": found.duplicates,
         "shards": {stage: {"affected": names, "of": found.of[stage]} for stage, names in found.shards.items()},
@@ -229,7 +256,6 @@ def _answer(found: Any) -> dict[str, Any]:
             {"name": one.name, "manifest_sha256": name, "documents": len(documents), "marked": one.takedown is not None}
             for name, (one, documents) in found.releases.items()
         ],
-        "releases_not_known": [one.manifest_sha256 for one in missing_lists()],
     }
 
 
@@ -254,8 +280,10 @@ def _print(answer: dict[str, Any], tombstones: int) -> None:
     for one in answer["releases"]:
         mark = "marked" if one["marked"] else "not marked yet"
         console.print(f"release {one['name']} {one['manifest_sha256'][:12]}: {one['documents']} documents ({mark})")
-    for name in answer["releases_not_known"]:
-        console.print(f"release {name[:12]}: made before its documents were noted, so it may hold some")
+    if answer["read_elsewhere"]:
+        console.print(f"not (or no longer) in data/, and read from the caches: {', '.join(answer['read_elsewhere'])}")
+    if not answer["complete"]:
+        console.print("INCOMPLETE: not everything could be looked at")
     rows = [row for row in answer["rebuild_estimate"] if row["runs"]]
     if rows:
         known = [row["estimated_seconds"] for row in rows if row["estimated_seconds"] is not None]

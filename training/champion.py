@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 from tasks.contracts.base import FrozenModel
+from tasks.contracts.errors import InputError
 from tasks.contracts.files import atomic_folder
 from tasks.contracts.manifest import MANIFEST_NAME, manifest_hash
 from tasks.contracts.workspace import state_folder
@@ -33,7 +34,26 @@ class Champion(FrozenModel):
 
 
 def champions() -> list[Champion]:
-    """Return every champion there was, the current one last."""
+    """Return every champion there was, the current one last.
+
+    Raises:
+        InputError: there were some, and the list of them is gone: a candidate would be compared with nothing.
+    """
+    path = state_folder() / "champions.jsonl"
+    kept = sorted(path.parent.name for path in (state_folder() / "releases").glob(f"*/{MANIFEST_NAME}"))
+    if kept and not path.exists():
+        raise InputError(
+            "the list of champions is missing, though releases are kept here",
+            where=str(path),
+            expected=f"a line for each of {len(kept)} releases in {state_folder() / 'releases'}",
+            fix="restore it from a backup, or `headwater run --force release` to begin a list with the release in "
+            "data/; without it the next model would not be compared with the last one",
+        )
+    return read_champions()
+
+
+def read_champions() -> list[Champion]:
+    """Return the list of champions as it stands, empty where there is no list."""
     path = state_folder() / "champions.jsonl"
     if not path.exists():
         return []
@@ -44,7 +64,7 @@ def champions() -> list[Champion]:
 
 def kept_copy(manifest_sha256: str) -> Path | None:
     """Return where the copy of a release is kept, None where there is none here."""
-    return next((one.path for one in champions() if one.release == manifest_sha256 and one.path.is_dir()), None)
+    return next((one.path for one in read_champions() if one.release == manifest_sha256 and one.path.is_dir()), None)
 
 
 def champion_to_beat(weights_sha256: str) -> Champion | None:
@@ -62,7 +82,7 @@ def promote(release: Path) -> Champion:
     A release that is the current champion already is left as it is.
     """
     own = manifest_hash(release)
-    listed = champions()
+    listed = read_champions()
     if listed and listed[-1].release == own:
         return listed[-1]
     described = json.loads((release / "lineage.json").read_bytes())

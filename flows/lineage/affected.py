@@ -1,11 +1,14 @@
 """What a takedown touches: the documents it covers, their duplicates, and every shard and release that holds them.
 
-Read from the shards, ledgers and token indexes on disk. Shared by `headwater takedown plan` and `apply`.
+Read from the shards, ledgers and token indexes in data/, in the shard cache and in the DVC cache (`reach`): those of
+the present corpus and of every kept release; and from what is noted of releases whose data is gone. Shared by
+`headwater takedown plan` and `apply`.
 """
 
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,17 +20,20 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from flows.graph import load_graph
+from flows.lineage.chain import Link
+from flows.lineage.reach import IN_DATA, READ, Reach, describe_gap, look_around, wanted
 from flows.lineage.records import read_records
-from flows.lineage.releases import KnownRelease, holders
+from flows.lineage.releases import OWN, KnownRelease, holders, missing_lists, read_names, remember_documents
 from flows.params import read_params
 from tasks.contracts.ledger import read_ledger
-from tasks.contracts.manifest import MANIFEST_NAME, read_manifest, text_shards
+from tasks.contracts.manifest import Shard
 from tasks.contracts.takedowns import SHINGLE_WORDS, Fingerprint, Takedowns, text_sha256
 from tasks.dedup.shingles import normal_bytes, shingle_sets
 from tasks.dedup.taken import Lookup, text_key
 
 TEXT_STAGES: Final = ("extract", "filter", "dedup", "perplexity", "holdout", "decontaminate", "mix")
 MOST_SHINGLES: Final = 20_000
+TEXTS: Final = ("extract", "filter", "mix")
 COLUMNS: Final = ["doc_id", "url", "host", "payload_digest", "text"]
 
 
@@ -36,7 +42,8 @@ class Covered:
     """A document that a tombstone covers.
 
     Attributes:
-        by: address, payload, text, revisit (its payload was fetched from a covered URL too) or near.
+        by: address, payload, text, revisit (its payload was fetched from a covered URL too), near, or duplicate (it
+            was kept in a covered page's stead).
         score: the Jaccard similarity, for near ones.
     """
 
@@ -59,6 +66,8 @@ class Affected:
         checkpoint: whether training text holds one; reference: whether the perplexity reference may have.
         releases: manifest → the release and the covered documents in it.
         tombstone_of: doc_id → its tombstone, with those that were applied before.
+        elsewhere: stages that were read from the shard cache or the DVC cache, as they are not in data/.
+        unreachable: what could not be looked at, a sentence each; none means that the answer is complete.
     """
 
     covered: list[Covered] = field(default_factory=list)
@@ -71,6 +80,8 @@ class Affected:
     reference: bool = False
     releases: dict[str, tuple[KnownRelease, tuple[str, ...]]] = field(default_factory=dict)
     tombstone_of: dict[str, str] = field(default_factory=dict)
+    elsewhere: list[str] = field(default_factory=list)
+    unreachable: list[str] = field(default_factory=list)
 
 
 def fingerprint(tombstone: str, text: str, *, doc_id: str | None = None, payload: str | None = None) -> Fingerprint:
@@ -88,98 +99,181 @@ def fingerprint(tombstone: str, text: str, *, doc_id: str | None = None, payload
 
 
 def find_affected(takedowns: Takedowns, data: Path = Path("data")) -> Affected:
-    """Resolve the tombstones against the data on disk, and find all that holds what they cover."""
+    """Resolve the tombstones against all that is kept here, and find all that holds what they cover.
+
+    What cannot be looked at is in `unreachable`: what was found then is not all that there is.
+    """
     found = Affected()
     if not takedowns:
         return found
-    covered = _resolve(takedowns, data, found)
+    reach = look_around(data)
+    covered = _resolve(takedowns, reach, found)
     whole = Takedowns(takedowns.tombstones, (*takedowns.fingerprints, *found.fingerprints))
-    _near(whole, data, covered)
+    _near(whole, reach, covered)
+    by_list = _from_lists(whole, reach, found, covered)
     found.covered = sorted(covered.values(), key=lambda one: (one.tombstone, one.url, one.doc_id))
     ids = set(covered)
-    if (data / "dedup" / MANIFEST_NAME).is_file():
-        for path in sorted((data / "dedup" / "dropped").glob("*.parquet")):
+    for link in reach.links("dedup"):
+        for _, path in reach.readable(link):
             for row in read_ledger(path):
                 if row.survivor_id and (row.doc_id in ids or row.survivor_id in ids):
-                    found.duplicates.append(
-                        {"doc_id": row.doc_id, "url": row.url, "survivor_id": row.survivor_id, "rule": row.rule}
-                        | {"score": row.score}
-                    )
-    _holding(found, data, ids)
-    gone_before = {row.doc_id for row in takedowns.fingerprints if row.doc_id}
-    by_release: dict[str, tuple[KnownRelease, set[str]]] = {}
-    tombstone_of = {row.doc_id: row.tombstone for row in takedowns.fingerprints if row.doc_id}
-    tombstone_of |= {one.doc_id: one.tombstone for one in found.covered}
-    for doc_id, releases in holders(sorted(ids | gone_before)).items():
-        for release in releases:
-            by_release.setdefault(release.manifest_sha256, (release, set()))[1].add(doc_id)
-    found.releases = {name: (release, tuple(sorted(docs))) for name, (release, docs) in sorted(by_release.items())}
-    found.tombstone_of = tombstone_of
+                    tie = {"doc_id": row.doc_id, "url": row.url, "survivor_id": row.survivor_id, "rule": row.rule}
+                    if (told := tie | {"score": row.score}) not in found.duplicates:
+                        found.duplicates.append(told)
+    _holding(found, reach, ids)
+    found.tombstone_of = {row.doc_id: row.tombstone for row in takedowns.fingerprints if row.doc_id}
+    found.tombstone_of |= {one.doc_id: one.tombstone for one in found.covered}
+    _releases(found, reach)
+    found.elsewhere = sorted(reach.files.elsewhere)
+    found.unreachable += reach.unknown + _gaps(whole, reach, by_list)
     return found
 
 
-def _documents(folder: Path) -> Iterator[dict[str, Any]]:
-    if not (folder / MANIFEST_NAME).is_file():
-        return
-    for shard in text_shards(folder):
-        with pq.ParquetFile(folder / shard.name) as file:
-            for batch in file.iter_batches(batch_size=1024, columns=COLUMNS):
-                yield from batch.to_pylist()
+def _releases(found: Affected, reach: Reach) -> None:
+    """Find the releases that hold a covered document, from the lists of their documents or from their mixtures."""
+    for release in missing_lists():
+        (mix,) = reach.links("mix", release.manifest_sha256)[:1] or (None,)
+        paths = [path for _, path in reach.readable(mix)] if mix else []
+        if mix is None or len(paths) < len(wanted(mix)):
+            found.unreachable.append(
+                f"the release {release.name} {release.manifest_sha256[:12]}: which documents it holds was not noted, "
+                "and the mixture that it was trained on is not here"
+            )
+        else:
+            remember_documents(release.manifest_sha256, paths)
+    by_release: dict[str, tuple[KnownRelease, set[str]]] = {}
+    for doc_id, releases in holders(sorted(found.tombstone_of)).items():
+        for release in releases:
+            by_release.setdefault(release.manifest_sha256, (release, set()))[1].add(doc_id)
+    found.releases = {name: (release, tuple(sorted(docs))) for name, (release, docs) in sorted(by_release.items())}
 
 
-def _resolve(takedowns: Takedowns, data: Path, found: Affected) -> dict[str, Covered]:
+def _from_lists(takedowns: Takedowns, reach: Reach, found: Affected, covered: dict[str, Covered]) -> set[str]:
+    """Look in the lists of names that releases have here, where not all of their data can be read; return which."""
+    asked = {owner for key in reach.gaps() for owner in reach.owners[key] if owner != IN_DATA}
+    listed = {name: rows for name in sorted(asked) if (rows := read_names(name)) is not None}
+    while True:
+        known = Takedowns(takedowns.tombstones, (*takedowns.fingerprints, *found.fingerprints))
+        new: list[Fingerprint] = []
+        for row in itertools.chain.from_iterable(listed.values()):
+            why = known.covers_known(**{key: row[key] for key in ("url", "host", "payload_digest", "text_sha256")})
+            if why and row["doc_id"] not in covered:
+                by = why[1] if row["by"] == OWN else row["by"]
+                covered[row["doc_id"]] = Covered(
+                    doc_id=row["doc_id"], url=row["url"], host=row["host"], tombstone=why[0], by=by
+                )
+            if row["by"] == OWN and row["doc_id"] in covered:
+                new.append(
+                    Fingerprint(
+                        tombstone=covered[row["doc_id"]].tombstone,
+                        doc_id=row["doc_id"],
+                        payload_digest=row["payload_digest"],
+                        text_sha256=row["text_sha256"],
+                    )
+                )
+        noted = {one.text_sha256 for one in found.fingerprints}
+        new = [one for one in dict.fromkeys(new) if one.text_sha256 not in noted]
+        if not new:
+            return set(listed)
+        found.fingerprints += new  # and look again: others may have the same text or payload
+
+
+def _gaps(takedowns: Takedowns, reach: Reach, by_list: set[str]) -> list[str]:
+    """Say what could not be looked at, and is not answered by a release's list of names."""
+    sentences = []
+    # A text that is near to a document is found by the document's text only; a list has none.
+    asks_for_texts = any(row.kind == "document" for row in takedowns.tombstones) or any(
+        not one.doc_id for one in takedowns.fingerprints
+    )
+    for key, names in reach.gaps().items():
+        if not asks_for_texts and reach.owners[key] <= by_list:
+            continue
+        sentences.append(describe_gap(key, names, len(wanted(reach.outputs[key]))))
+    return sentences
+
+
+def _documents(reach: Reach, *stages: str) -> Iterator[dict[str, Any]]:
+    """Yield the documents of all outputs of these stages that can be read; those of equal files once."""
+    seen: set[str] = set()
+    for stage in stages:
+        for link in reach.links(stage):
+            for shard, path in reach.readable(link):
+                if shard.sha256 in seen:
+                    continue
+                seen.add(shard.sha256)
+                with pq.ParquetFile(path) as file:
+                    for batch in file.iter_batches(batch_size=1024, columns=COLUMNS):
+                        yield from batch.to_pylist()
+
+
+def _resolve(takedowns: Takedowns, reach: Reach, found: Affected) -> dict[str, Covered]:
     """Find the documents that are covered by address, payload or text, and take their fingerprints."""
     covered: dict[str, Covered] = {}
-    revisited = _revisited(takedowns, data)
+    revisited = _revisited(takedowns, reach)
     known = takedowns
+    gaps = {stage for stage, _ in reach.gaps()}
+    # What later stages hold was extracted once: they are asked only where extract's own files are not all here.
+    stages = TEXTS if "extract" in gaps or not reach.links("extract") else TEXTS[:1]
+    taken: set[tuple[str, str | None]] = set()
     while True:
-        before = len(covered)
-        for row in _documents(data / "extract"):
-            if row["doc_id"] in covered:
-                continue
+        before = len(taken)
+        for row in _documents(reach, *stages):
             facts = {name: row[name] for name in ("url", "host", "payload_digest", "text")}
             why = known.covers(**facts)
             if why is None and row["doc_id"] in revisited:
                 why = revisited[row["doc_id"]], "revisit"
+            if why is None and row["doc_id"] in covered:
+                why = covered[row["doc_id"]].tombstone, covered[row["doc_id"]].by
             if why is None:
                 continue
-            covered[row["doc_id"]] = Covered(
-                doc_id=row["doc_id"], url=row["url"], host=row["host"], tombstone=why[0], by=why[1]
+            # One page may have given other texts in other runs, so that each of its texts is noted.
+            text = (row["doc_id"], text_sha256(row["text"]))
+            if text in taken:
+                continue
+            taken.add(text)
+            covered.setdefault(
+                row["doc_id"],
+                Covered(doc_id=row["doc_id"], url=row["url"], host=row["host"], tombstone=why[0], by=why[1]),
             )
             found.fingerprints.append(
                 fingerprint(why[0], row["text"], doc_id=row["doc_id"], payload=row["payload_digest"])
             )
-        if len(covered) == before:
+        if len(taken) == before:
             break
         # What was found by address may have copies elsewhere, by payload or text.
         known = Takedowns(takedowns.tombstones, (*takedowns.fingerprints, *found.fingerprints))
     # Filters may have edited the text (masked addresses): dedup compares that one.
     texts = {one.text_sha256 for one in found.fingerprints}
-    for row in _documents(data / "filter"):
+    for row in _documents(reach, "filter"):
         one = covered.get(row["doc_id"])
-        if one is not None and text_sha256(row["text"]) not in texts:
+        if one is not None and (digest := text_sha256(row["text"])) not in texts:
+            texts.add(digest)
             found.fingerprints.append(fingerprint(one.tombstone, row["text"], doc_id=one.doc_id))
     return covered
 
 
-def _revisited(takedowns: Takedowns, data: Path) -> dict[str, str]:
+def _revisited(takedowns: Takedowns, reach: Reach) -> dict[str, str]:
     """Return the documents whose payload was fetched from a covered URL too, and stored once: doc_id → tombstone."""
     found: dict[str, str] = {}
-    for path in sorted((data / "crawl" / "dropped").glob("*.parquet")):
-        for row in read_ledger(path):
-            if row.rule == "revisit" and row.survivor_id and row.url:
-                host = row.url.partition("://")[2].partition("/")[0].partition(":")[0]
-                if tombstone := takedowns.covers_address(row.url, host):
-                    found[row.survivor_id] = tombstone
+    for link in reach.links("crawl"):
+        for _, path in reach.readable(link):
+            for row in read_ledger(path):
+                if row.rule == "revisit" and row.survivor_id and row.url:
+                    host = row.url.partition("://")[2].partition("/")[0].partition(":")[0]
+                    if tombstone := takedowns.covers_address(row.url, host):
+                        found[row.survivor_id] = tombstone
     return found
 
 
-def _near(takedowns: Takedowns, data: Path, covered: dict[str, Covered]) -> None:
+def _near(takedowns: Takedowns, reach: Reach, covered: dict[str, Covered]) -> None:
     if not takedowns.fingerprints:
         return
     threshold = float(read_params().get("dedup", {}).get("threshold", 0.8))
     look = Lookup(takedowns.fingerprints, threshold)
-    for row in _documents(data / "filter"):
+    filtered = {link.manifest.inputs.get("extract") for link in reach.links("filter")}
+    unfiltered = [link for link in reach.links("extract") if link.sha256 not in filtered]
+    stages = TEXTS if unfiltered or "filter" in {stage for stage, _ in reach.gaps()} else ("filter",)
+    for row in _documents(reach, *stages):
         if row["doc_id"] in covered:
             continue
         normal = normal_bytes(row["text"])
@@ -196,35 +290,55 @@ def _near(takedowns: Takedowns, data: Path, covered: dict[str, Covered]) -> None
             )
 
 
-def _holding(found: Affected, data: Path, ids: set[str]) -> None:
-    wanted = pc.SetLookupOptions(value_set=pa.array(sorted(ids), pa.string()))
+def _holding(found: Affected, reach: Reach, ids: set[str]) -> None:
+    """Say which shards of what stands in data/ (or stood there before a run was stopped) hold a covered document."""
+    wanted_ids = pc.SetLookupOptions(value_set=pa.array(sorted(ids), pa.string()))
 
-    def holds(path: Path) -> bool:
+    def holds(link: Link, shard: Shard) -> bool:
+        path = reach.files.path(link, shard)
+        assert path is not None, "stages of which a shard is lost are left out"
         column = pq.read_table(path, columns=["doc_id"])["doc_id"]
-        return bool(pc.any(pc.is_in(column, options=wanted)).as_py())
+        return bool(pc.any(pc.is_in(column, options=wanted_ids)).as_py())
 
-    for stage in TEXT_STAGES:
-        if not (data / stage / MANIFEST_NAME).is_file():
+    for stage in (*TEXT_STAGES, "tokenize"):
+        links = reach.links(stage, IN_DATA)
+        shards = [
+            (link, shard)
+            for link in links[:1]
+            for shard in link.manifest.shards
+            if shard.name.endswith(".parquet") and "/" not in shard.name
+        ]
+        if not links:
             continue
-        names = [shard.name for shard in text_shards(data / stage)]
-        found.of[stage] = len(names)
-        found.shards[stage] = [name for name in names if holds(data / stage / name)]
-    if (data / "tokenize" / MANIFEST_NAME).is_file():
-        tokens = [s.name for s in read_manifest(data / "tokenize").shards if s.name.endswith(".parquet")]
-        found.of["tokenize"] = len(tokens)
-        found.token_shards = [name.replace(".parquet", ".bin") for name in tokens if holds(data / "tokenize" / name)]
+        lost = [shard.name for link, shard in shards if reach.files.path(link, shard) is None]
+        if lost:  # how many of its shards hold one is not known, so nothing is said of it
+            if stage not in READ:
+                found.unreachable.append(describe_gap((stage, links[0].sha256), lost, len(shards)))
+            continue
+        found.of[stage] = len(shards)
+        names = [shard.name for link, shard in shards if holds(link, shard)]
+        if stage == "tokenize":
+            found.token_shards = [name.replace(".parquet", ".bin") for name in names]
+        else:
+            found.shards[stage] = names
     found.checkpoint = any(not name.startswith("validation") for name in found.token_shards)
-    found.reference = bool(found.shards.get("dedup")) and _in_reference(found, data)
+    found.reference = bool(found.shards.get("dedup")) and _in_reference(found, reach)
 
 
-def _in_reference(found: Affected, data: Path) -> bool:
+def _in_reference(found: Affected, reach: Reach) -> bool:
     """Return whether a covered document may have been in the text that the perplexity model was trained on."""
-    path = data / "perplexity" / "model.json"
-    if not path.is_file():
-        return False
-    reference: Mapping[str, Any] = json.loads(path.read_bytes()).get("reference") or {}
-    hosts = set(reference.get("hosts", ()))
-    return not hosts or any(one.host in hosts for one in found.covered)
+    for link in reach.links("perplexity", IN_DATA)[:1]:
+        for shard in link.manifest.shards:
+            if shard.name != "model.json":
+                continue
+            path = reach.files.path(link, shard)
+            if path is None:
+                found.unreachable.append(describe_gap(("perplexity", link.sha256), [shard.name], 1))
+                return True
+            reference: Mapping[str, Any] = json.loads(path.read_bytes()).get("reference") or {}
+            hosts = set(reference.get("hosts", ()))
+            return not hosts or any(one.host in hosts for one in found.covered)
+    return False
 
 
 def estimate(found: Affected) -> list[dict[str, Any]]:

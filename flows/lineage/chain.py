@@ -13,6 +13,7 @@ from pathlib import Path
 from flows.graph import MODULES
 from flows.lineage import records
 from tasks.contracts.errors import ManifestError
+from tasks.contracts.files import sha256_file
 from tasks.contracts.manifest import Manifest, manifest_hash, read_manifest
 from tasks.contracts.workspace import state_folder
 
@@ -69,7 +70,12 @@ def find(data: Path, name: str, sha256: str) -> Link | None:
     try:
         return Link(name=name, sha256=sha256, manifest=records.kept_manifest(sha256), folder=None)
     except ManifestError:
-        return None
+        pass
+    # Each kept release has the manifests of all stages that it was made from.
+    for path in sorted((state_folder() / "releases").glob(f"*/manifests/{name}.json")):
+        if sha256_file(path) == sha256:
+            return Link(name=name, sha256=sha256, manifest=Manifest.model_validate_json(path.read_bytes()), folder=None)
+    return None
 
 
 def walk(data: Path, ends: Mapping[str, str]) -> dict[str, Link]:

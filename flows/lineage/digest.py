@@ -6,6 +6,7 @@ folder hashed here costs DVC nothing when it hashes it next.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 
@@ -43,3 +44,30 @@ def cache_path(digest: str) -> str:
     'files/md5/01/23456789abcdef0123456789abcdef.dir'
     """
     return f"files/md5/{digest[:2]}/{digest[2:]}"
+
+
+def cached_files(digest: str) -> dict[str, Path]:
+    """Return the files of a folder with this digest in the local DVC cache, by their names in the folder.
+
+    Empty where the cache holds no such folder, or there is no DVC here; a file that it lists may be gone all the same.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        repo = Repo()
+    except DvcException:
+        return {}
+    try:
+        cache = Path(repo.cache.local.path)
+    finally:
+        repo.close()
+    try:
+        listed = json.loads(_place(cache, digest).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return {entry["relpath"]: _place(cache, entry["md5"]) for entry in listed}
+
+
+def _place(cache: Path, digest: str) -> Path:
+    return cache / digest[:2] / digest[2:]

@@ -17,8 +17,9 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -229,6 +230,20 @@ def read_records(run: str | None = None) -> list[RunRecord]:
     """
     lines = [line for line in read_chain() if run is None or line.record.startswith(f"{run}/")]
     return [_read(runs_folder() / line.record) for line in lines]
+
+
+def records_on_disk(stage: str = "*") -> list[RunRecord]:
+    """Return every record that can be read, whether or not the chain lists it: for finding things, never for proof."""
+    found = []
+    for path in sorted(path for path in _record_paths() if fnmatch(path.name.split(".")[0], stage)):
+        with suppress(ManifestError):
+            found.append(_read(path))
+    return sorted(found, key=lambda record: record.ended_at)
+
+
+def missing_records() -> list[str]:
+    """Return the records that the chain lists and that are gone, by their names under `.headwater/runs`."""
+    return [line.record for line in read_chain() if not (runs_folder() / line.record).is_file()]
 
 
 def latest_record(stage: str, manifest_sha256: str) -> RunRecord | None:

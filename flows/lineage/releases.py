@@ -2,7 +2,8 @@
 
 A release's row is in `.headwater/champions.jsonl` (training/champion.py), with a kept copy of its files. Beside it
 stands here, written right after the stage release, `.headwater/lineage/releases/<manifest>/documents.bin`: the sorted
-16-byte doc_ids of data/mix, so that a document is looked up in a few reads of a mapped file.
+16-byte doc_ids of data/mix, so that a document is looked up in a few reads of a mapped file; and `names.parquet`, by
+which a takedown finds documents in a release whose data is on no disk any more.
 """
 
 from __future__ import annotations
@@ -15,21 +16,33 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
+from flows.lineage.records import records_on_disk
 from tasks.contracts.errors import InputError, ManifestError
-from tasks.contracts.files import write_bytes
-from tasks.contracts.manifest import manifest_hash, read_manifest, text_shards
+from tasks.contracts.files import atomic_path, write_bytes
+from tasks.contracts.ledger import read_ledger
+from tasks.contracts.manifest import MANIFEST_NAME, manifest_hash, read_manifest, text_shards
+from tasks.contracts.takedowns import text_sha256
 from tasks.contracts.workspace import state_folder
-from training.champion import champions
+from training.champion import read_champions
 
 logger = logging.getLogger(__name__)
 
 MARK: Final = "takedown.json"
 NOTICE: Final = "TAKEDOWN.md"
 DOC_ID_BYTES: Final = 16
+RELEASE: Final = Path("data/release")
+UNNAMED: Final = "(its name is not kept)"
+NAMES: Final = pa.schema(
+    [(name, pa.string()) for name in ("doc_id", "url", "host", "payload_digest", "text_sha256", "by")]
+)
+"""`by`: OWN for the document's own names, duplicate or revisit for those of a page that led to it."""
+OWN: Final = "own"
 # Big-endian halves sort as the hex digits do.
 _DOC_ID: Final = np.dtype([("high", ">u8"), ("low", ">u8")])
 
@@ -56,12 +69,18 @@ def documents_file(manifest_sha256: str) -> Path:
     return state_folder() / "lineage" / "releases" / manifest_sha256 / "documents.bin"
 
 
-def remember_release(release: Path, mix: Path) -> None:
+def names_file(manifest_sha256: str) -> Path:
+    """Return where the addresses and hashes of a release's documents are kept."""
+    return documents_file(manifest_sha256).with_name("names.parquet")
+
+
+def remember_release(release: Path, mix: Path, inputs: Mapping[str, Path] | None = None) -> None:
     """Keep which documents went into a release; called when it has just been made.
 
     Args:
         release: the release's folder, its manifest written.
         mix: data/mix as the release was made from.
+        inputs: stage → folder, for the names under which the documents are known too.
 
     Raises:
         ManifestError: `mix` is not what the release was made from.
@@ -75,11 +94,67 @@ def remember_release(release: Path, mix: Path) -> None:
             found=manifest_hash(mix),
             fix="run the pipeline: `headwater run`",
         )
-    path = documents_file(manifest_hash(release))
-    raw = b"".join(bytes.fromhex("".join(_doc_ids(mix / shard.name))) for shard in text_shards(mix))
+    own = manifest_hash(release)
+    remember_names(own, mix, inputs or {})
+    remember_documents(own, [mix / shard.name for shard in text_shards(mix)])
+
+
+def remember_documents(manifest_sha256: str, shards: Sequence[Path]) -> None:
+    """Keep the doc_ids of a release, read from the shards of its mixture."""
+    raw = b"".join(bytes.fromhex("".join(_doc_ids(path))) for path in shards)
     found = np.unique(np.frombuffer(raw, dtype=f"V{DOC_ID_BYTES}").view(_DOC_ID))
-    write_bytes(path, found.tobytes())
-    logger.debug("release: %d documents noted in %s", len(found), path)
+    write_bytes(documents_file(manifest_sha256), found.tobytes())
+    logger.debug("release: %d documents noted in %s", len(found), documents_file(manifest_sha256))
+
+
+def remember_names(manifest_sha256: str, mix: Path, inputs: Mapping[str, Path]) -> None:
+    """Keep by which names a release's documents can be asked for once all data is gone; about 100 bytes a document.
+
+    Each document's URL, host, payload digest and text's hash, that of its text before any stage edited it, and the
+    addresses of what dedup dropped in its favour and of what the crawl fetched with the same payload.
+    """
+    path = names_file(manifest_sha256)
+    shards = [mix / shard.name for shard in text_shards(mix)]
+    known = {doc_id for path in shards for doc_id in _doc_ids(path)}
+    ids = pa.array(sorted(known), pa.string())
+    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, NAMES) as writer:
+        for shard in shards:
+            writer.write_table(_names_of(shard))
+        if "extract" in inputs:
+            for described in text_shards(inputs["extract"]):
+                table = _names_of(inputs["extract"] / described.name)
+                writer.write_table(table.filter(pc.is_in(table["doc_id"], value_set=ids)))
+        survivors: dict[str, str] = {}
+        aliases: list[dict[str, str | None]] = []
+        for stage, by in (("dedup", "duplicate"), ("crawl", "revisit")):
+            for ledger in sorted((inputs[stage] / "dropped").glob("*.parquet")) if stage in inputs else ():
+                for row in read_ledger(ledger):
+                    if row.survivor_id:
+                        aliases.append({"doc_id": row.survivor_id, "url": row.url, "by": by})
+                        if row.doc_id:
+                            survivors[row.doc_id] = row.survivor_id
+        for alias in aliases:
+            # A page that the crawl stored once may have lost to another in dedup.
+            alias["doc_id"] = survivors.get(str(alias["doc_id"]), alias["doc_id"])
+            alias["host"] = str(alias["url"] or "").partition("://")[2].partition("/")[0].partition(":")[0]
+        kept = [alias for alias in aliases if alias["doc_id"] in known and alias["url"]]
+        writer.write_table(pa.Table.from_pylist(kept, schema=NAMES))
+
+
+def _names_of(shard: Path) -> pa.Table:
+    table = pq.read_table(shard, columns=["doc_id", "url", "host", "payload_digest", "text"])
+    hashes = pa.array([text_sha256(text) for text in table["text"].to_pylist()], pa.string())
+    named = table.drop_columns(["text"]).append_column("text_sha256", hashes)
+    return named.append_column("by", pa.array([OWN] * table.num_rows, pa.string())).cast(NAMES)
+
+
+def read_names(manifest_sha256: str) -> list[dict[str, Any]] | None:
+    """Return what `remember_names` kept, None where nothing was or it cannot be read."""
+    try:
+        rows: list[dict[str, Any]] = pq.read_table(names_file(manifest_sha256), schema=NAMES).to_pylist()
+    except (OSError, pa.ArrowInvalid):
+        return None
+    return rows
 
 
 def _doc_ids(shard: Path) -> list[str]:
@@ -88,9 +163,13 @@ def _doc_ids(shard: Path) -> list[str]:
 
 
 def known_releases() -> tuple[KnownRelease, ...]:
-    """Return every release that was made in this workspace, oldest first, each once."""
+    """Return every release that was made in this workspace, oldest first, each once.
+
+    They are asked of all that tells of one, so that none is forgotten when one of these is lost: the champions' list,
+    the kept copies, data/release, the run records, and what is noted here. `folder` need not exist any more.
+    """
     found: dict[str, KnownRelease] = {}
-    for champion in champions():
+    for champion in read_champions():
         found.setdefault(
             champion.release,
             KnownRelease(
@@ -101,7 +180,34 @@ def known_releases() -> tuple[KnownRelease, ...]:
                 takedown=read_mark(champion.path),
             ),
         )
+    for folder in (*sorted((state_folder() / "releases").glob("*")), RELEASE):
+        if (folder / MANIFEST_NAME).is_file() and (own := manifest_hash(folder)) not in found:
+            described = _described(folder)
+            found[own] = KnownRelease(
+                name=str(described.get("name", UNNAMED)),
+                manifest_sha256=own,
+                weights_sha256=str(described.get("weights_sha256", "")),
+                folder=folder,
+                takedown=read_mark(folder),
+            )
+    told = {
+        record.manifest_sha256: str(record.params.get("name", UNNAMED))
+        for record in records_on_disk("release")
+        if record.manifest_sha256
+    }
+    noted = {path.name: UNNAMED for path in sorted((state_folder() / "lineage" / "releases").glob("*"))}
+    for own, name in {**noted, **told}.items():
+        folder = state_folder() / "releases" / own
+        found.setdefault(own, KnownRelease(name=name, manifest_sha256=own, weights_sha256="", folder=folder))
     return tuple(found.values())
+
+
+def _described(folder: Path) -> dict[str, Any]:
+    try:
+        described: dict[str, Any] = json.loads((folder / "lineage.json").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return described
 
 
 def read_mark(folder: Path) -> Mapping[str, JsonValue] | None:
@@ -137,7 +243,7 @@ def holders(doc_ids: Sequence[str]) -> Mapping[str, tuple[KnownRelease, ...]]:
     names = list(found)
     for release in known_releases():
         path = documents_file(release.manifest_sha256)
-        if not path.is_file() or not path.stat().st_size:
+        if not _is_list(release.manifest_sha256):
             continue
         kept = np.memmap(path, dtype=_DOC_ID, mode="r")
         for at in np.flatnonzero(_within(kept, asked)):
@@ -146,8 +252,13 @@ def holders(doc_ids: Sequence[str]) -> Mapping[str, tuple[KnownRelease, ...]]:
 
 
 def missing_lists() -> tuple[KnownRelease, ...]:
-    """Return the releases whose documents were never noted here."""
-    return tuple(known for known in known_releases() if not documents_file(known.manifest_sha256).is_file())
+    """Return the releases whose documents were never noted here, or whose list is damaged."""
+    return tuple(known for known in known_releases() if not _is_list(known.manifest_sha256))
+
+
+def _is_list(manifest_sha256: str) -> bool:
+    path = documents_file(manifest_sha256)
+    return path.is_file() and path.stat().st_size > 0 and path.stat().st_size % DOC_ID_BYTES == 0
 
 
 def _within(kept: NDArray[Any], asked: NDArray[Any]) -> NDArray[np.bool_]:

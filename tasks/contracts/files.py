@@ -5,7 +5,6 @@ A reader therefore sees a whole file or none, also after a crash or on a full di
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -16,27 +15,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from tasks.contracts.errors import DiskFullError
-
-# No space, no quota left, or the largest file that the system or a shell's `ulimit -f` allows.
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-@contextmanager
-def disk_full_is_clear(path: Path) -> Iterator[None]:
-    """Turn "no space left" into an error that names the place and what to do."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in NO_SPACE:
-            raise
-        raise DiskFullError(
-            "the disk is full",
-            where=str(path),
-            found=os.strerror(error.errno),
-            fix="free space (`headwater gc` prunes the shard cache, `dvc gc -w` the DVC cache), then run again: "
-            "finished shards are kept",
-        ) from error
+from tasks.contracts.disk import disk_full_is_clear as disk_full_is_clear
 
 
 @contextmanager

@@ -165,6 +165,52 @@ def manifest_hash(folder: Path) -> str:
     return sha256_file(folder / MANIFEST_NAME)
 
 
+def read_whole(folder: Path) -> Manifest:
+    """Read a stage folder's manifest, and check that every file that it lists is there in its size.
+
+    A reader that lists a folder by a pattern would take a lost file for one that never was.
+
+    Raises:
+        ManifestError: the manifest or a file is missing, or a file has another size.
+    """
+    manifest = read_manifest(folder)
+    lost = [shard for shard in manifest.shards if not _is_there(folder / shard.name, shard)]
+    if lost:
+        raise ManifestError(
+            "a stage's output is not whole",
+            where=str(folder),
+            expected=f"{len(manifest.shards)} files, as its manifest lists",
+            found=f"{len(lost)} of them missing or of another size: {', '.join(shard.name for shard in lost[:3])}",
+            fix=f"`dvc checkout --force {folder}` brings them back, or `headwater run --force {folder.name}`",
+        )
+    return manifest
+
+
+def _is_there(path: Path, shard: Shard) -> bool:
+    return path.is_file() and path.stat().st_size == shard.bytes
+
+
+def absent(data: Path) -> list[str]:
+    """Say what is missing among the stage folders of a workspace, a sentence each; none where all is there.
+
+    A stage that has not run yet is not missing. One that another was made from is, and so is a file that a manifest
+    lists.
+    """
+    sentences = []
+    named: dict[str, str] = {}
+    for path in sorted(data.glob(f"*/{MANIFEST_NAME}")):
+        try:
+            manifest = read_whole(path.parent)
+        except ManifestError as error:
+            sentences.append(f"{error.where}: {error.found or error.problem}")
+            continue
+        named |= dict.fromkeys(manifest.inputs, manifest.stage)
+    for stage, by in named.items():
+        if not (data / stage / MANIFEST_NAME).is_file():
+            sentences.append(f"{data / stage}, from which {by} was made, is not there or unfinished")
+    return sentences
+
+
 def text_shards(folder: Path) -> tuple[Shard, ...]:
     """Return the entries of a text stage's `part-*.parquet` files, in order."""
     return tuple(s for s in read_manifest(folder).shards if s.name.startswith("part-") and s.name.endswith(".parquet"))

@@ -176,11 +176,21 @@ class Takedowns:
 
     def covers(self, *, url: str, host: str, payload_digest: str | None, text: str) -> tuple[str, str] | None:
         """Return which tombstone covers a document and by what (address, payload, text), None where none does."""
+        if why := self.covers_known(url=url, host=host, payload_digest=payload_digest, text_sha256=None):
+            return why
+        if self._texts and (digest := text_sha256(text)) and (found := self._texts.get(digest)):
+            return found, "text"
+        return None
+
+    def covers_known(
+        self, *, url: str, host: str, payload_digest: str | None, text_sha256: str | None
+    ) -> tuple[str, str] | None:
+        """Answer as `covers` does, of a document whose text is gone and whose normalised text's hash is known."""
         if found := self.covers_address(url, host):
             return found, "address"
         if payload_digest and (found := self._payloads.get(payload_digest)):
             return found, "payload"
-        if self._texts and (digest := text_sha256(text)) and (found := self._texts.get(digest)):
+        if text_sha256 and (found := self._texts.get(text_sha256)):
             return found, "text"
         return None
 

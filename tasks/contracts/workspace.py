@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from tasks.contracts.files import sha256_file, sha256_json
+from tasks.contracts.state import STATE_VARIABLE as STATE_VARIABLE
+from tasks.contracts.state import state_folder as state_folder
 
-STATE_VARIABLE = "HEADWATER_STATE"
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def state_folder() -> Path:
-    """Return the folder for half-done and local state, absolute: `.headwater`, or where HEADWATER_STATE points."""
-    return Path(os.environ.get(STATE_VARIABLE, ".headwater")).resolve()
 
 
 def code_hash(*names: str) -> str:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from tasks.contracts.base import Drop, Edit
 from tasks.contracts.document import Document, read_documents
 from tasks.contracts.errors import InputError
+from tasks.contracts.manifest import MANIFEST_NAME, read_whole
 from tasks.filters.loading import LoadedFilter
 from tasks.filters.stage import answer, apply, as_applied, scores_of
 
@@ -103,6 +104,8 @@ def sample(shards: Path, most: int) -> tuple[list[Document], int]:
     Raises:
         InputError: there are no shards.
     """
+    if (shards / MANIFEST_NAME).is_file():
+        read_whole(shards)
     parts = sorted(shards.glob("part-*.parquet")) if shards.is_dir() else [shards] if shards.is_file() else []
     if not parts:
         raise InputError(

@@ -1,5 +1,7 @@
 import hashlib
+import itertools
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -7,14 +9,16 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.lineage.marks import is_release, mark_release, restore_mark, takedown_note
+from flows.lineage.records import now, write_record
 from flows.lineage.releases import known_releases, remember_release
 from flows.takedown import app
 from tasks.contracts.document import Document, write_documents
-from tasks.contracts.errors import UsageError
-from tasks.contracts.files import write_json
+from tasks.contracts.errors import InputError, UsageError
+from tasks.contracts.files import write_bytes, write_json
 from tasks.contracts.ledger import LedgerRow, write_ledger
-from tasks.contracts.manifest import Counts, commit_manifest, manifest_hash
+from tasks.contracts.manifest import MANIFEST_NAME, Counts, commit_manifest, manifest_hash, read_manifest
 from tasks.contracts.takedowns import read_fingerprints, read_takedowns
+from tests.conftest import ROOT
 from training.champion import promote
 
 TEXT = " ".join(f"word{number}" for number in range(60))
@@ -23,6 +27,7 @@ TEXT = " ".join(f"word{number}" for number in range(60))
 @pytest.fixture(autouse=True)
 def empty_workspace(workspace: Path) -> Path:
     (workspace / "params.yaml").write_text("dedup: {threshold: 0.8}\n")
+    shutil.copy(ROOT / "dvc.yaml", workspace)
     return workspace
 
 
@@ -49,9 +54,6 @@ def make_stage(name: str, documents: list[Document], inputs: dict[str, Path] | N
 
 def make_data() -> tuple[list[Document], Path]:
     documents = [page(1, TEXT, "sha1:A"), page(2, TEXT.upper()), page(3, TEXT + " and more"), page(4, "Other text.")]
-    for stage in ("extract", "filter", "dedup"):
-        make_stage(stage, documents)
-    mix = make_stage("mix", documents)
     write_ledger(
         Path("data/crawl/dropped/part-00000.parquet"),
         [
@@ -60,18 +62,28 @@ def make_data() -> tuple[list[Document], Path]:
             )
         ],
     )
+    before = Path("data/crawl")
+    commit_manifest(before, stage="crawl", unit="urls", params={}, inputs={}, counts=Counts(in_=4, out=4))
+    inputs = {"crawl": before}
+    for stage in ("extract", "filter", "dedup", "mix"):
+        inputs[stage] = before = make_stage(stage, documents, {before.name: before})
     write_json(Path("data/release/lineage.json"), {"name": "only", "weights_sha256": "w"})
     release = Path("data/release")
     counts = Counts(in_=1, out=1)
-    commit_manifest(release, stage="release", unit="files", params={}, inputs={"mix": mix}, counts=counts)
+    commit_manifest(release, stage="release", unit="files", params={}, inputs=inputs, counts=counts)
+    for stage, folder in inputs.items():
+        write_bytes(release / "manifests" / f"{stage}.json", (folder / MANIFEST_NAME).read_bytes())
     promote(release)
-    remember_release(release, mix)
+    remember_release(release, inputs["mix"], inputs)
+    for stage, folder in {**inputs, "release": release}.items():
+        write_record(run="r1", stage=stage, started_at=now(), output=folder)
     return documents, release
 
 
 def call(*arguments: str, code: int = 0) -> Any:
     result = CliRunner().invoke(app, [*arguments, "--json"])
     assert result.exit_code == code, result.output or result.exception
+    assert result.exception is None or isinstance(result.exception, (SystemExit, InputError)), result.exception
     return json.loads(result.stdout)
 
 
@@ -124,6 +136,106 @@ def test_a_text_is_taken_down_by_a_file(workspace: Path) -> None:
     call("add", "--file", "letter.txt", "--reason", "asked")
     found = {one["doc_id"] for one in call("apply")["documents"]}
     assert found == {one.doc_id for one in documents[:3]}
+
+
+# What a stopped run, `headwater gc`, `dvc gc` or a person may have taken away.
+LOSABLE = (
+    *("data/crawl", "data/extract", "data/filter", "data/dedup", "data/mix", "data/release"),
+    *("data/extract/part-00000.parquet", "data/crawl/dropped"),
+    *(".headwater/champions.jsonl", ".headwater/releases", ".headwater/runs", ".headwater/lineage"),
+)
+TOLD = ("documents", "releases")
+
+
+def lose(*names: str) -> None:
+    for name in names:
+        shutil.rmtree(name, ignore_errors=True)
+        Path(name).unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("lost", [*itertools.combinations(LOSABLE, 1), *itertools.combinations(LOSABLE, 2)], ids=str)
+@pytest.mark.parametrize("address", ["https://a1.example/page", "https://r.example/"])
+def test_what_is_missing_is_not_taken_for_empty(address: str, lost: tuple[str, ...]) -> None:
+    make_data()
+    call("add", address, "--reason", "asked")
+    whole = call("plan", code=1)
+    lose(*lost)
+    answer = call("plan", code=1)
+    assert whole["complete"]
+    if answer["complete"]:
+        assert [answer[name] for name in TOLD] == [whole[name] for name in TOLD]
+    else:
+        assert all(
+            any(word in sentence for word in ("data/", "release", "run record")) for sentence in answer["unreachable"]
+        )
+
+
+@pytest.mark.parametrize("command", ["plan", "apply"])
+def test_with_no_data_left_the_list_of_the_release_answers_for_addresses(command: str, workspace: Path) -> None:
+    make_data()
+    call("add", "https://a1.example/page", "--reason", "asked")
+    lose(*(f"data/{stage}" for stage in ("crawl", "extract", "filter", "dedup", "mix")))
+    answer = call(command, code=1 if command == "plan" else 0)
+    assert answer["complete"]
+    assert [one["documents"] for one in answer["releases"]] == [2], "by its address, and by the text that is the same"
+    (workspace / "letter.txt").write_text(TEXT + " and something that makes it another one")
+    call("add", "--file", "letter.txt", "--reason", "asked")
+    assert not call(command, code=1)["complete"], "a text that may be near to some is not found in a list of names"
+
+
+def test_a_release_that_nothing_is_left_of_but_a_run_record_is_asked_for(workspace: Path) -> None:
+    make_data()
+    call("add", "https://a1.example/page", "--reason", "asked")
+    lose("data", ".headwater/champions.jsonl", ".headwater/releases", ".headwater/lineage")
+    result = CliRunner().invoke(app, ["apply"])
+    assert isinstance(result.exception, InputError)
+    assert "which documents it holds was not noted" in str(result.exception)
+    assert "dvc pull" in str(result.exception)
+
+
+def test_the_texts_that_a_stopped_run_took_from_data_are_read_from_the_shard_cache() -> None:
+    make_data()
+    call("add", "https://a1.example/page", "--reason", "asked")
+    whole = call("plan", code=1)
+    for stage in ("extract", "filter"):
+        folder = Path(".headwater/shards") / stage
+        shutil.move(Path("data") / stage / "part-00000.parquet", write_entry(folder, stage))
+        lose(f"data/{stage}")
+    answer = call("plan", code=1)
+    assert [answer[name] for name in TOLD] == [whole[name] for name in TOLD]
+    assert answer["complete"]
+    assert answer["read_elsewhere"] == ["extract", "filter"]
+    for entry in Path(".headwater/shards").iterdir():
+        (entry / "part-00000.parquet").write_bytes(b"x")
+    assert not call("plan", code=1)["complete"], "a damaged file in the cache is not what was asked for"
+
+
+def write_entry(folder: Path, stage: str) -> Path:
+    shard = read_manifest(Path("data") / stage).shard("part-00000.parquet")
+    write_json(folder / "_shard.json", {"files": [shard.model_dump()]})
+    return folder / "part-00000.parquet"
+
+
+def test_what_dvc_lock_lists_and_is_nowhere_is_named(workspace: Path) -> None:
+    call("add", "https://a1.example/page", "--reason", "asked")
+    assert call("plan")["complete"], "nothing was ever made here"
+    outs = [{"path": "data/extract", "md5": "0" * 32 + ".dir"}]
+    (workspace / "dvc.lock").write_text(json.dumps({"stages": {"extract": {"outs": outs}}}))
+    (sentence,) = call("plan", code=1)["unreachable"]
+    assert "data/extract" in sentence
+    (workspace / "dvc.lock").write_text("<<<<<<< ours")
+    (sentence,) = call("plan", code=1)["unreachable"]
+    assert "dvc.lock" in sentence
+
+
+def test_a_release_whose_kept_copy_is_gone_cannot_be_marked_and_gets_no_half_folder() -> None:
+    make_data()
+    call("add", "https://a1.example/page", "--reason", "asked")
+    lose(".headwater/releases")
+    answer = call("apply", code=1)
+    assert "cannot be marked" in answer["unreachable"][-1]
+    assert not Path(".headwater/releases").exists()
+    assert Path("data/release/TAKEDOWN.md").is_file()
 
 
 def test_marks_add_up(workspace: Path) -> None:

@@ -126,7 +126,7 @@ def make(root: Path) -> Traced:
             folder,
             stage=stage,
             unit="documents",
-            params={"shingle_words": 5} if stage == "dedup" else {},
+            params={"dedup": {"shingle_words": 5}, "extract": {"max_page_bytes": 1 << 20}}.get(stage, {}),
             inputs={before.name: before},
             counts=Counts(in_=size, out=size - sum(dropped.values()), dropped=dropped),
         )

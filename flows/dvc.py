@@ -1,0 +1,118 @@
+"""All that starts DVC: its command, what it says, and what it holds to be stale."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from flows.graph import MODULES
+from tasks.contracts.disk import disk_full_in
+from tasks.contracts.errors import HeadwaterError
+
+logger = logging.getLogger(__name__)
+
+DVC_CHATTER = (
+    "> python",
+    "Data and pipelines",
+    "Updating lock file",
+    "Generating lock file",
+    "To enable auto staging",
+    "To track the changes",
+    "Use `dvc push`",
+    "\t",
+)
+"""Lines of DVC that tell a person nothing here."""
+NOT_IN_CACHE = "not in cache"
+
+
+class StageFailedError(HeadwaterError):
+    """A stage ended with an error; its own message came before."""
+
+
+def dvc_command() -> list[str]:
+    """Return the command that starts this environment's DVC."""
+    return [sys.executable, "-m", "dvc"]
+
+
+def stream(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[str]:
+    """Run a command and yield its output by lines, standard error included.
+
+    Raises:
+        StageFailedError: it ended with another exit code than 0.
+        DiskFullError: it did, and said that there is no space left, in whatever words.
+    """
+    said: list[str] = []
+    with subprocess.Popen(
+        command,
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                if line.strip():
+                    said = [*said[-LINES_KEPT:], line]
+                    yield line.rstrip()
+            code = process.wait()
+        except BaseException:
+            process.terminate()
+            raise
+    if code != 0:
+        if full := disk_full_in("".join(said)):
+            raise full
+        raise StageFailedError(f"{' '.join(command[2:])} ended with exit code {code}")
+
+
+LINES_KEPT = 50
+
+
+def dvc_status() -> dict[str, list[Any]] | None:
+    """Return what DVC says of each stage that is not up to date, None where it cannot say."""
+    output = subprocess.run([*dvc_command(), "status", "--json"], capture_output=True, text=True, check=False)
+    try:
+        told: dict[str, list[Any]] = json.loads(output.stdout)
+    except json.JSONDecodeError:
+        logger.debug("dvc status: %s", output.stderr)
+        return None
+    return told
+
+
+def stale_stages() -> set[str]:
+    """Return the stages that DVC would run again now (those that follow from them may join later).
+
+    An output that is whole and only missing from DVC's cache is put back into it first, so that an emptied cache makes
+    no stage run again.
+    """
+    status = dvc_status()
+    if status is None:
+        return set(MODULES)
+    back = [name for name, changes in status.items() if put_back_into_cache(name, changes)]
+    if back:
+        logger.info("DVC's cache lacked %s, which is whole in data/: put back", ", ".join(back))
+    return set(status) - set(back)
+
+
+def put_back_into_cache(stage: str, changes: Sequence[Any]) -> bool:
+    """Give DVC's cache the output of a stage that lacks nothing else; return whether that was done.
+
+    `dvc commit` compares the output with dvc.lock and, not forced, refuses where anything else is not as it says.
+    """
+    states = [state for change in changes for state in change.get("changed outs", {"": ""}).values()]
+    if not states or any(state != NOT_IN_CACHE for state in states):
+        return False
+    done = subprocess.run(
+        [*dvc_command(), "commit", stage], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        if full := disk_full_in(done.stderr):
+            raise full
+        logger.debug("dvc commit %s: %s", stage, done.stderr)
+    return done.returncode == 0

@@ -1,0 +1,176 @@
+"""A full disk, in whatever words a library says so: which disk, how much is free, and what can be freed.
+
+No space shows in many ways: errno in our own writes and pyarrow's, a text in Rust's and SQLite's errors, DVC's "No
+possible cache link types", Ray's OutOfDiskError, and from torch's writer only that a write fell short.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tasks.contracts.errors import DiskFullError, HeadwaterError
+from tasks.contracts.state import state_folder
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""No space, no quota left, or the largest file that the system or a shell's `ulimit -f` allows."""
+
+_SAID = re.compile(
+    r"no space left on device|disk quota exceeded|file too large|database or disk is full|local disk is full"
+    r"|OutOfDiskError|\[errno (?:28|122|27)\]|os error (?:28|122|27)\b|not enough (?:disk )?space",
+    re.I,
+)
+# These have other causes too, and count where a disk is found to be full.
+_MAY_MEAN = re.compile(
+    r"no possible cache link types|disk i/o error|PytorchStreamWriter|inline_container|unexpected pos"
+    r"|file write failed|requested and \d+ written|unable to write|short write|object store is full",
+    re.I,
+)
+NEARLY_FULL = 1 << 20
+"""Bytes free under which a disk counts as full, where the message alone is not clear: 1 MiB."""
+WEIGHING_SECONDS = 2.0
+FREED_BY = {
+    "shards": "`headwater gc --keep-days 1`",
+    "crawl": "`headwater gc --keep-days 1`",
+    "train": "`headwater gc --keep-days 1`",
+    "mlflow-artifacts": "by hand: `headwater lineage sync` makes it again",
+    "snapshots": "by hand: crawls that no command fetches again",
+}
+"""Folders of the state folder that may be large, and how they are freed."""
+
+
+@contextmanager
+def disk_full_is_clear(path: Path) -> Iterator[None]:
+    """Turn "no space left", said by whatever was writing, into an error that names the disk and what to do."""
+    try:
+        yield
+    except Exception as error:
+        full = disk_full(error, path)
+        if full is None or full is error:
+            raise
+        raise full from error
+
+
+def disk_full(error: BaseException, path: Path | None = None) -> DiskFullError | None:
+    """Return what an error means if it means a full disk, None if it does not.
+
+    Args:
+        path: what was being written, where that is known.
+    """
+    cause: BaseException | None = error
+    seen: set[int] = set()
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        if isinstance(cause, DiskFullError):
+            return cause
+        if isinstance(cause, OSError) and cause.errno in NO_SPACE:
+            named = Path(cause.filename) if isinstance(cause.filename, str) else None
+            return _error(path or named, os.strerror(cause.errno))
+        # Our own errors say what they mean, and may quote a page.
+        if not isinstance(cause, HeadwaterError) and (full := disk_full_in(f"{type(cause).__name__}: {cause}", path)):
+            return full
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def disk_full_in(text: str, path: Path | None = None) -> DiskFullError | None:
+    """Return what a message means if it means a full disk, None if it does not."""
+    said = _SAID.search(text)
+    if said:
+        return _error(path, said[0])
+    may = _MAY_MEAN.search(text)
+    if may and any(shutil.disk_usage(place).free < NEARLY_FULL for place in _places(path)):
+        return _error(path, may[0])
+    return None
+
+
+def _places(path: Path | None) -> list[Path]:
+    """Return a folder on each disk that is written to, that of the path first."""
+    listed = [Path.cwd(), state_folder(), Path(tempfile.gettempdir()), Path("/dev/shm")]
+    if path is not None:
+        listed.insert(0, path)
+    return list(dict.fromkeys(_existing(place) for place in listed))
+
+
+def _existing(path: Path) -> Path:
+    path = path.absolute()
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
+
+
+def _error(path: Path | None, said: str) -> DiskFullError:
+    place = _places(path)[0]
+    fullest = min(_places(path), key=lambda one: shutil.disk_usage(one).free)
+    # A library may have been writing elsewhere, to its temporary files or to shared memory.
+    if path is None or (shutil.disk_usage(place).free >= NEARLY_FULL > shutil.disk_usage(fullest).free):
+        path, place = None, fullest
+    usage = shutil.disk_usage(place)
+    disk = mount_point(place)
+    if usage.free >= NEARLY_FULL and "large" in said.lower():
+        what = f"a file is larger than may be written on {disk}"
+    elif usage.free >= NEARLY_FULL and "quota" in said.lower():
+        what = f"the quota on {disk} is used up"
+    else:
+        what = f"{disk} has {_size(usage.free)} of {_size(usage.total)} free"
+    writing = f" while {path} was written" if path is not None else ""
+    freed = _freeable(disk)
+    return DiskFullError(
+        f"the disk is full: {what} ({said}){writing}; free space, then run again, as what is finished is kept: "
+        + ", ".join(freed)
+    )
+
+
+def mount_point(path: Path) -> Path:
+    """Return where the disk is mounted that a path lies on."""
+    place = _existing(path).resolve()
+    while not place.is_mount() and place != place.parent:
+        place = place.parent
+    return place
+
+
+def _freeable(disk: Path) -> list[str]:
+    """Say what can be freed on this disk, the largest first."""
+    ways = {state_folder() / name: way for name, way in FREED_BY.items()}
+    ways[Path(".dvc/cache").absolute()] = "`dvc gc -w`"
+    ways[Path(tempfile.gettempdir()) / "ray"] = "by hand, when no run is at work"
+    deadline = time.monotonic() + WEIGHING_SECONDS
+    sizes = {}
+    for folder in ways:
+        if folder.is_dir() and mount_point(folder) == disk:
+            sizes[folder] = _weigh(folder, deadline)
+    listed = sorted(((size, folder) for folder, size in sizes.items() if size), reverse=True)
+    said = [f"{_size(size)} in {_short(folder)} ({ways[folder]})" for size, folder in listed]
+    return said or ["`headwater gc` and `dvc gc -w` free caches of a workspace; none is on this disk"]
+
+
+def _short(path: Path) -> str:
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _weigh(folder: Path, deadline: float) -> int:
+    """Return the bytes in a folder, as far as they can be counted in time."""
+    size = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            try:
+                size += Path(parent, name).lstat().st_size
+            except OSError:
+                continue
+        if time.monotonic() > deadline:
+            break
+    return size
+
+
+def _size(size: int) -> str:
+    for factor, unit in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{size} B"
