@@ -11,12 +11,12 @@ import pytest
 
 from tasks.contracts.document import write_documents
 from tasks.contracts.files import sha256_file, write_json
-from tasks.contracts.manifest import Counts, commit_manifest
+from tasks.contracts.manifest import MANIFEST_NAME, Counts, Unit, describe_folder
 from tests.mutations import mutate
 from tests.training.papers.chain import Figures, documents, write_texts
 from training import release, verify
 from training.model import ModelSize, build_model, model_config, save_model, weights_sha256
-from training.papers.facts import STAGES
+from training.papers.facts import STAGES, TEXT_STAGES
 from training.policy import Policy, policy_sha256
 
 TASKS = ["heldout_bits_per_byte"]
@@ -29,8 +29,9 @@ def build_release(root: Path) -> Path:
         folder.mkdir(parents=True)
     numbers = Figures(101)
     write_texts(folders, numbers)
-    for stage in ("extract", *verify.HAND_OVER[1:-1]):
-        write_documents(folders[stage] / "part-00000.parquet", [one for shard in documents() for one in shard])
+    for stage in TEXT_STAGES[1:-1]:
+        for part, shard in enumerate(documents()):
+            write_documents(folders[stage] / f"part-{part:05d}.parquet", shard)
     write_json(folders["crawl"] / "sources.json", {"source": "sites", "sources": []})
     write_json(folders["mix"] / "mixture.json", {"groups": [numbers.group("main")]})
     protected = {"tasks": TASKS, "benchmarks": {}, "protected_texts": 3}
@@ -41,8 +42,11 @@ def build_release(root: Path) -> Path:
     figures = {"parameters": 12345, "tokens_seen": 678, "steps": 9, "train_loss": 3.25, "validation_loss": 3.5}
     wrote = weights_sha256(weights.items())
     write_json(folders["train"] / "metrics.json", {**figures, "weights_sha256": wrote})
+    items = [{"item_id": f"item-{number}", "doc_id": None, "acc": float(number % 2)} for number in range(4)]
     scored = {"heldout": {"acc": 0.5, "items": 4, "items_sha256": "x"}}
     write_json(folders["evaluate"] / "results.json", {"tasks": scored, "settings": {}})
+    (folders["evaluate"] / "samples").mkdir()
+    (folders["evaluate"] / "samples/heldout.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
     fixed = policy_sha256(Policy(), TASKS)
     report = numbers.report(0.5) | {"weights_sha256": wrote, "policy_sha256": fixed}
     write_json(folders["gate"] / "report.json", report)
@@ -55,14 +59,16 @@ def build_release(root: Path) -> Path:
     }
     for stage, folder in folders.items():
         counts = Counts(in_=5, out=3, dropped={"too_short": 2}) if stage == "extract" else Counts(in_=3, out=3)
-        commit_manifest(
+        unit: Unit = "documents" if stage in (*TEXT_STAGES, "tokenize") else "files"
+        made = describe_folder(
             folder,
             stage=stage,
-            unit="documents",
+            unit=unit,
             params=settings.get(stage, {}),
             inputs=before,
             counts=counts,
         )
+        write_json(folder / MANIFEST_NAME, made.model_dump(mode="json", by_alias=True))
         before = {stage: folder}
     release.run(params=release.Params(), inputs=folders, output=root / "release")
     return root / "release"

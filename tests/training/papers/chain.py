@@ -9,7 +9,7 @@ from typing import Any
 from tasks.contracts.document import Document, write_documents
 from tasks.contracts.files import write_json
 from tasks.contracts.ledger import LedgerRow, write_ledger
-from tasks.contracts.manifest import Counts, Unit, commit_manifest
+from tasks.contracts.manifest import MANIFEST_NAME, Counts, Unit, describe_folder
 from tasks.contracts.tokens import TokenRange, write_index
 from training.papers.facts import STAGES, TEXT_STAGES
 
@@ -89,7 +89,9 @@ def make_chain(root: Path, number: int = 10_007, params: Mapping[str, dict[str, 
         out = figures.next()
         counts = Counts(in_=out + sum(dropped.values()), out=out, dropped=dropped)
         unit = UNITS.get(stage, "documents")
-        commit_manifest(folder, stage=stage, unit=unit, params=own, inputs=before, counts=counts)
+        # Figures that no stage would put out: `commit_manifest` refuses them.
+        made = describe_folder(folder, stage=stage, unit=unit, params=own, inputs=before, counts=counts)
+        write_json(folder / MANIFEST_NAME, made.model_dump(mode="json", by_alias=True))
         before = {stage: folder}
     return folders
 
