@@ -138,8 +138,8 @@ def commit_manifest(
     """
     counts.check(str(output))
     manifest = describe_folder(output, stage=stage, unit=unit, params=params, inputs=inputs, counts=counts, known=known)
-    held = [_holding(folder) for folder in inputs.values()]
-    check_folder(_held(output, manifest), unit, counts.in_, counts.dropped, held, params)
+    given = [holding(folder) for folder in inputs.values()]
+    check_folder(held(output, manifest), unit, counts.in_, counts.dropped, given, params)
     write_json(output / MANIFEST_NAME, manifest.model_dump(mode="json", by_alias=True))
     return manifest
 
@@ -172,8 +172,8 @@ def describe_folder(
     )
 
 
-def _holding(folder: Path) -> Holding:
-    """Describe an input, with all that it was made from as far as the folders beside it say."""
+def holding(folder: Path) -> Holding:
+    """Describe a folder, with all that it was made from as far as the folders beside it say."""
     manifest = read_manifest(folder)
     waiting, made_from = dict(manifest.inputs), set[str]()
     while waiting:
@@ -183,12 +183,18 @@ def _holding(folder: Path) -> Holding:
             made_from.add(name)
             if (beside / MANIFEST_NAME).is_file() and manifest_hash(beside) == recorded:
                 waiting |= read_manifest(beside).inputs
-    return _held(folder, manifest, frozenset(made_from))
+    return held(folder, manifest, made_from=frozenset(made_from))
 
 
-def _held(folder: Path, manifest: Manifest, made_from: frozenset[str] = frozenset()) -> Holding:
-    rows = {shard.name: shard.rows for shard in manifest.shards}
-    return Holding(name=manifest.stage, folder=folder, out=manifest.counts.out, rows=rows, made_from=made_from)
+def held(
+    folder: Path,
+    manifest: Manifest,
+    rows: Mapping[str, int | None] | None = None,
+    made_from: frozenset[str] = frozenset(),
+) -> Holding:
+    """Describe a folder by its manifest, or by `rows` as they were counted now (file name → rows)."""
+    told = {shard.name: shard.rows for shard in manifest.shards}
+    return Holding(name=manifest.stage, folder=folder, out=manifest.counts.out, rows=rows or told, made_from=made_from)
 
 
 def read_manifest(folder: Path) -> Manifest:
