@@ -13,8 +13,9 @@ from tasks.contracts.document import Document, write_documents
 from tasks.contracts.errors import UsageError
 from tasks.contracts.files import write_json
 from tasks.contracts.ledger import LedgerRow, write_ledger
-from tasks.contracts.manifest import Counts, commit_manifest, manifest_hash
+from tasks.contracts.manifest import Counts, manifest_hash
 from tasks.contracts.takedowns import read_fingerprints, read_takedowns
+from tests.planted import plant_manifest
 from training.champion import promote
 
 TEXT = " ".join(f"word{number}" for number in range(60))
@@ -43,7 +44,7 @@ def make_stage(name: str, documents: list[Document], inputs: dict[str, Path] | N
     write_documents(folder / "part-00000.parquet", documents)
     count = len(documents)
     counts = Counts(in_=count, out=count)
-    commit_manifest(folder, stage=name, unit="documents", params={}, inputs=inputs or {}, counts=counts)
+    plant_manifest(folder, stage=name, unit="documents", params={}, inputs=inputs or {}, counts=counts)
     return folder
 
 
@@ -63,7 +64,7 @@ def make_data() -> tuple[list[Document], Path]:
     write_json(Path("data/release/lineage.json"), {"name": "only", "weights_sha256": "w"})
     release = Path("data/release")
     counts = Counts(in_=1, out=1)
-    commit_manifest(release, stage="release", unit="files", params={}, inputs={"mix": mix}, counts=counts)
+    plant_manifest(release, stage="release", unit="files", params={}, inputs={"mix": mix}, counts=counts)
     promote(release)
     remember_release(release, mix)
     return documents, release

@@ -11,8 +11,9 @@ import pytest
 
 from tasks.contracts.document import write_documents
 from tasks.contracts.files import sha256_file, write_json
-from tasks.contracts.manifest import MANIFEST_NAME, Counts, Unit, describe_folder
+from tasks.contracts.manifest import Counts, Unit
 from tests.mutations import mutate
+from tests.planted import plant_manifest
 from tests.training.papers.chain import Figures, documents, write_texts
 from training import release, verify
 from training.model import ModelSize, build_model, model_config, save_model, weights_sha256
@@ -60,7 +61,7 @@ def build_release(root: Path) -> Path:
     for stage, folder in folders.items():
         counts = Counts(in_=5, out=3, dropped={"too_short": 2}) if stage == "extract" else Counts(in_=3, out=3)
         unit: Unit = "documents" if stage in (*TEXT_STAGES, "tokenize") else "files"
-        made = describe_folder(
+        plant_manifest(
             folder,
             stage=stage,
             unit=unit,
@@ -68,7 +69,6 @@ def build_release(root: Path) -> Path:
             inputs=before,
             counts=counts,
         )
-        write_json(folder / MANIFEST_NAME, made.model_dump(mode="json", by_alias=True))
         before = {stage: folder}
     release.run(params=release.Params(), inputs=folders, output=root / "release")
     return root / "release"
