@@ -31,6 +31,8 @@ from training.verify import (
     sha256_file,
 )
 
+Check = tuple[str, Callable[[], Iterator[Break]]]
+
 SIGNED = (
     "Who can change every file of data/, .headwater/ and the release can forge all of it at once, and this program "
     "finds nothing: other pages than were crawled, weights that were trained on something else, scores of items. "
@@ -81,7 +83,18 @@ def check_all(
         for one in check_release(release, expect)
     ]
     names = _stages(release)
-    checks: dict[str, tuple[str, Callable[[], Iterator[Break]]]] = {
+    checks = workspace_checks(release, data, names)
+    if sample is not None:
+        checks |= deep_checks(data, names, sample)
+    ours = _same_release(release, data)
+    for name, (text, check) in checks.items():
+        found.append(check_claim(name, text, lambda check=check: guarded(check, ours=ours)))  # type: ignore[misc]
+    return found
+
+
+def workspace_checks(release: Path, data: Path, names: list[str]) -> dict[str, Check]:
+    """Return the checks that read the workspace's files once: claim → what it says, and what checks it."""
+    return {
         "folders": (
             "Every file of every stage is as the stage's manifest says, and none is a link or was added.",
             lambda: verify_files.folders(data, names),
@@ -103,15 +116,9 @@ def check_all(
             lambda: verify_files.recorded(data),
         ),
     }
-    if sample is not None:
-        checks |= _deep(data, names, sample)
-    ours = _same_release(release, data)
-    for name, (text, check) in checks.items():
-        found.append(check_claim(name, text, lambda check=check: _guarded(check, ours)))  # type: ignore[misc]
-    return found
 
 
-def _deep(data: Path, names: list[str], sample: int) -> dict[str, tuple[str, Callable[[], Iterator[Break]]]]:
+def deep_checks(data: Path, names: list[str], sample: int) -> dict[str, Check]:
     """Return the checks that make things again: of everything, but for what their text says is a sample."""
     again = verify_again
     tokens = None if again.all_tokens(data) else sample
@@ -152,7 +159,7 @@ def signature(release: Path, public_key: Path | None) -> Iterator[Break]:
     yield from differences(release, signed, public_key)
 
 
-def _guarded(check: Callable[[], Iterator[Break]], ours: bool) -> Iterator[Break]:
+def guarded(check: Callable[[], Iterator[Break]], *, ours: bool) -> Iterator[Break]:
     """Turn an error that says what is wrong with a file into a break."""
     if not ours:
         raise NotCheckableError("data/ holds another release than this one")

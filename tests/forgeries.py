@@ -103,7 +103,7 @@ def swap_parts(data: Path) -> None:
 
 
 def swap_ids(data: Path) -> None:
-    first, second = pq.read_table(data / "mix" / "part-00001.parquet")["doc_id"].to_pylist()[:2]
+    first, second = (pq.read_table(data / f"mix/part-0000{part}.parquet")["doc_id"][0].as_py() for part in (0, 1))
     other = {first: second, second: first}
     for stage in ALL:
         for path in (data / stage).rglob("*.parquet"):

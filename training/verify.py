@@ -220,20 +220,22 @@ class Release:
     def content(self, name: str) -> bytes:
         """Read a short file whole."""
         with open_file(self.folder / name) as stream:
-            content = stream.read(MOST_JSON_BYTES + 1)
-        if len(content) > MOST_JSON_BYTES:
-            raise ValueError(f"{name} is longer than {MOST_JSON_BYTES} bytes")
-        return content
+            if os.fstat(stream.fileno()).st_size > MOST_JSON_BYTES:
+                raise ValueError(f"{name} is longer than {MOST_JSON_BYTES} bytes")
+            return stream.read(MOST_JSON_BYTES)
 
     def sha256(self, name: str) -> str:
-        """Hash a file's bytes."""
-        return sha256_file(self.folder / name)
+        """Hash a file's bytes, where there are as many as the manifest says (of itself: as many as are read)."""
+        size = None if name == MANIFEST else self.listed.get(name, {}).get("bytes")
+        return sha256_file(self.folder / name, MOST_JSON_BYTES if size is None else size)
 
 
-def sha256_file(path: Path) -> str:
-    """Return the SHA-256 (hex) of a file's bytes, or "no such file"."""
+def sha256_file(path: Path, most: int | None = None) -> str:
+    """Return the SHA-256 (hex) of a file's bytes, "no such file", or that it has more than `most` bytes."""
     try:
         with open_file(path) as stream:
+            if most is not None and os.fstat(stream.fileno()).st_size > most:
+                return f"a file of more than {most} bytes"
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except (OSError, ValueError):
         return "no such file"
@@ -598,7 +600,7 @@ def report(folder: Path, results: list[Result]) -> dict[str, Any]:
     broken = [(result.claim, one) for result in results for one in result.breaks]
     return {
         "verdict": "fail" if broken else "pass",
-        "manifest_sha256": sha256_file(folder / MANIFEST),
+        "manifest_sha256": sha256_file(folder / MANIFEST, MOST_JSON_BYTES),
         "first_break": {"claim": broken[0][0], **asdict(broken[0][1])} if broken else None,
         "takedown_marks": [name for name in BESIDE if os.path.lexists(folder / name)],
         "claims": [asdict(result) for result in results],
