@@ -200,6 +200,43 @@ def test_rows_lost_between_two_stages_are_found(folder: Path) -> None:
     ]
 
 
+def test_an_improved_figure_is_found_by_its_items(folder: Path) -> None:
+    edit(folder / "evaluation/results.json", lambda value: value["tasks"]["heldout"].update(acc=0.9))
+    digest = sha256_file(folder / "evaluation/results.json")
+
+    def of_stage(value: Any) -> None:
+        next(s for s in value["shards"] if s["name"] == "results.json").update(sha256=digest)
+
+    edit(folder / "manifests/evaluate.json", of_stage)
+    rehash(folder)
+    assert verdicts(folder)["copies"] == "pass"
+    breaks = next(r for r in verify.check_release(folder) if r.claim == "scores").breaks
+    assert [(one.where, one.found) for one in breaks] == [("evaluation/results.json, heldout, acc", "0.9")]
+
+
+@pytest.mark.parametrize(
+    ("change", "right"),
+    [({}, True), ({"by": 0.2}, False), ({"verdict": "fail"}, False), ({"low": 0.45, "by": 0.2}, False)],
+)
+def test_a_rule_of_the_gate_follows_from_its_own_figures(folder: Path, change: dict[str, Any], right: bool) -> None:
+    rule = {"rule": "chance", "value": 0.4, "low": 0.3, "high": 0.5, "bound": "low", "threshold": 0.25, "by": 0.05}
+    edit(folder / "gate.json", lambda value: value.update(rules=[{**rule, "verdict": "pass", **change}]))
+    assert verdicts(folder)["scores"] == ("pass" if right else "fail")
+
+
+def test_a_stage_that_is_new_is_held_to_what_the_one_before_put_out(folder: Path) -> None:
+    mix = json.loads((folder / "manifests/mix.json").read_bytes())
+    decontaminate = sha256_file(folder / "manifests/decontaminate.json")
+    write_json(
+        folder / "manifests/polish.json",
+        {**mix, "stage": "polish", "inputs": {"decontaminate": decontaminate}, "counts": {"in": 2, "out": 2}},
+    )
+    stages = {path.stem: json.loads(path.read_bytes()) for path in (folder / "manifests").iterdir()}
+    stages["mix"]["inputs"] = {"polish": "x"}
+    found = [one.where for stage in ("polish", "mix") for one in verify.handed_over(stage, stages)]
+    assert found == ["documents out of decontaminate and into polish", "documents out of polish and into mix"]
+
+
 def test_a_chain_that_does_not_reach_the_crawl_is_found(folder: Path) -> None:
     edit(folder / "manifests/mix.json", lambda value: value.update(inputs={}))
     edit(folder / "lineage.json", lambda value: value["stages"]["mix"].update(inputs={}))
