@@ -63,8 +63,9 @@ def verify(
         check_public_key(public_key)
     results = check_all(release, Path("data"), sample=sample if deep else None, expect=expect, public_key=public_key)
     told = report(release, results)
-    text = as_text(told) if expect or public_key else f"{as_text(told)}\n{SIGNED}\n"
-    sys.stdout.write(json.dumps(told, indent=2) + "\n" if as_json else text)
+    limits = "" if expect or public_key else SIGNED
+    text = f"{as_text(told)}\n{limits}\n" if limits else as_text(told)
+    sys.stdout.write(json.dumps({**told, "limits": limits}, indent=2) + "\n" if as_json else text)
     if told["verdict"] == "fail":
         raise typer.Exit(1)
 

@@ -5,7 +5,7 @@ document, kept once or dropped once. Between stages: what a stage takes in is wh
 that is, the files and the manifests' own chain say, so that a new stage is held to it too: part k is made from part k,
 and of several inputs with parts it is the one that no other input was made from.
 
-Doc_ids are compared by a hash table of Arrow's: 0.5 s and 120 bytes a document, for a million.
+Doc_ids are compared by a hash table of Arrow's: 0.4 s for a million, and about 200 bytes each while it is done.
 """
 
 from __future__ import annotations
