@@ -83,12 +83,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     """
     candidate = json.loads((inputs["train"] / "metrics.json").read_bytes())["weights_sha256"]
     champion = champion_to_beat(candidate)
-    rules = [
-        floor_rule(params, inputs),
-        chance_rule(params, read_samples(inputs["evaluate"], params.chance_task)),
-        *regression_rules(params, inputs, champion),
-        policy_rule(params, inputs["train"]),
-    ]
+    rules = judge(params, inputs, champion)
     failed = [rule for rule in rules if rule.verdict == "fail"]
     report: dict[str, JsonValue] = {
         "verdict": "fail" if failed else "pass",
@@ -117,6 +112,16 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
         inputs={name: inputs[name] for name in ("evaluate", "train", "holdout", "mix")},
         counts=Counts(in_=len(rules), out=len(rules)),
     )
+
+
+def judge(params: Params, inputs: Mapping[str, Path], champion: Champion | None) -> list[Rule]:
+    """Return what each rule of the gate finds of the scored items."""
+    return [
+        floor_rule(params, inputs),
+        chance_rule(params, read_samples(inputs["evaluate"], params.chance_task)),
+        *regression_rules(params, inputs, champion),
+        policy_rule(params, inputs["train"]),
+    ]
 
 
 def floor_rule(params: Policy, inputs: Mapping[str, Path]) -> Rule:

@@ -111,6 +111,14 @@ class Params(StageParams):
     tasks: tuple[str, ...] = borrowed_from("evaluate.tasks", ())
     """The tasks that the gate will score: part of its policy."""
 
+    def in_manifest(self) -> dict[str, JsonValue]:
+        """Return the settings with the gate's policy filled in, and its hash."""
+        policy = read_policy(self.policy)
+        return self.identity() | {
+            "policy": policy.identity(),
+            "policy_sha256": policy_sha256(policy, self.tasks),
+        }
+
 
 def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
     """Train the model and write its folder.
@@ -124,13 +132,9 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
         TrainingError: a rank failed; running again goes on from the last checkpoint.
     """
     info = read_tokens_info(inputs["tokenize"])
-    policy = read_policy(params.policy)
     packing = read_packing(inputs["tokenize"], info.shards, params.seq_len)
     order = make_order(params, info, packing.sequences, manifest_hash(inputs["tokenize"]))
-    identity: dict[str, JsonValue] = params.identity() | {
-        "policy": policy.identity(),
-        "policy_sha256": policy_sha256(policy, params.tasks),
-    }
+    identity = params.in_manifest()
     device = _device()
     config = _loop_config(params, info, order, tokens=inputs["tokenize"], device=device)
     decided_by = {name: value for name, value in config.model_dump(mode="json").items() if name not in _PLACES}

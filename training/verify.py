@@ -1,7 +1,9 @@
-"""Check a release with nothing but Python: `python verify.py [FOLDER] [--json] [--expect SHA256]`.
+"""Check a release with nothing but Python: `python3 -I verify.py [FOLDER] [--json] [--expect SHA256]`.
 
 This file stands in every release and imports only the standard library (3.11 or newer), so that a stranger can read
 it in one sitting and run it without installing or trusting anything of ours. It opens no connection and writes nothing.
+Nor does it trust the folder: without -I, Python would take a json.py that stands beside this file for its own, so it
+refuses to run. What is no ordinary file is not opened, and what it prints of the folder has no control characters.
 
 A release's `_manifest.json` names the SHA-256 of each of its files, and that of the manifest of every stage which the
 release was made from. Copies of those manifests stand in manifests/; each names the hash of the manifests before it,
@@ -13,18 +15,24 @@ take the manifest's SHA-256 from who published the release and give it as --expe
 Exit codes: 0 every claim that can be checked here holds, 1 one does not, 2 wrong use.
 """
 
-from __future__ import annotations
+import sys  # built into the interpreter: no file can stand in for it
+
+if __name__ == "__main__" and not sys.flags.isolated:  # asked before anything is imported that a file could replace
+    sys.stderr.write("verify.py: start it as `python3 -I verify.py`, or files beside it could pass as Python's own\n")
+    raise SystemExit(2)
 
 import argparse
 import hashlib
 import json
+import math
+import os
+import stat
 import struct
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from itertools import pairwise
-from pathlib import Path
+from io import BufferedReader
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 MANIFEST = "_manifest.json"
@@ -32,8 +40,18 @@ BESIDE = ("TAKEDOWN.md", "takedown.json")
 """The mark that sources in a release were taken down. It may be added later."""
 SIGNATURE = "model.sig"
 """The publisher's signature over all other files but that mark. It is added when the release is complete."""
-HAND_OVER = ("extract", "filter", "dedup", "perplexity", "holdout", "decontaminate", "mix")
-"""Stages that take all documents of the one before: what one puts out, the next one takes in."""
+MOST_JSON_BYTES = 64 << 20
+"""Longest JSON file that is read; a release's own are far below."""
+MOST_HEADER_BYTES = 100_000_000
+"""Longest header of a safetensors file, as its format says."""
+MOST_FILES = 1_000_000
+DEEPEST = 32
+MOST_BREAKS = 1000
+"""Breaks of one claim after which no more are looked for."""
+LONGEST_TEXT = 300
+"""Characters that are shown of a text from the folder."""
+ROUNDED = 1.5e-6
+"""Figures are written with six decimals."""
 TORCH_TYPES = {
     "F64": "float64",
     "F32": "float32",
@@ -80,6 +98,64 @@ class NotCheckableError(Exception):
     """The folder alone does not say whether the claim holds."""
 
 
+def shown(text: object) -> str:
+    """Return a text from outside as it may be printed: short, and without characters that steer a terminal.
+
+    >>> shown("a\\x1b[2Jb")
+    'a\\\\x1b[2Jb'
+    """
+    raw = str(text)
+    cut = raw if len(raw) <= LONGEST_TEXT else raw[: LONGEST_TEXT - 3] + "..."
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in cut)
+
+
+def open_file(path: Path) -> BufferedReader:
+    """Open an ordinary file; a pipe, a device, a socket, a folder or a link is refused, and never waited for.
+
+    Raises:
+        OSError: it is none, or cannot be opened.
+    """
+    if (kind := kind_of(os.lstat(path).st_mode)) != "file":
+        raise OSError(f"{path.name} is no file but a {kind}")
+    opened = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    stream = os.fdopen(opened, "rb")
+    if not stat.S_ISREG(os.fstat(opened).st_mode):
+        stream.close()
+        raise OSError(f"{path.name} is no file any more")
+    return stream
+
+
+def kind_of(mode: int) -> str:
+    """Name what a path is."""
+    kinds = {stat.S_ISREG: "file", stat.S_ISDIR: "folder", stat.S_ISLNK: "link", stat.S_ISFIFO: "pipe"}
+    kinds |= {stat.S_ISSOCK: "socket"}
+    return next((name for is_kind, name in kinds.items() if is_kind(mode)), "device")
+
+
+def is_plain(name: object) -> bool:
+    """Say whether a name from a manifest is that of a file in the folder: no way out of it, nothing odd in it."""
+    if not isinstance(name, str) or not name.isprintable() or "\\" in name or len(name) > 1000:
+        return False
+    return PurePosixPath(name).as_posix() == name and not name.startswith("/") and ".." not in name.split("/")
+
+
+def parse(content: bytes) -> Any:
+    """Read JSON that says each thing once; numbers are finite."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(pairs)
+        if len(value) != len(pairs):
+            raise ValueError("a key stands twice in one JSON object")
+        return value
+
+    def number(text: str) -> float:
+        if not math.isfinite(value := float(text)):
+            raise ValueError(f"{text[:40]} is no finite number")
+        return value
+
+    return json.loads(content, object_pairs_hook=once, parse_constant=number, parse_float=number)
+
+
 class Release:
     """A release folder, its files read once."""
 
@@ -97,15 +173,31 @@ class Release:
         return {entry["name"]: entry for entry in self.manifest["shards"]}
 
     @cached_property
+    def kinds(self) -> dict[str, str]:
+        """Everything in the folder by its name from here, and what it is; links are not followed."""
+        kinds: dict[str, str] = {}
+        waiting = [""]
+        while waiting:
+            place = waiting.pop()
+            with os.scandir(self.folder / place) as entries:
+                for entry in entries:
+                    name = place + entry.name
+                    kinds[name] = kind_of(entry.stat(follow_symlinks=False).st_mode)
+                    if kinds[name] == "folder":
+                        waiting.append(name + "/")
+                    if len(kinds) > MOST_FILES or name.count("/") > DEEPEST:
+                        raise ValueError(f"more than {MOST_FILES} files or {DEEPEST} folders deep: no release is")
+        return kinds
+
+    @cached_property
     def names(self) -> list[str]:
-        """Everything in the folder that is not a folder, links included, by its name from here."""
-        paths = self.folder.rglob("*")
-        return sorted(p.relative_to(self.folder).as_posix() for p in paths if p.is_symlink() or not p.is_dir())
+        """Everything in the folder that is not a folder, links included."""
+        return sorted(name for name, kind in self.kinds.items() if kind != "folder")
 
     @cached_property
     def stages(self) -> dict[str, Any]:
         """Stage → the copy of its manifest."""
-        return {Path(name).stem: self.json(name) for name in self.names if name.startswith("manifests/")}
+        return {PurePosixPath(name).stem: self.json(name) for name in self.names if name.startswith("manifests/")}
 
     @cached_property
     def lineage(self) -> Any:
@@ -119,19 +211,34 @@ class Release:
 
     def json(self, name: str) -> Any:
         """Read a JSON file."""
-        return json.loads((self.folder / name).read_bytes())
+        return parse(self.content(name))
+
+    def items(self, name: str) -> list[Any]:
+        """Read a file of one JSON value a line."""
+        return [parse(line) for line in self.content(name).split(b"\n") if line.strip()]
+
+    def content(self, name: str) -> bytes:
+        """Read a short file whole."""
+        with open_file(self.folder / name) as stream:
+            if os.fstat(stream.fileno()).st_size > MOST_JSON_BYTES:
+                raise ValueError(f"{name} is longer than {MOST_JSON_BYTES} bytes")
+            return stream.read(MOST_JSON_BYTES)
 
     def sha256(self, name: str) -> str:
-        """Hash a file's bytes."""
-        return sha256_file(self.folder / name)
+        """Hash a file's bytes, where there are as many as the manifest says (of itself: as many as are read)."""
+        size = None if name == MANIFEST else self.listed.get(name, {}).get("bytes")
+        return sha256_file(self.folder / name, MOST_JSON_BYTES if size is None else size)
 
 
-def sha256_file(path: Path) -> str:
-    """Return the SHA-256 (hex) of a file's bytes, or "no such file"."""
-    if not path.is_file():
+def sha256_file(path: Path, most: int | None = None) -> str:
+    """Return the SHA-256 (hex) of a file's bytes, "no such file", or that it has more than `most` bytes."""
+    try:
+        with open_file(path) as stream:
+            if most is not None and os.fstat(stream.fileno()).st_size > most:
+                return f"a file of more than {most} bytes"
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except (OSError, ValueError):
         return "no such file"
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def differs(where: str, expected: object, found: object) -> Iterator[Break]:
@@ -142,7 +249,7 @@ def differs(where: str, expected: object, found: object) -> Iterator[Break]:
 
 def check_form(release: Release) -> Iterator[Break]:
     """The manifest is whole and in the one form in which Headwater writes it."""
-    content = (release.folder / MANIFEST).read_bytes()
+    content = release.content(MANIFEST)
     again = json.dumps(release.manifest, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
     if again.encode() != content:
         yield Break(MANIFEST, "sorted keys, indented by 2, one line feed at the end", "another form")
@@ -157,28 +264,38 @@ def check_form(release: Release) -> Iterator[Break]:
 
 
 def check_names(release: Release) -> Iterator[Break]:
-    """Every file that the manifest lists is there, and no other."""
+    """Every file that the manifest lists is there, and no other; each is an ordinary file."""
+    for name in release.listed:
+        if not is_plain(name):
+            yield Break(f"{MANIFEST}, {name}", "the plain name of a file in this folder", "another")
     present = set(release.names) - {MANIFEST}
     for name in sorted(set(release.listed) - present):
-        yield Break(name, "a file", "missing")
+        yield Break(name, "a file", release.kinds.get(name, "missing"))
     for name in sorted(present - set(release.listed) - {*BESIDE, SIGNATURE}):
         yield Break(name, "no such file in this release", "added")
     for name in release.names:
-        if (release.folder / name).is_symlink():
-            yield Break(name, "a file", "a link")
+        if (kind := release.kinds[name]) != "file":
+            yield Break(name, "a file", f"a {kind}")
+    used = {parent.as_posix() for name in release.listed for parent in PurePosixPath(name).parents}
+    for name, kind in sorted(release.kinds.items()):
+        if kind == "folder" and name not in used:
+            yield Break(name, "no such folder in this release", "added")
 
 
 def check_contents(release: Release) -> Iterator[Break]:
     """Every file has the size and the SHA-256 that the manifest gives it."""
     for name, entry in release.listed.items():
-        path = release.folder / name
         yield from differs(f"{MANIFEST}, keys of {name}", ["bytes", "name", "rows", "sha256"], sorted(entry))
-        if not path.is_file():
+        if release.kinds.get(name) != "file":
             yield Break(name, entry["sha256"], "no such file")
             continue
-        yield from differs(f"{name}, bytes", entry["bytes"], path.stat().st_size)
-        yield from differs(f"{name}, SHA-256", entry["sha256"], release.sha256(name))
-        if not name.endswith(".parquet"):
+        size = os.lstat(release.folder / name).st_size
+        yield from differs(f"{name}, bytes", entry["bytes"], size)
+        if size == entry["bytes"]:  # else it is another file, of whatever length
+            yield from differs(f"{name}, SHA-256", entry["sha256"], release.sha256(name))
+        if name.endswith(".jsonl") and entry["rows"] is not None:
+            yield from differs(f"{MANIFEST}, rows of {name}", len(release.items(name)), entry["rows"])
+        elif not name.endswith(".parquet"):
             yield from differs(f"{MANIFEST}, rows of {name}", None, entry["rows"])
 
 
@@ -221,10 +338,16 @@ def check_conservation(release: Release) -> Iterator[Break]:
     """No stage lost or invented a row, and none was lost between two stages."""
     for stage, manifest in release.stages.items():
         yield from conserved(stage, manifest)
-    for before, after in pairwise(HAND_OVER):
-        if before in release.stages and after in release.stages:
-            out, taken = release.stages[before]["counts"]["out"], release.stages[after]["counts"]["in"]
-            yield from differs(f"documents out of {before} and into {after}", out, taken)
+        yield from handed_over(stage, release.stages)
+
+
+def parts(manifest: Any) -> dict[str, int | None]:
+    """Return a stage's parts of documents or pages, "part-00000" → rows; those of token shards are none."""
+    entries = {entry["name"]: entry["rows"] for entry in manifest["shards"]}
+    if any(name == "tokens.json" or name.endswith(".bin") for name in entries):
+        return {}
+    ends = (".parquet", ".warc.gz")
+    return {n.partition(".")[0]: rows for n, rows in entries.items() if n.startswith("part-") and n.endswith(ends)}
 
 
 def conserved(stage: str, manifest: Any) -> Iterator[Break]:
@@ -232,9 +355,54 @@ def conserved(stage: str, manifest: Any) -> Iterator[Break]:
     counts = manifest["counts"]
     total = counts["out"] + sum(counts["dropped"].values())
     yield from differs(f"{stage}, in against out + dropped", counts["in"], total)
-    parts = [s for s in manifest["shards"] if s["name"].startswith("part-") and s["name"].endswith(".parquet")]
-    if stage in HAND_OVER and parts:
-        yield from differs(f"{stage}, out against the rows of its files", counts["out"], sum(s["rows"] for s in parts))
+    files = parts(manifest)
+    rows = [number for number in files.values() if number is not None]
+    if rows and len(rows) == len(files):
+        yield from differs(f"{stage}, out against the rows of its files", counts["out"], sum(rows))
+
+
+def handed_over(stage: str, stages: dict[str, Any]) -> Iterator[Break]:
+    """Check that a stage took in what the one before it put out.
+
+    Which one that is, the manifests say: of all that the stage was made from, those with parts that no other of them
+    was made from. So a stage that is new here is checked as well.
+    """
+    manifest = stages[stage]
+    unit, counts, settings = manifest["unit"], manifest["counts"], manifest["params"]
+    given = [name for name in manifest["inputs"] if name in stages]
+    if unit in ("documents", "records"):
+        holding = [name for name in given if parts(stages[name])]
+        older = {before for name in holding for before in made_from(name, stages)}
+        sources = [name for name in holding if name not in older]
+        if sources:
+            out = sum(stages[name]["counts"]["out"] for name in sources)
+            yield from differs(f"documents out of {' and '.join(sources)} and into {stage}", out, counts["in"])
+        if len(sources) == 1 and parts(manifest):
+            made, own = parts(stages[sources[0]]), parts(manifest)
+            yield from differs(f"shards out of {sources[0]} and into {stage}", sorted(made), sorted(own))
+    for name in given:
+        files = {entry["name"]: entry for entry in stages[name]["shards"]}
+        size = sum(e["bytes"] for n, e in files.items() if n.startswith("part-") and n.endswith(".bin"))
+        if unit == "tokens" and size:
+            size *= settings.get("epochs") or 1
+            if counts["in"] not in (size // 2, size // 4):  # an id takes two bytes, or four
+                yield Break(f"tokens out of {name} and into {stage}", f"{size // 2} or {size // 4}", str(counts["in"]))
+        for task in settings.get("tasks") or () if unit == "items" else ():
+            offered = files.get(f"tasks/{task}.jsonl", {}).get("rows")
+            if offered is not None:
+                taken = [e["rows"] for e in manifest["shards"] if e["name"] == f"samples/{task}.jsonl"]
+                expected = [min(offered, settings.get("limit") or offered)]
+                yield from differs(f"items of {task} out of {name} and into {stage}", expected, taken)
+
+
+def made_from(stage: str, stages: dict[str, Any]) -> set[str]:
+    """Return every stage that a stage was made from."""
+    reached, waiting = set[str](), [stage]
+    while waiting:
+        before = [name for name in stages.get(waiting.pop(), {"inputs": {}})["inputs"] if name not in reached]
+        reached.update(before)
+        waiting += before
+    return reached
 
 
 def check_copies(release: Release) -> Iterator[Break]:
@@ -260,24 +428,78 @@ def check_weights(release: Release) -> Iterator[Break]:
 def weights_sha256(files: list[Path]) -> str:
     """Return the hash over name, type, shape and bytes of each tensor, sorted by name.
 
-    A safetensors file is the length of its header (8 bytes, little-endian), the header (JSON) and the tensors' bytes.
+    A safetensors file is the length of its header (8 bytes, little-endian), the header (JSON) and the tensors' bytes,
+    which follow each other without a gap: so each byte is hashed once, whatever the header says.
     """
     tensors: dict[str, tuple[Path, int, Any]] = {}
     for path in files:
-        with path.open("rb") as stream:
+        with open_file(path) as stream:
             (size,) = struct.unpack("<Q", stream.read(8))
-            header = json.loads(stream.read(min(size, path.stat().st_size)))
-        tensors |= {name: (path, 8 + size, about) for name, about in header.items() if name != "__metadata__"}
+            if size > MOST_HEADER_BYTES:
+                raise ValueError(f"{path.name} has a header of {size} bytes")
+            header = parse(stream.read(size))
+            end = os.fstat(stream.fileno()).st_size - 8 - size
+        own = {name: (path, 8 + size, about) for name, about in header.items() if name != "__metadata__"}
+        at = 0
+        for first, last in sorted(about["data_offsets"] for _, _, about in own.values()):
+            if first != at or last < first:
+                raise ValueError(f"the tensors of {path.name} overlap or leave a gap at byte {at}")
+            at = last
+        if at != end or own.keys() & tensors.keys():
+            raise ValueError(f"the tensors of {path.name} are not all that it holds, or stand in two files")
+        tensors |= own
     digest = hashlib.sha256()
     for name, (path, base, about) in sorted(tensors.items()):
         digest.update(f"{name} torch.{TORCH_TYPES[about['dtype']]} {about['shape']}\n".encode())
         left = about["data_offsets"][1] - about["data_offsets"][0]
-        with path.open("rb") as stream:
+        with open_file(path) as stream:
             stream.seek(base + about["data_offsets"][0])
             while left and (piece := stream.read(min(left, 1 << 20))):
                 digest.update(piece)
                 left -= len(piece)
     return digest.hexdigest()
+
+
+def check_scores(release: Release) -> Iterator[Break]:
+    """The figures of the evaluation are those of its items, and the gate's verdicts are those of its figures."""
+    results = release.json("evaluation/results.json")["tasks"]
+    kept = {name for name in release.names if name.startswith("evaluation/samples/")}
+    for task, figures in results.items():
+        name = f"evaluation/samples/{task}.jsonl"
+        if name not in kept:
+            yield Break(name, "the scores of each item", "missing")
+            continue
+        items = release.items(name)
+        yield from differs(f"{name}, items", figures["items"], len(items))
+        yield from differs(f"{name}, items named once", len(items), len({item["item_id"] for item in items}))
+        for metric, again in figures_of(items).items():
+            told = figures.get(metric)
+            if told is not None and abs(told - again) > ROUNDED * max(1, abs(again)):
+                yield Break(f"evaluation/results.json, {task}, {metric}", f"{again:.6f}, from its items", str(told))
+    for rule in release.gate["rules"]:
+        if rule.get("by") is None:
+            continue
+        end = rule[rule["bound"]]
+        if abs(abs(end - rule["threshold"]) - abs(rule["by"])) > 2 * ROUNDED:
+            expected = f"{end - rule['threshold']:.6f} or its opposite: from {rule['bound']} and threshold"
+            yield Break(f"gate.json, rule {rule['rule']}, by", expected, str(rule["by"]))
+        yield from differs(f"gate.json, rule {rule['rule']}, verdict", rule["by"] > 0, rule["verdict"] == "pass")
+        if not rule["low"] <= rule["value"] <= rule["high"]:
+            yield Break(f"gate.json, rule {rule['rule']}", "a value within its interval", str(rule["value"]))
+
+
+def figures_of(items: list[Any]) -> dict[str, float]:
+    """Return the figures that follow from the scores of single items: means, and bits per byte from nats and bytes."""
+    names = {name for item in items for name in item} - {"item_id", "doc_id", "nats", "bytes"}
+    figures = {}
+    for name in sorted(names):
+        values = [item[name] for item in items if isinstance(item.get(name), int | float)]
+        if len(values) == len(items):
+            figures[name] = math.fsum(values) / len(values)
+    if items and all("nats" in item and "bytes" in item for item in items):
+        nats = math.fsum(item["nats"] for item in items) / sum(item["bytes"] for item in items)
+        figures |= {"bits_per_byte": nats / math.log(2), "byte_perplexity": math.exp(nats)}
+    return figures
 
 
 def check_gate(release: Release) -> Iterator[Break]:
@@ -338,6 +560,7 @@ CLAIMS: dict[str, Callable[[Release], Iterator[Break]]] = {
     "conservation": check_conservation,
     "copies": check_copies,
     "weights": check_weights,
+    "scores": check_scores,
     "gate": check_gate,
     "policy": check_policy,
     "published": check_published,
@@ -351,11 +574,14 @@ def check_claim(name: str, text: str, breaks: Callable[[], Iterator[Break]]) -> 
     why = ""
     try:
         for one in breaks():
-            found.append(one)
+            found.append(Break(shown(one.where), shown(one.expected), shown(one.found)))
+            if len(found) == MOST_BREAKS:
+                why = f"the first {MOST_BREAKS} breaks are shown"
+                break
     except NotCheckableError as error:
-        why = str(error)
-    except (OSError, LookupError, TypeError, ValueError, AttributeError, RecursionError, struct.error) as error:
-        found.append(Break(name, "files that can be read", f"{type(error).__name__}: {error}"))
+        why = shown(error)
+    except Exception as error:  # whatever a file can be, it is a break and no traceback
+        found.append(Break(name, "files that can be read", shown(f"{type(error).__name__}: {error}")))
     verdict = "fail" if found else "not checkable here" if why else "pass"
     return Result(name, text, verdict, why, tuple(found))
 
@@ -374,9 +600,9 @@ def report(folder: Path, results: list[Result]) -> dict[str, Any]:
     broken = [(result.claim, one) for result in results for one in result.breaks]
     return {
         "verdict": "fail" if broken else "pass",
-        "manifest_sha256": sha256_file(folder / MANIFEST),
+        "manifest_sha256": sha256_file(folder / MANIFEST, MOST_JSON_BYTES),
         "first_break": {"claim": broken[0][0], **asdict(broken[0][1])} if broken else None,
-        "takedown_marks": [name for name in BESIDE if (folder / name).is_file()],
+        "takedown_marks": [name for name in BESIDE if os.path.lexists(folder / name)],
         "claims": [asdict(result) for result in results],
     }
 
@@ -409,9 +635,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--expect", metavar="SHA256", help=f"SHA-256 of {MANIFEST} as it was published")
     options = parser.parse_args(arguments)
     if not options.folder.is_dir():
-        parser.error(f"there is no folder {options.folder}")
+        parser.error(f"there is no folder {shown(options.folder)}")
     told = report(options.folder, check_release(options.folder, options.expect))
-    sys.stdout.write(json.dumps(told, indent=2) + "\n" if options.json else as_text(told))
+    text = json.dumps(told, indent=2) + "\n" if options.json else as_text(told)
+    encoding = sys.stdout.encoding or "ascii"
+    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
     return 0 if told["verdict"] == "pass" else 1
 
 

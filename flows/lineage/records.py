@@ -301,13 +301,24 @@ def verify_chain() -> list[str]:
             problems.append(f"{line.record}: the record is missing")
         elif sha256_file(path) != line.sha256:
             problems.append(f"{line.record}: the record was changed after it was written")
-        elif _read(path).previous != line.previous:
-            problems.append(f"{line.record}: the record names another one before it than the chain does")
+        else:
+            record = _read(path)
+            if record.previous != line.previous:
+                problems.append(f"{line.record}: the record names another one before it than the chain does")
+            if record.manifest_sha256 is not None:
+                problems += _kept_problems(line.record, record.manifest_sha256)
         previous = line.sha256
     listed = {line.record for line in chain}
     found = {p.relative_to(runs_folder()).as_posix() for p in _record_paths()}
     problems += [f"{name}: the record is not in the chain" for name in sorted(found - listed)]
     return problems
+
+
+def _kept_problems(record: str, sha256: str) -> list[str]:
+    path = kept_manifest_path(sha256)
+    if not path.is_file() or path.is_symlink():
+        return [f"{record}: the manifest that it names is not kept any more ({path.name})"]
+    return [] if sha256_file(path) == sha256 else [f"{record}: the kept manifest was changed ({path.name})"]
 
 
 def code_state() -> Code:

@@ -7,7 +7,6 @@ hashed: the whole folder is checked by `headwater verify`.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from pydantic import ValidationError
 
 from tasks.contracts.errors import InputError
 from tasks.contracts.manifest import MANIFEST_NAME, Manifest
+from training.verify import Release, is_plain, parse
 
 Read = TypeVar("Read")
 
@@ -60,7 +60,7 @@ class ReleaseFiles:
         return _understood(
             self.folder,
             name,
-            lambda: understand([json.loads(line) for line in lines] if name.endswith("l") else json.loads(content)),
+            lambda: understand([parse(line) for line in lines] if name.endswith("l") else parse(content)),
         )
 
 
@@ -79,8 +79,11 @@ def open_release(folder: Path) -> ReleaseFiles:
             found="no such file",
             fix=f"name a release's folder, such as data/release; if this is one, {_fix(folder)}",
         )
-    content = path.read_bytes()
-    own = _understood(folder, MANIFEST_NAME, lambda: Manifest.model_validate(json.loads(content)))
+    try:
+        content = _read_bytes(folder, MANIFEST_NAME)
+    except (OSError, ValueError) as error:
+        raise _damaged(folder, MANIFEST_NAME, "a file", str(error)) from error
+    own = _understood(folder, MANIFEST_NAME, lambda: Manifest.model_validate(parse(content)))
     listed = {file.name: file.sha256 for file in own.shards}
     if own.stage != RELEASE:
         raise InputError(
@@ -112,14 +115,21 @@ def open_release(folder: Path) -> ReleaseFiles:
 
 def _read_json(folder: Path, name: str, sha256: str, understand: Callable[[Any], Read]) -> Read:
     content = _content(folder, name, sha256)
-    return _understood(folder, name, lambda: understand(json.loads(content)))
+    return _understood(folder, name, lambda: understand(parse(content)))
+
+
+def _read_bytes(folder: Path, name: str) -> bytes:
+    """Read a file of a release, which may come from anybody: an ordinary file in the folder, and no other."""
+    if not is_plain(name):
+        raise ValueError("a name that leads out of the folder, or is none")
+    return Release(folder).content(name)
 
 
 def _content(folder: Path, name: str, sha256: str) -> bytes:
     try:
-        content = (folder / name).read_bytes()
-    except OSError as error:
-        raise _damaged(folder, name, f"SHA-256 {sha256}", str(error.strerror)) from error
+        content = _read_bytes(folder, name)
+    except (OSError, ValueError) as error:
+        raise _damaged(folder, name, f"SHA-256 {sha256}", str(error)) from error
     if (found := hashlib.sha256(content).hexdigest()) != sha256:
         raise _damaged(folder, name, f"SHA-256 {sha256}", found)
     return content

@@ -52,6 +52,10 @@ class StageParams(FrozenModel):
         left_out = {name for name, field in type(self).model_fields.items() if _mark(field, "identity") is False}
         return self.model_dump(mode="json", exclude=left_out)
 
+    def in_manifest(self) -> dict[str, JsonValue]:
+        """Return those of the settings that the stage's manifest holds as they are set, or as they follow from that."""
+        return self.identity()
+
     def named_files(self) -> tuple[str, ...]:
         """Return the local files and folders that settings name and whose content decides the output's bytes."""
         return ()

@@ -14,8 +14,10 @@ from typing import Literal
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from tasks.contracts.conservation import Holding, check_folder
 from tasks.contracts.errors import ConservationError, ManifestError
 from tasks.contracts.files import sha256_file, write_json
+from tasks.contracts.warc_index import count_pages
 
 MANIFEST_NAME = "_manifest.json"
 SCHEMA_VERSION = 1
@@ -28,7 +30,10 @@ class _Frozen(BaseModel):
 
 
 class Shard(_Frozen):
-    """One file of a stage's output: its name inside the folder, SHA-256, rows (None if not a table) and bytes."""
+    """One file of a stage's output: its name inside the folder, SHA-256, rows and bytes.
+
+    Rows are those of a Parquet table, the pages of a WARC part and the lines of a JSONL file; None of other files.
+    """
 
     name: str
     sha256: str
@@ -96,8 +101,19 @@ class Manifest(_Frozen):
 def describe_file(folder: Path, name: str) -> Shard:
     """Hash and measure one file of a folder."""
     path = folder / name
-    rows = pq.read_metadata(path).num_rows if name.endswith(".parquet") else None
-    return Shard(name=name, sha256=sha256_file(path), rows=rows, bytes=path.stat().st_size)
+    return Shard(name=name, sha256=sha256_file(path), rows=count_rows(path), bytes=path.stat().st_size)
+
+
+def count_rows(path: Path) -> int | None:
+    """Return how many rows, pages or items a file holds, None where it holds none of these."""
+    if path.suffix == ".parquet":
+        return pq.read_metadata(path).num_rows
+    if path.name.startswith("part-") and path.name.endswith(".warc.gz"):
+        return count_pages(path)
+    if path.suffix == ".jsonl":
+        with path.open("rb") as stream:
+            return sum(1 for line in stream if line.strip())
+    return None
 
 
 def commit_manifest(
@@ -117,14 +133,36 @@ def commit_manifest(
         known: files that were hashed already (by the shard cache); the others are hashed here.
 
     Raises:
-        ConservationError: counts do not add up.
+        ConservationError: counts do not add up, within the stage or with its inputs, or two documents have one id.
         ManifestError: an input folder has no manifest.
     """
     counts.check(str(output))
+    manifest = describe_folder(output, stage=stage, unit=unit, params=params, inputs=inputs, counts=counts, known=known)
+    given = [holding(folder) for folder in inputs.values()]
+    check_folder(held(output, manifest), unit, counts.in_, counts.dropped, given, params)
+    write_json(output / MANIFEST_NAME, manifest.model_dump(mode="json", by_alias=True))
+    return manifest
+
+
+def describe_folder(
+    output: Path,
+    *,
+    stage: str,
+    unit: Unit,
+    params: Mapping[str, JsonValue],
+    inputs: Mapping[str, Path],
+    counts: Counts,
+    known: Iterable[Shard] = (),
+) -> Manifest:
+    """Return the manifest of a folder, unchecked and not written: `commit_manifest` is what a stage calls.
+
+    Raises:
+        ManifestError: an input folder has no manifest.
+    """
     hashed = {shard.name: shard for shard in known}
     names = sorted(p.relative_to(output).as_posix() for p in output.rglob("*") if p.is_file())
     shards = [hashed.get(name) or describe_file(output, name) for name in names if name != MANIFEST_NAME]
-    manifest = Manifest(
+    return Manifest(
         stage=stage,
         unit=unit,
         params=dict(params),
@@ -132,8 +170,31 @@ def commit_manifest(
         shards=tuple(shards),
         counts=counts,
     )
-    write_json(output / MANIFEST_NAME, manifest.model_dump(mode="json", by_alias=True))
-    return manifest
+
+
+def holding(folder: Path) -> Holding:
+    """Describe a folder, with all that it was made from as far as the folders beside it say."""
+    manifest = read_manifest(folder)
+    waiting, made_from = dict(manifest.inputs), set[str]()
+    while waiting:
+        name, recorded = waiting.popitem()
+        beside = folder.parent / name
+        if name not in made_from:
+            made_from.add(name)
+            if (beside / MANIFEST_NAME).is_file() and manifest_hash(beside) == recorded:
+                waiting |= read_manifest(beside).inputs
+    return held(folder, manifest, made_from=frozenset(made_from))
+
+
+def held(
+    folder: Path,
+    manifest: Manifest,
+    rows: Mapping[str, int | None] | None = None,
+    made_from: frozenset[str] = frozenset(),
+) -> Holding:
+    """Describe a folder by its manifest, or by `rows` as they were counted now (file name → rows)."""
+    told = {shard.name: shard.rows for shard in manifest.shards}
+    return Holding(name=manifest.stage, folder=folder, out=manifest.counts.out, rows=rows or told, made_from=made_from)
 
 
 def read_manifest(folder: Path) -> Manifest:

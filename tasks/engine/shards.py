@@ -22,11 +22,12 @@ from typing import Any
 import xxhash
 from pydantic import BaseModel, ConfigDict, JsonValue
 
+from tasks.contracts.conservation import REPORT
 from tasks.contracts.document import Document, read_documents, write_documents
-from tasks.contracts.errors import HeadwaterError, ManifestError
+from tasks.contracts.errors import ConservationError, HeadwaterError, ManifestError
 from tasks.contracts.files import atomic_folder, disk_full_is_clear, sha256_file, sha256_json, write_json
 from tasks.contracts.ledger import LedgerRow, write_ledger
-from tasks.contracts.manifest import NO_COUNTS, Counts, Shard, describe_file, manifest_hash, text_shards
+from tasks.contracts.manifest import NO_COUNTS, Counts, Shard, count_rows, describe_file, manifest_hash, text_shards
 from tasks.contracts.workspace import code_hash, state_folder
 from tasks.engine.session import open_session
 
@@ -153,6 +154,7 @@ def map_shards(
     known = {name: _cached(folder) for name, folder in folders.items()}
     todo = [item for item in work if known[item.name] is None]
     result = MapResult(folders=folders, hits=len(work) - len(todo))
+    offered = {item.name: count_rows(item.inputs[0]) for item in work if item.inputs[0].suffix == ".parquet"}
     reused[stage] = result.hits
     if result.hits:
         logger.info("%s: %d of %d shards reused", stage, result.hits, len(work))
@@ -167,6 +169,14 @@ def map_shards(
         record = known[name] or _cached(folder)
         if record is None:
             raise ManifestError("a finished shard vanished from the shard cache", where=str(folder))
+        if record.counts.in_ != offered.get(name, record.counts.in_):
+            raise ConservationError(
+                f"what the stage before put out is not what {stage} took in: {name}",
+                where=str(next(item.inputs[0] for item in work if item.name == name)),
+                expected=f"{offered[name]} rows (of the file)",
+                found=f"{record.counts.in_} (counts: in)",
+                fix=REPORT,
+            )
         if output is not None:
             for shard in record.files:
                 _link(folder / shard.name, output / shard.name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -40,6 +40,13 @@ class Params(StageParams):
     max_error_rate: float = Field(0.01, ge=0, le=1)
     """Largest share of documents that a rule may fail on (each becomes a ledger row) before the stage fails."""
 
+    def in_manifest(self) -> dict[str, JsonValue]:
+        """Return the settings with each rule's defaults, and the content of the files that it names, filled in."""
+        return {
+            "rules": [loaded.identity() for loaded in load(self.rules)],
+            "max_error_rate": self.max_error_rate,
+        }
+
     def named_files(self) -> tuple[str, ...]:
         """Return the lists and models that rules name."""
         return named_files(self.rules)
@@ -58,10 +65,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
         HeadwaterError: rules failed on more documents than `params.max_error_rate` allows.
     """
     filters = load(params.rules)
-    identity: dict[str, JsonValue] = {
-        "rules": [loaded.identity() for loaded in filters],
-        "max_error_rate": params.max_error_rate,
-    }
+    identity = params.in_manifest()
     result = map_shards(
         partial(filter_shard, rules=params.rules),
         _scored(params, filters, work_for(inputs["extract"])),
@@ -173,6 +177,19 @@ def apply(documents: Iterator[Document], *, filters: Sequence[LoadedFilter]) -> 
             document = current = document.with_text(reason.text)
         if current is not None:
             yield current
+
+
+def edit_again(params: Params) -> Callable[[Document], Document | None]:
+    """Return what makes the edits of this stage again, a document at a time: for those who check them."""
+    filters = load(params.rules)
+
+    def edited(document: Document) -> Document | None:
+        if any(loaded.scores for loaded in filters):
+            document = document.with_scores(scores_of(filters, document))
+        kept = [one for one in apply(iter([document]), filters=filters) if isinstance(one, Document)]
+        return kept[0] if kept else None
+
+    return edited
 
 
 def as_applied(reason: Drop | Edit | None) -> Drop | Edit | None:

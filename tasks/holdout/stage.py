@@ -97,7 +97,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
         code=CODE,
     )
     held = [d for item in work for d in read_documents(output / "heldout" / f"{item.name}.parquet")]
-    _write_tasks(held, params, output / "tasks")
+    write_tasks(held, params, output / "tasks")
     return commit_manifest(
         output,
         stage=STAGE,
@@ -171,7 +171,12 @@ def _split_shard(work: ShardWork, folder: Path, *, last: int, fraction: float, s
     return counts
 
 
-def _write_tasks(held: list[Document], params: Params, folder: Path) -> None:
+def write_tasks(held: list[Document], params: Params, folder: Path) -> None:
+    """Make the evaluation tasks from the held-out documents.
+
+    Raises:
+        CorpusTooSmallError: too few items can be made from them.
+    """
     texts = text_items(held, max_items=params.text_items, max_characters=params.text_characters, seed=params.seed)
     settings = ContinuationSettings(
         max_items=params.continuation_items,

@@ -101,6 +101,10 @@ class Params(StageParams):
             raise ValueError("prune holds at most `order` counts, from 0 up, none below the one before it")
         return self
 
+    def in_manifest(self) -> dict[str, JsonValue]:
+        """Return the settings but for the reference: what was taken for one stands there, with the models' hashes."""
+        return {name: value for name, value in self.identity().items() if name != "reference"}
+
     def named_files(self) -> tuple[str, ...]:
         """Return the models and reference files of this machine; what stands behind an address is not known."""
         models = [self.model] if isinstance(self.model, str) else list((self.model or {}).values())

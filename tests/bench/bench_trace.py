@@ -32,8 +32,9 @@ import pyarrow.parquet as pq
 from tasks.contracts.document import DOCUMENT_SCHEMA, ROWS_PER_GROUP, make_doc_id
 from tasks.contracts.files import write_json
 from tasks.contracts.ledger import LEDGER_SCHEMA
-from tasks.contracts.manifest import Counts, commit_manifest, manifest_hash
+from tasks.contracts.manifest import Counts, manifest_hash
 from tasks.contracts.tokens import INDEX_SCHEMA, TokenShard
+from tests.planted import plant_manifest
 from training.order import Order, read_packing
 
 SHARES = {"crawl": 0.1, "extract": 0.1, "filter": 0.5, "dedup": 0.3}
@@ -143,7 +144,7 @@ def make_workspace(data: Path, rows: int) -> None:
                 write(folder / f"part-{number:05}.parquet", kept(some))
         counts = Counts(in_=size + documents, out=documents, dropped={"all": size} if size else {})
         params: dict[str, Any] = {"source": "sample"} if stage == "crawl" else {}
-        commit_manifest(folder, stage=stage, unit="documents", params=params, inputs=before, counts=counts)
+        plant_manifest(folder, stage=stage, unit="documents", params=params, inputs=before, counts=counts)
         before = {stage: folder}
     make_training(data, documents)
 
@@ -160,7 +161,7 @@ def make_training(data: Path, documents: int) -> None:
         write(folder / f"part-{number:05}.parquet", pa.Table.from_arrays(columns, schema=INDEX_SCHEMA))
         shards.append(TokenShard(name=f"part-{number:05}.bin", tokens=int(ends[-1])))
     counts = Counts(in_=documents, out=documents)
-    commit_manifest(folder, stage="tokenize", unit="documents", params={}, inputs={"mix": data / "mix"}, counts=counts)
+    plant_manifest(folder, stage="tokenize", unit="documents", params={}, inputs={"mix": data / "mix"}, counts=counts)
     started = time.process_time()
     sequences = read_packing(folder, shards, SEQ_LEN).sequences
     print(f"packing alone: {time.process_time() - started:.1f} CPU s for {sequences:,} sequences")
@@ -169,7 +170,7 @@ def make_training(data: Path, documents: int) -> None:
                   micro_batch=8, gradient_accumulation=1, ranks=8)  # fmt: skip
     write_json(data / "train" / "order.json", order.model_dump(mode="json"))
     write_json(data / "train" / "metrics.json", {"weights_sha256": "0" * 64})
-    commit_manifest(
+    plant_manifest(
         data / "train",
         stage="train",
         unit="tokens",

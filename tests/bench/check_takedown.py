@@ -26,8 +26,9 @@ from typing import Any
 
 from tasks.contracts.document import Document, read_documents
 from tasks.contracts.ledger import LedgerRow, read_ledger
-from tasks.contracts.manifest import commit_manifest, read_manifest
+from tasks.contracts.manifest import read_manifest
 from tasks.contracts.words import words
+from tests.planted import plant_manifest
 
 GRAM = 8
 MIRROR = "copies.example"
@@ -185,7 +186,7 @@ def plant(picked: list[Document], crawl: Path) -> int:
     (crawl / PLANTED).write_bytes(b"".join(members))
     old = read_manifest(crawl)
     counts = old.counts.model_copy(update={"in_": old.counts.in_ + len(members), "out": old.counts.out + len(members)})
-    commit_manifest(crawl, stage="crawl", unit=old.unit, params=old.params, inputs={}, counts=counts)
+    plant_manifest(crawl, stage="crawl", unit=old.unit, params=old.params, inputs={}, counts=counts)
     return len(members)
 
 

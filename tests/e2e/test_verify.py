@@ -13,9 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flows.verify import check_all
+from flows.verify import check_all, deep_checks, guarded, workspace_checks
 from tasks.contracts.document import read_documents, write_documents
 from tests.e2e.workspace import Workspace
+from tests.forgeries import FORGERIES, rehash
+from training.verify import check_claim
 
 pytestmark = pytest.mark.e2e
 
@@ -27,9 +29,10 @@ def test_every_claim_holds_by_both_programs(finished: Workspace) -> None:
     claims = {claim["claim"]: claim["verdict"] for claim in told["claims"]}
     assert set(claims.values()) == {"pass", "not checkable here"}
     assert [name for name, verdict in claims.items() if verdict != "pass"] == ["published", "signature"]
-    assert {"folders", "recorded", "warc", "texts", "tokens", "batches"} < set(claims)
+    assert {"folders", "counted", "recorded", "params", "documents", "warc", "texts", "items"} < set(claims)
+    assert {"tokens", "batches", "copied", "figures", "judged"} < set(claims)
     release = finished.folder / "data/release"
-    assert "PASS" in finished.run("python", str(release / "verify.py"), str(release))
+    assert "PASS" in finished.run("python", "-I", str(release / "verify.py"), str(release))
 
 
 def flip(path: Path) -> None:
@@ -95,3 +98,47 @@ def test_each_claim_about_the_workspace_fails_when_it_is_untrue(
     (result,) = [result for result in found if result.claim == claim]
     assert result.verdict == "fail"
     assert result.breaks
+
+
+@pytest.fixture
+def forged(finished: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a copy of the finished workspace, whose files are the old ones until they are written anew."""
+    for name in ("data", ".headwater/runs", ".headwater/releases"):
+        shutil.copytree(finished.folder / name, tmp_path / name, copy_function=os.link)
+    for name in ("dvc.yaml", "dvc.lock", "params.yaml", ".headwater/champions.jsonl"):
+        shutil.copyfile(finished.folder / name, tmp_path / name)
+    shutil.copytree(finished.folder / "infra", tmp_path / "infra")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HEADWATER_STATE", str(tmp_path / ".headwater"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_a_forgery_with_every_hash_named_anew_is_found(name: str, forged: Path) -> None:
+    claim, change = FORGERIES[name]
+    names = sorted(path.stem for path in Path("data/release/manifests").glob("*.json"))
+    change(Path("data"))
+    rehash(Path("data"))
+    checks = workspace_checks(Path("data/release"), Path("data"), names) | deep_checks(Path("data"), names, 20)
+    assert check_claim(claim, "", lambda: guarded(checks[claim][1], ours=True)).verdict == "fail"
+
+
+SETTINGS: dict[str, tuple[str, Callable[[str], str]]] = {
+    "a setting": ("params.yaml", lambda text: text.replace("ngram: 13", "ngram: 12")),
+    "a borrowed setting": ("params.yaml", lambda text: text.replace("floor_margin: 0.0", "floor_margin: 0.1")),
+    "a setting that DVC ran with": ("dvc.lock", lambda text: text.replace("ngram: 13", "ngram: 12")),
+    "a folder's digest": ("dvc.lock", lambda text: text.replace(".dir", "x.dir", 1)),
+    "a stage": ("dvc.lock", lambda text: text.replace("  mix:\n", "  mixed:\n", 1)),
+}
+
+
+@pytest.mark.parametrize("what", SETTINGS)
+def test_settings_and_dvcs_record_of_them_are_those_in_force(what: str, forged: Path) -> None:
+    names = sorted(path.stem for path in Path("data/release/manifests").glob("*.json"))
+    check = deep_checks(Path("data"), names, 20)["params"][1]
+    assert check_claim("params", "", check).breaks == ()
+    file, change = SETTINGS[what]
+    before = Path(file).read_text()
+    Path(file).write_text(change(before))
+    assert Path(file).read_text() != before
+    assert check_claim("params", "", lambda: guarded(check, ours=True)).verdict == "fail"

@@ -9,10 +9,11 @@ import pytest
 from flows.graph import Stage
 from flows.named_files import MISSING, changed, contents, remember
 from tasks.contracts.base import StageParams
-from tasks.contracts.manifest import Counts, commit_manifest
+from tasks.contracts.manifest import Counts
 from tasks.decontaminate.stage import Params as Decontaminate
 from tasks.filters.stage import Params as Filter
 from tasks.perplexity.stage import Params as Perplexity
+from tests.planted import plant_manifest
 
 STAGE = Stage(name="toy", inputs={}, output=Path("data/toy"), params=("toy",))
 
@@ -28,7 +29,7 @@ def finish(number: int = 1) -> None:
     """Make the stage's output."""
     STAGE.output.mkdir(parents=True, exist_ok=True)
     counts = Counts(in_=number, out=number)
-    commit_manifest(STAGE.output, stage="toy", unit="documents", params={}, inputs={}, counts=counts)
+    plant_manifest(STAGE.output, stage="toy", unit="documents", params={}, inputs={}, counts=counts)
 
 
 @pytest.fixture

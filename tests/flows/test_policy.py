@@ -16,10 +16,11 @@ from flows.params import set_values
 from tasks.contracts.document import write_documents
 from tasks.contracts.errors import ManifestError, UsageError
 from tasks.contracts.evidence import CONTENT_TYPE, Evidence, OptOutPolicy, RobotsVerdict, Signal
-from tasks.contracts.manifest import Counts, commit_manifest
+from tasks.contracts.manifest import Counts
 from tasks.extract.stage import Params, run
 from tests.conftest import ROOT
 from tests.corpus import document, prose
+from tests.planted import plant_manifest
 from tests.tasks.extract.pages import PAGE, record
 
 
@@ -59,7 +60,7 @@ def extracted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for k, records in enumerate((first, second)):
         (crawl / f"part-{k:05d}.warc.gz").write_bytes(b"".join(records))
     counts = Counts(in_=7, out=7)
-    commit_manifest(crawl, stage="crawl", unit="records", params={"source": "warc"}, inputs={}, counts=counts)
+    plant_manifest(crawl, stage="crawl", unit="records", params={"source": "warc"}, inputs={}, counts=counts)
     shutil.copy2(ROOT / "dvc.yaml", folder)
     (folder / "params.yaml").write_text("extract:\n  opt_out: {noai: drop}\n")
     with pytest.MonkeyPatch.context() as patch:
@@ -142,7 +143,7 @@ def test_documents_of_a_text_source_are_judged_too(crawled: Path) -> None:
     object.__setattr__(marked, "opt_out", ("header:nosnippet",))
     write_documents(crawl / "part-00000.parquet", documents)
     counts = Counts(in_=2, out=2)
-    commit_manifest(crawl, stage="crawl", unit="documents", params={"source": "text"}, inputs={}, counts=counts)
+    plant_manifest(crawl, stage="crawl", unit="documents", params={"source": "text"}, inputs={}, counts=counts)
     run(params=Params(), inputs={"crawl": crawl}, output=Path("data/extract"))
     assert checked(code=0)["reserving"] == 1
     assert urls(checked("--set", "nosnippet=drop"), "newly_dropped") == ["1"]
@@ -164,6 +165,6 @@ def test_a_wrong_policy_file_is_wrong_use(crawled: Path, content: str | None) ->
 
 def test_another_crawl_than_the_extracted_one_is_an_error(crawled: Path) -> None:
     counts = Counts(in_=8, out=8)
-    commit_manifest(Path("data/crawl"), stage="crawl", unit="records", params={}, inputs={}, counts=counts)
+    plant_manifest(Path("data/crawl"), stage="crawl", unit="records", params={}, inputs={}, counts=counts)
     with pytest.raises(ManifestError, match="not made from the crawl"):
         check(code=1)

@@ -12,7 +12,8 @@ import pytest
 from flows.report import STAGES, build_report, summary_rows
 from flows.report_charts import funnel, loss_chart
 from tasks.contracts.document import Document, write_documents
-from tasks.contracts.manifest import Counts, Unit, commit_manifest, manifest_hash
+from tasks.contracts.manifest import Counts, Unit, manifest_hash
+from tests.planted import plant_manifest
 
 PLANTED: dict[str, tuple[Unit, int, dict[str, int]]] = {
     "crawl": ("urls", 2214, {"robots_disallowed": 64, "http_error": 12, "noai": 9}),
@@ -60,7 +61,7 @@ def plant(workspace: Path, stages: tuple[str, ...] = STAGES) -> None:
             (folder / name).write_text(content)
         counts = Counts(in_=in_, out=in_ - sum(dropped.values()), dropped=dropped)
         inputs = {name: workspace / "data" / name for name in INPUTS[stage]}
-        commit_manifest(folder, stage=stage, unit=unit, params={}, inputs=inputs, counts=counts)
+        plant_manifest(folder, stage=stage, unit=unit, params={}, inputs=inputs, counts=counts)
 
 
 def results() -> dict[str, dict[str, str]]:

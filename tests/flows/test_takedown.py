@@ -16,9 +16,10 @@ from tasks.contracts.document import Document, write_documents
 from tasks.contracts.errors import InputError, UsageError
 from tasks.contracts.files import write_bytes, write_json
 from tasks.contracts.ledger import LedgerRow, write_ledger
-from tasks.contracts.manifest import MANIFEST_NAME, Counts, commit_manifest, manifest_hash, read_manifest
+from tasks.contracts.manifest import MANIFEST_NAME, Counts, manifest_hash, read_manifest
 from tasks.contracts.takedowns import read_fingerprints, read_takedowns
 from tests.conftest import ROOT
+from tests.planted import plant_manifest
 from training.champion import promote
 
 TEXT = " ".join(f"word{number}" for number in range(60))
@@ -48,7 +49,7 @@ def make_stage(name: str, documents: list[Document], inputs: dict[str, Path] | N
     write_documents(folder / "part-00000.parquet", documents)
     count = len(documents)
     counts = Counts(in_=count, out=count)
-    commit_manifest(folder, stage=name, unit="documents", params={}, inputs=inputs or {}, counts=counts)
+    plant_manifest(folder, stage=name, unit="documents", params={}, inputs=inputs or {}, counts=counts)
     return folder
 
 
@@ -63,14 +64,14 @@ def make_data() -> tuple[list[Document], Path]:
         ],
     )
     before = Path("data/crawl")
-    commit_manifest(before, stage="crawl", unit="urls", params={}, inputs={}, counts=Counts(in_=4, out=4))
+    plant_manifest(before, stage="crawl", unit="urls", params={}, inputs={}, counts=Counts(in_=4, out=4))
     inputs = {"crawl": before}
     for stage in ("extract", "filter", "dedup", "mix"):
         inputs[stage] = before = make_stage(stage, documents, {before.name: before})
     write_json(Path("data/release/lineage.json"), {"name": "only", "weights_sha256": "w"})
     release = Path("data/release")
     counts = Counts(in_=1, out=1)
-    commit_manifest(release, stage="release", unit="files", params={}, inputs=inputs, counts=counts)
+    plant_manifest(release, stage="release", unit="files", params={}, inputs=inputs, counts=counts)
     for stage, folder in inputs.items():
         write_bytes(release / "manifests" / f"{stage}.json", (folder / MANIFEST_NAME).read_bytes())
     promote(release)

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from tasks.contracts.errors import InputError, ManifestError
-from tasks.contracts.manifest import Counts, commit_manifest, manifest_hash, read_manifest
+from tasks.contracts.manifest import Counts, manifest_hash, read_manifest
+from tests.planted import plant_manifest
 from tests.training.papers.chain import make_chain
 from training import release
 from training.champion import champions
@@ -57,7 +58,7 @@ def test_two_releases_of_the_same_input_are_the_same_bytes(tmp_path: Path) -> No
 
 def test_a_broken_chain_is_not_released(tmp_path: Path) -> None:
     stages = make_stages(tmp_path / "data")
-    commit_manifest(
+    plant_manifest(
         stages["mix"], stage="mix", unit="documents", params={"x": 1}, inputs={}, counts=Counts(in_=0, out=0)
     )
     with pytest.raises(ManifestError, match=r"chain(.|\n)*tokenizer"):

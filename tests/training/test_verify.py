@@ -11,12 +11,13 @@ import pytest
 
 from tasks.contracts.document import write_documents
 from tasks.contracts.files import sha256_file, write_json
-from tasks.contracts.manifest import Counts, commit_manifest
+from tasks.contracts.manifest import Counts, Unit
 from tests.mutations import mutate
+from tests.planted import plant_manifest
 from tests.training.papers.chain import Figures, documents, write_texts
 from training import release, verify
 from training.model import ModelSize, build_model, model_config, save_model, weights_sha256
-from training.papers.facts import STAGES
+from training.papers.facts import STAGES, TEXT_STAGES
 from training.policy import Policy, policy_sha256
 
 TASKS = ["heldout_bits_per_byte"]
@@ -29,8 +30,9 @@ def build_release(root: Path) -> Path:
         folder.mkdir(parents=True)
     numbers = Figures(101)
     write_texts(folders, numbers)
-    for stage in ("extract", *verify.HAND_OVER[1:-1]):
-        write_documents(folders[stage] / "part-00000.parquet", [one for shard in documents() for one in shard])
+    for stage in TEXT_STAGES[1:-1]:
+        for part, shard in enumerate(documents()):
+            write_documents(folders[stage] / f"part-{part:05d}.parquet", shard)
     write_json(folders["crawl"] / "sources.json", {"source": "sites", "sources": []})
     write_json(folders["mix"] / "mixture.json", {"groups": [numbers.group("main")]})
     protected = {"tasks": TASKS, "benchmarks": {}, "protected_texts": 3}
@@ -41,8 +43,11 @@ def build_release(root: Path) -> Path:
     figures = {"parameters": 12345, "tokens_seen": 678, "steps": 9, "train_loss": 3.25, "validation_loss": 3.5}
     wrote = weights_sha256(weights.items())
     write_json(folders["train"] / "metrics.json", {**figures, "weights_sha256": wrote})
+    items = [{"item_id": f"item-{number}", "doc_id": None, "acc": float(number % 2)} for number in range(4)]
     scored = {"heldout": {"acc": 0.5, "items": 4, "items_sha256": "x"}}
     write_json(folders["evaluate"] / "results.json", {"tasks": scored, "settings": {}})
+    (folders["evaluate"] / "samples").mkdir()
+    (folders["evaluate"] / "samples/heldout.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
     fixed = policy_sha256(Policy(), TASKS)
     report = numbers.report(0.5) | {"weights_sha256": wrote, "policy_sha256": fixed}
     write_json(folders["gate"] / "report.json", report)
@@ -55,10 +60,11 @@ def build_release(root: Path) -> Path:
     }
     for stage, folder in folders.items():
         counts = Counts(in_=5, out=3, dropped={"too_short": 2}) if stage == "extract" else Counts(in_=3, out=3)
-        commit_manifest(
+        unit: Unit = "documents" if stage in (*TEXT_STAGES, "tokenize") else "files"
+        plant_manifest(
             folder,
             stage=stage,
-            unit="documents",
+            unit=unit,
             params=settings.get(stage, {}),
             inputs=before,
             counts=counts,
@@ -192,6 +198,43 @@ def test_rows_lost_between_two_stages_are_found(folder: Path) -> None:
         "documents out of filter and into dedup",
         "documents out of dedup and into perplexity",
     ]
+
+
+def test_an_improved_figure_is_found_by_its_items(folder: Path) -> None:
+    edit(folder / "evaluation/results.json", lambda value: value["tasks"]["heldout"].update(acc=0.9))
+    digest = sha256_file(folder / "evaluation/results.json")
+
+    def of_stage(value: Any) -> None:
+        next(s for s in value["shards"] if s["name"] == "results.json").update(sha256=digest)
+
+    edit(folder / "manifests/evaluate.json", of_stage)
+    rehash(folder)
+    assert verdicts(folder)["copies"] == "pass"
+    breaks = next(r for r in verify.check_release(folder) if r.claim == "scores").breaks
+    assert [(one.where, one.found) for one in breaks] == [("evaluation/results.json, heldout, acc", "0.9")]
+
+
+@pytest.mark.parametrize(
+    ("change", "right"),
+    [({}, True), ({"by": 0.2}, False), ({"verdict": "fail"}, False), ({"low": 0.45, "by": 0.2}, False)],
+)
+def test_a_rule_of_the_gate_follows_from_its_own_figures(folder: Path, change: dict[str, Any], right: bool) -> None:
+    rule = {"rule": "chance", "value": 0.4, "low": 0.3, "high": 0.5, "bound": "low", "threshold": 0.25, "by": 0.05}
+    edit(folder / "gate.json", lambda value: value.update(rules=[{**rule, "verdict": "pass", **change}]))
+    assert verdicts(folder)["scores"] == ("pass" if right else "fail")
+
+
+def test_a_stage_that_is_new_is_held_to_what_the_one_before_put_out(folder: Path) -> None:
+    mix = json.loads((folder / "manifests/mix.json").read_bytes())
+    decontaminate = sha256_file(folder / "manifests/decontaminate.json")
+    write_json(
+        folder / "manifests/polish.json",
+        {**mix, "stage": "polish", "inputs": {"decontaminate": decontaminate}, "counts": {"in": 2, "out": 2}},
+    )
+    stages = {path.stem: json.loads(path.read_bytes()) for path in (folder / "manifests").iterdir()}
+    stages["mix"]["inputs"] = {"polish": "x"}
+    found = [one.where for stage in ("polish", "mix") for one in verify.handed_over(stage, stages)]
+    assert found == ["documents out of decontaminate and into polish", "documents out of polish and into mix"]
 
 
 def test_a_chain_that_does_not_reach_the_crawl_is_found(folder: Path) -> None:

@@ -23,7 +23,7 @@ FILES = (
     ("prov.jsonld", "which stage made what from what: W3C PROV"),
     ("gate.json, evaluation/", "the gate's report and the score of every item"),
     ("lineage.json, manifests/", "the chain of hashes from these weights to the raw records"),
-    ("verify.py", "checks all of this folder offline: `python verify.py`"),
+    ("verify.py", "checks all of this folder offline: `python3 -I verify.py`"),
     (
         "model.sig",
         "if it is here: the publisher's signature over all of it, `model_signing verify key . --signature model.sig "

@@ -18,9 +18,10 @@ from flows.lineage.trace import Trace, Tracer
 from tasks.contracts.document import read_documents
 from tasks.contracts.errors import InputError
 from tasks.contracts.ledger import LedgerRow, read_ledger, write_ledger
-from tasks.contracts.manifest import Counts, commit_manifest
+from tasks.contracts.manifest import Counts
 from tasks.crawl.urls import canonical_url, host_of
 from tests.flows.lineage.traced_workspace import PAGES, Traced, make, rewrite_ledger
+from tests.planted import plant_manifest
 
 
 @pytest.fixture
@@ -114,7 +115,7 @@ def test_rows_are_read_from_any_row_group(workspace: Path) -> None:
     rows = [LedgerRow(stage="filter", action="drop", rule="r", doc_id=f"{n:032x}", url=f"http://h.example/{n}")
             for n in range(3000)]  # fmt: skip
     write_ledger(folder / "dropped" / "part-00000.parquet", rows)
-    commit_manifest(
+    plant_manifest(
         folder,
         stage="filter",
         unit="documents",

@@ -16,7 +16,8 @@ import pytest
 from flows.lineage import records
 from flows.lineage.digest import dvc_digest
 from flows.lineage.mirror import SERVER_VARIABLE, StageMirror, mirror_server
-from tasks.contracts.manifest import Counts, commit_manifest, manifest_hash
+from tasks.contracts.manifest import Counts, manifest_hash
+from tests.planted import plant_manifest
 from training.champion import Champion
 
 GRAPH: dict[str, list[str]] = {
@@ -69,7 +70,7 @@ def run_stage(run: str, stage: str) -> StageMirror:
             (output / "README.md").write_text("---\nlicense: other\n---\n\n# The card")
             (output / "gate.json").write_text('{"verdict": "pass"}')
         counts = Counts(in_=10, out=7, dropped={"short": 2, "odd": 1})
-        commit_manifest(output, stage=stage, unit="documents", params=params, inputs=inputs, counts=counts)
+        plant_manifest(output, stage=stage, unit="documents", params=params, inputs=inputs, counts=counts)
     records.write_record(
         run=run,
         stage=stage,

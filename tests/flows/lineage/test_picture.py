@@ -13,7 +13,8 @@ from flows.cli import app
 from flows.lineage import drops, records
 from flows.lineage.picture import write_picture
 from tasks.contracts.errors import InputError
-from tasks.contracts.manifest import Counts, commit_manifest, manifest_hash, read_manifest
+from tasks.contracts.manifest import Counts, manifest_hash, read_manifest
+from tests.planted import plant_manifest
 
 GRAPH = {
     "crawl": [],
@@ -33,7 +34,7 @@ def run_stage(run: str, stage: str, inputs: list[str], rules: dict[str, int] = R
         (output / "report.json").write_text('{"verdict": "fail", "rules": [{"rule": "floor", "verdict": "fail"}]}')
     counts = Counts(in_=100, out=100 - sum(rules.values()), dropped=rules)
     folders = {name: Path("data") / name for name in inputs}
-    commit_manifest(output, stage=stage, unit="documents", params={}, inputs=folders, counts=counts)
+    plant_manifest(output, stage=stage, unit="documents", params={}, inputs=folders, counts=counts)
     records.write_record(run=run, stage=stage, started_at=records.now(), output=output)
     return output
 

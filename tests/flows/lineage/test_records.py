@@ -10,7 +10,8 @@ import pytest
 from flows.lineage import records
 from tasks.contracts.errors import NetworkError, UsageError
 from tasks.contracts.files import sha256_file
-from tasks.contracts.manifest import Counts, commit_manifest
+from tasks.contracts.manifest import Counts
+from tests.planted import plant_manifest
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +26,7 @@ def finished(stage: str, content: str = "a") -> Path:
     output.mkdir(parents=True, exist_ok=True)
     (output / "part-00000.txt").write_text(content)
     counts = Counts(in_=2, out=1, dropped={"short": 1})
-    commit_manifest(output, stage=stage, unit="documents", params={}, inputs={}, counts=counts)
+    plant_manifest(output, stage=stage, unit="documents", params={}, inputs={}, counts=counts)
     return output
 
 

@@ -7,7 +7,8 @@ from flows.lineage.releases import holders, known_releases, missing_lists, remem
 from tasks.contracts.document import Document, write_documents
 from tasks.contracts.errors import InputError, ManifestError
 from tasks.contracts.files import write_json
-from tasks.contracts.manifest import Counts, commit_manifest, manifest_hash
+from tasks.contracts.manifest import Counts, manifest_hash
+from tests.planted import plant_manifest
 from training.champion import promote
 
 
@@ -23,14 +24,14 @@ def make_mix(folder: Path, numbers: range) -> Path:
     write_documents(folder / "part-00000.parquet", documents[:half])
     write_documents(folder / "part-00001.parquet", documents[half:])
     counts = Counts(in_=len(documents), out=len(documents))
-    commit_manifest(folder, stage="mix", unit="documents", params={}, inputs={}, counts=counts)
+    plant_manifest(folder, stage="mix", unit="documents", params={}, inputs={}, counts=counts)
     return folder
 
 
 def make_release(folder: Path, mix: Path, name: str) -> Path:
     write_json(folder / "lineage.json", {"name": name, "weights_sha256": f"weights of {name}"})
     counts = Counts(in_=1, out=1)
-    commit_manifest(folder, stage="release", unit="files", params={}, inputs={"mix": mix}, counts=counts)
+    plant_manifest(folder, stage="release", unit="files", params={}, inputs={"mix": mix}, counts=counts)
     promote(folder)
     return folder
 

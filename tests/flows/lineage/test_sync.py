@@ -15,7 +15,8 @@ from flows.lineage.marks import mark_in_mlflow, mark_release
 from flows.lineage.mirror import StageMirror, mirror_server
 from flows.lineage.releases import known_releases
 from tasks.contracts.errors import GateError
-from tasks.contracts.manifest import Counts, commit_manifest
+from tasks.contracts.manifest import Counts
+from tests.planted import plant_manifest
 from training.champion import promote
 
 GRAPH: dict[str, list[str]] = {
@@ -72,7 +73,7 @@ def write_output(stage: str, output: Path, inputs: Mapping[str, Path], content: 
         write_release(output, content)
     counts = Counts(in_=10, out=7, dropped={"short": 2, "odd": 1})
     identity = {"name": "toy"} if stage == "release" else {"steps": 3}
-    commit_manifest(output, stage=stage, unit="documents", params=identity, inputs=inputs, counts=counts)
+    plant_manifest(output, stage=stage, unit="documents", params=identity, inputs=inputs, counts=counts)
     if stage == "release":
         promote(output)
 

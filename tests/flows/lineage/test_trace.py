@@ -20,7 +20,7 @@ from flows.lineage.trace_release import find_release, release_sources
 from flows.lineage.trace_texts import find_text
 from flows.lineage.trace_training import Training
 from tasks.contracts.errors import InputError, ManifestError, UsageError
-from tasks.contracts.manifest import Counts, commit_manifest, manifest_hash, read_manifest
+from tasks.contracts.manifest import Counts, manifest_hash, read_manifest
 from tests.flows.lineage.traced_workspace import (
     FORBIDDEN,
     HOST,
@@ -34,6 +34,7 @@ from tests.flows.lineage.traced_workspace import (
     rewrite_ledger,
     text_of,
 )
+from tests.planted import plant_manifest
 from training.champion import promote
 
 STAGES = ("extract", "filter", "dedup", "perplexity", "holdout", "decontaminate", "mix")
@@ -277,7 +278,7 @@ def test_of_releases_with_one_name_the_one_that_stands_here_is_meant(traced: Tra
     newer = tmp_path / "newer"
     shutil.copytree(traced.data / "release", newer)
     (newer / "_manifest.json").unlink()
-    commit_manifest(
+    plant_manifest(
         newer, stage="release", unit="files", params={"name": "small"}, inputs={}, counts=Counts(in_=1, out=1)
     )
     promote(newer)

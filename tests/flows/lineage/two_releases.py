@@ -13,8 +13,9 @@ from typing import Any
 from tasks.contracts.document import Document, write_documents
 from tasks.contracts.files import sha256_json, write_bytes, write_json
 from tasks.contracts.ledger import LedgerRow, write_ledger
-from tasks.contracts.manifest import Counts, commit_manifest
+from tasks.contracts.manifest import Counts
 from tasks.contracts.tokens import TokenRange, write_index
+from tests.planted import plant_manifest
 from tests.training.papers.chain import UNITS
 from training import release
 from training.papers.facts import STAGES, TEXT_STAGES
@@ -124,7 +125,7 @@ def make(root: Path, plan: Plan) -> Path:
         write_bytes(root / "data" / name, content)
     for stage, folder in folders.items():
         dropped = dict({**DROPPED, **plan.dropped}.get(stage, {}))
-        commit_manifest(
+        plant_manifest(
             folder,
             stage=stage,
             unit=UNITS.get(stage, "documents"),

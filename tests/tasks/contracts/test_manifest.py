@@ -46,7 +46,7 @@ def test_equal_folders_have_equal_manifests_and_one_changed_byte_shows(tmp_path:
 def test_inputs_are_chained_by_the_hash_of_their_manifests(tmp_path: Path) -> None:
     make_folder(tmp_path / "filter")
     (tmp_path / "dedup").mkdir()
-    counts = Counts(in_=0, out=0)
+    counts = Counts(in_=3, out=0, dropped={"near_duplicate": 3})
     manifest = commit_manifest(
         tmp_path / "dedup",
         stage="dedup",

@@ -9,8 +9,9 @@ from typing import Any
 from tasks.contracts.document import Document, write_documents
 from tasks.contracts.files import write_json
 from tasks.contracts.ledger import LedgerRow, write_ledger
-from tasks.contracts.manifest import Counts, Unit, commit_manifest
+from tasks.contracts.manifest import Counts, Unit
 from tasks.contracts.tokens import TokenRange, write_index
+from tests.planted import plant_manifest
 from training.papers.facts import STAGES, TEXT_STAGES
 
 UNITS: Mapping[str, Unit] = {
@@ -89,7 +90,7 @@ def make_chain(root: Path, number: int = 10_007, params: Mapping[str, dict[str, 
         out = figures.next()
         counts = Counts(in_=out + sum(dropped.values()), out=out, dropped=dropped)
         unit = UNITS.get(stage, "documents")
-        commit_manifest(folder, stage=stage, unit=unit, params=own, inputs=before, counts=counts)
+        plant_manifest(folder, stage=stage, unit=unit, params=own, inputs=before, counts=counts)
         before = {stage: folder}
     return folders
 
