@@ -20,7 +20,8 @@ from tasks.contracts.manifest import Counts
 from tasks.crawl.files import SourceFile, find_files, open_hashed
 from tasks.crawl.parts import PartWriter
 from tasks.crawl.processes import spread
-from tasks.crawl.records import Damage, Record, header_fields, inflated, read_records, starts_with_members
+from tasks.crawl.records import Record, header_fields, inflated, read_records, starts_with_members
+from tasks.crawl.streams import Damage
 from tasks.crawl.units import Unit, join_parts, local_path, make_units
 
 logger = logging.getLogger(__name__)
