@@ -11,23 +11,23 @@ from dataclasses import dataclass
 MOST_LINE_BYTES = 8 << 10
 # From its end, since addresses hold blanks: IP address, date, media type, at most five fields of version 2, length.
 _LINE = re.compile(
-    r"([A-Za-z][A-Za-z0-9+.-]*:\S.*) ([0-9A-Fa-f.:]+|-) ([0-9]{8,17}) ([^ ]+(?:; [^ ]+)?)(?: [^ ]+){0,5}? ([0-9]{1,18})"
+    r"([A-Za-z][A-Za-z0-9+.-]*:\S.*) ([0-9A-Fa-f.:]+|-) ([0-9]{8,20}) ([^ ]+(?:; [^ ]+)?)(?: [^ ]+){0,5}? ([^ ]{1,18})"
 )
 START = re.compile(
-    rb"[A-Za-z][A-Za-z0-9+.-]{1,20}:[^ \r\n][^\r\n]{0,8000} [0-9]{8,17} [^\r\n]{1,200} [0-9]{1,18}[ \t]*\r?\n"
+    rb"[A-Za-z][A-Za-z0-9+.-]{1,20}:[^ \r\n][^\r\n]{0,8000} [0-9]{8,20} [^\r\n]{1,200} [^ \r\n]{1,18}[ \t]*\r?\n"
 )
 NEXT = re.compile(rb"(?<=\n)" + START.pattern)
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A record's header line."""
+    """A record's header line; `length` is None where it states none that is a number."""
 
     url: str
     address: str
     date: str
     media_type: str
-    length: int
+    length: int | None
 
 
 def read_line(line: bytes) -> Line | None:
@@ -40,7 +40,8 @@ def read_line(line: bytes) -> Line | None:
     if matched is None:
         return None
     url, address, date, media_type, length = matched.groups()
-    return Line(url, "" if address == "-" else address, date, media_type, int(length))
+    number = int(length) if length.isascii() and length.isdigit() else None
+    return Line(url, "" if address == "-" else address, date, media_type, number)
 
 
 def warc_header(line: Line, block_start: bytes) -> bytes:

@@ -70,7 +70,7 @@ class Capture:
 
 
 def take_common_crawl(
-    selection: Selection, remote: Remote, *, state: Path, output: Path
+    selection: Selection, remote: Remote, *, state: Path, units: Path | None = None, output: Path
 ) -> tuple[Counts, list[JsonValue]]:
     """Fetch what is missing, write it into parts, and return the counts and what it was made of.
 
@@ -91,7 +91,7 @@ def take_common_crawl(
         except (NotServed, Unavailable) as error:
             raise fail(url, error) from error
         local.append(str(place))
-    return take_archives(local, megabytes=selection.megabytes, output=output, verify=True)
+    return take_archives(local, megabytes=selection.megabytes, output=output, state=units, verify=True)
 
 
 def _chosen_files(selection: Selection, remote: Remote, state: Path) -> list[str]:

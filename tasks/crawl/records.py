@@ -250,7 +250,7 @@ def _one(
         return
     if head.length is None:
         content.take(head.size)
-        yield Damage(offset, "a WARC header without a valid Content-Length", head.url)
+        yield Damage(offset, "a header without a valid length", head.url)
         after = content.offset
         yield from content.skip_to(following).others("bytes behind a record without a length")
         return
