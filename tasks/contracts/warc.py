@@ -19,6 +19,8 @@ _DATE = re.compile(
     r" ?(Z|[+-][0-9]{2}:?[0-9]{2})?",
     re.IGNORECASE,
 )
+_USUAL_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-5][0-9](?:\.[0-9]{1,18})?Z")
+_USUAL_URI = re.compile(r"https?://[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]{1,4})?(?:[/?#][!#-;=?-~]*)?")
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):[^\x00-\x20\x7f<>\"]+")
 _STATUS = re.compile(rb"HTTP/[0-9.]{1,8}[ \t]+([0-9]{3})(?![0-9])", re.IGNORECASE)
 _HEAD_END = re.compile(rb"\n\r?\n")
@@ -30,6 +32,12 @@ def utc(date: str | None) -> str | None:
     >>> utc("2026-01-02T03:04:05.678Z"), utc("2016-01"), utc("20140301000001"), utc("0001-01-01T00:00:00+23:59")
     ('2026-01-02T03:04:05Z', '2016-01-01T00:00:00Z', '2014-03-01T00:00:01Z', None)
     """
+    if date and _USUAL_DATE.fullmatch(date):
+        try:
+            datetime.fromisoformat(date[:19])
+        except ValueError:
+            return None
+        return f"{date[:19]}Z"
     parts = _DATE.fullmatch((date or "").strip())
     if parts is None:
         return None
@@ -53,6 +61,8 @@ def is_uri(text: str) -> bool:
     >>> [is_uri(text) for text in ("http://a.example/x", "dns:a.example", "http://[::1/x", "http://h:99999/", "/x")]
     [True, True, False, False, False]
     """
+    if _USUAL_URI.fullmatch(text):
+        return True
     matched = _URI.fullmatch(text)
     if matched is None:
         return False
@@ -111,15 +121,24 @@ def http_head(block: bytes) -> HttpHead:
     end = _HEAD_END.search(block)
     size = end.end() if end else len(block)
     first, *lines = block[:size].decode("latin-1").split("\n")
-    fields: list[tuple[str, str]] = []
-    folded: list[str] = []
-    for line in [*lines, ""]:
-        if line[:1] in (" ", "\t") and folded:
-            folded.append(line.strip())
-            continue
-        if folded:
-            name, _, value = " ".join(folded).partition(":")
-            fields.append((name.strip(), value.strip()))
-        folded = [line.strip()] if ":" in line else []
+    pairs = (line.partition(":") for line in unfolded(lines))
+    fields = [(name.strip(), value.strip()) for name, colon, value in pairs if colon]
     status = _STATUS.match(block, 0, min(size, 64))
     return HttpHead(first.strip(), int(status[1]) if status else None, fields, size)
+
+
+def unfolded(lines: Sequence[str]) -> Sequence[str]:
+    """Return lines of a header with each folded one put behind the one that it goes on from.
+
+    >>> unfolded(["A: 1", " 2", "B: 3"])
+    ['A: 1 2', 'B: 3']
+    """
+    if not any(line[:1] in (" ", "\t") for line in lines):
+        return lines
+    pieces: list[list[str]] = []
+    for line in lines:
+        if line[:1] in (" ", "\t") and pieces:
+            pieces[-1].append(line.strip())
+        else:
+            pieces.append([line.strip()])
+    return [" ".join(piece) for piece in pieces]

@@ -42,6 +42,7 @@ logger = logging.getLogger(__name__)
 
 REVISIT, DAMAGED, ODD_HEADER, WRONG_DIGEST = "revisit", "damaged_record", "odd_header", "wrong_digest"
 SEGMENTED, DUPLICATE = "segmented_record", "duplicate_record"
+PIECE = "a piece of a longer record, which is not put together"
 FOLLOWED = ("request", "metadata")
 MOST_BEFORE_BYTES = 64 << 20
 MOST_DETAIL = 500
@@ -174,9 +175,8 @@ class _Unit:
 
     def _keeps(self, record: Record, file: SourceFile) -> bool:
         """Tell whether a record is copied, and write what the ledger must say of it."""
-        place = f"{file.name}, byte {record.offset}"
         for note in record.notes:
-            self._note("note", ODD_HEADER, f"{place}: {note}", record)
+            self._note("note", ODD_HEADER, f"{file.name}, byte {record.offset}: {note}", record)
         if record.kind == REVISIT:
             fields = header_fields(inflated(record.member).partition(b"\r\n\r\n")[0])
             names = ("warc-refers-to-target-uri", "warc-refers-to", "warc-payload-digest")
@@ -184,13 +184,13 @@ class _Unit:
             self._note("drop", REVISIT, f"{file.name}: the same payload as {original}", record)
             return True
         if record.segmented or record.kind == "continuation":
-            self._note("drop", SEGMENTED, f"{place}: a piece of a longer record, which is not put together", record)
+            self._note("drop", SEGMENTED, f"{file.name}, byte {record.offset}: {PIECE}", record)
             return False
         if record.kind not in PAGES:
             return True
         identity = id_number(record.record_id)
         if identity in self.ids:
-            self._note("drop", DUPLICATE, f"{place}: an earlier record has this id", record)
+            self._note("drop", DUPLICATE, f"{file.name}, byte {record.offset}: an earlier record has this id", record)
             return False
         if self.verify and (differs := _wrong_digest(record.member)):
             self._note("drop", WRONG_DIGEST, f"{file.name}: {differs}", record)

@@ -15,9 +15,10 @@ from __future__ import annotations
 import hashlib
 import re
 import uuid
+from collections import Counter
 from dataclasses import dataclass
 
-from tasks.contracts.warc import is_uri, utc
+from tasks.contracts.warc import is_uri, unfolded, utc
 
 RAW_DIGEST = "Headwater-Raw-Digest"
 PAGES = ("response", "resource")
@@ -45,6 +46,9 @@ _LENGTH = re.compile(r"[0-9]{1,18}")
 _HEADER = re.compile(
     rb"WARC/1\.[01]\r\n(?:[A-Za-z][A-Za-z0-9_-]*: [^\x00-\x20\x7f][^\x00-\x1f\x7f]*(?<! )\r\n)+\r\n", re.DOTALL
 )
+_FIELD = re.compile(r"\n([^:]+): ([^\r]*)")
+_SPELT = frozenset(_STANDARD)
+_ONCE = _SPELT - {"WARC-Concurrent-To"}
 _ID = re.compile(r"<[^\x00-\x20\x7f<>]{1,250}>")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?Z")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,100}")
@@ -79,17 +83,9 @@ def read_fields(header: bytes) -> list[tuple[str, str]]:
 
     Lines end with CRLF or LF and nothing else. Bytes that are no UTF-8 stay as lone surrogates.
     """
-    fields: list[tuple[str, str]] = []
-    folded: list[str] = []
-    for line in [*header.decode("utf-8", "surrogateescape").split("\n")[1:], ""]:
-        if line[:1] in (" ", "\t") and folded:
-            folded.append(line.strip())
-            continue
-        if folded:
-            name, _, value = " ".join(folded).partition(":")
-            fields.append((name.strip().lower(), value.strip()))
-        folded = [line.strip()] if ":" in line else []
-    return fields
+    lines = unfolded(header.decode("utf-8", "surrogateescape").split("\n")[1:])
+    pairs = (line.partition(":") for line in lines)
+    return [(name.strip().lower(), value.strip()) for name, colon, value in pairs if colon]
 
 
 def as_it_stands(header: bytes, block_start: bytes, size: int) -> Canonical | None:
@@ -102,26 +98,27 @@ def as_it_stands(header: bytes, block_start: bytes, size: int) -> Canonical | No
     if len(header) > MOST_CANONICAL_BYTES or not _HEADER.fullmatch(header):
         return None
     try:
-        text = header.decode()
+        pairs = _FIELD.findall(header.decode())
     except UnicodeDecodeError:
         return None
-    fields: dict[str, str] = {}
-    for line in text.split("\r\n")[1:-2]:
-        name, _, value = line.partition(": ")
-        lower = name.lower()
-        if SPELLING.get(lower, name) != name or (lower in fields and lower in SPELLING and lower != MANY):
-            return None
-        fields[lower] = value
-    kind, identity, url = fields.get("warc-type", ""), fields.get("warc-record-id", ""), fields.get("warc-target-uri")
+    fields: dict[str, str] = dict(pairs)
+    others = fields.keys() - _SPELT
+    if any(name.lower() in SPELLING for name in others):
+        return None
+    if len(fields) != len(pairs) and any(
+        count > 1 for name, count in Counter(n for n, _ in pairs).items() if name in _ONCE
+    ):
+        return None
+    kind, identity, url = fields.get("WARC-Type", ""), fields.get("WARC-Record-ID", ""), fields.get("WARC-Target-URI")
     fits = (
         kind in KINDS
-        and fields.get("content-length") == str(size)
+        and fields.get("Content-Length") == str(size)
         and _ID.fullmatch(identity)
-        and ((date := fields.get("warc-date")) is None or (_DATE.fullmatch(date) and utc(date)))
+        and ((date := fields.get("WARC-Date")) is None or (_DATE.fullmatch(date) and utc(date)))
         and (url is None if kind not in WITH_URI and not url else url is not None and _is_target(url))
-        and not (kind == "response" and _http(block_start) and not _is_http_type(fields.get("content-type", "")))
+        and not (kind == "response" and _http(block_start) and not _is_http_type(fields.get("Content-Type", "")))
     )
-    return Canonical(kind, identity, url, "warc-segment-number" in fields, b"") if fits else None
+    return Canonical(kind, identity, url, "WARC-Segment-Number" in fields, b"") if fits else None
 
 
 def in_canonical_form(header: bytes, block: bytes, raw: bytes | None = None) -> Canonical | str:
@@ -225,7 +222,8 @@ def content_length(fields: list[tuple[str, str]]) -> int | None:
 
 
 def _is_target(url: str) -> bool:
-    return len(url.encode("utf-8", "surrogateescape")) <= MOST_URI_BYTES and is_uri(url)
+    size = len(url) if url.isascii() else len(url.encode("utf-8", "surrogateescape"))
+    return size <= MOST_URI_BYTES and is_uri(url)
 
 
 def _http(block: bytes) -> bool:

@@ -143,7 +143,7 @@ def _too_large(max_bytes: int, size: float | None) -> Drop:
 
 
 def _is_html(url: str, content_type: str, body: bytes) -> bool:
-    if url_path(url) == "/robots.txt":
+    if "/robots.txt" in url and url_path(url) == "/robots.txt":
         return False
     kind = content_type.partition(";")[0].strip().lower()
     if kind:
