@@ -88,6 +88,19 @@ def read_fields(header: bytes) -> list[tuple[str, str]]:
     return [(name.strip().lower(), value.strip()) for name, colon, value in pairs if colon]
 
 
+def conflict(fields: list[tuple[str, str]]) -> str | None:
+    """Return a field that must be one and stands in a header with two values."""
+    values: dict[str, str] = {}
+    return next(
+        (n for n, value in fields if n in DECIDING and values.setdefault(n, value).lower() != value.lower()), None
+    )
+
+
+def _no_fields(header: bytes) -> list[str]:
+    lines = unfolded(header.decode("utf-8", "surrogateescape").split("\n")[1:])
+    return [line.strip() for line in lines if ":" not in line and line.strip()]
+
+
 def as_it_stands(header: bytes, block_start: bytes, size: int) -> Canonical | None:
     """Return what a record is whose header has the form above, `content` left empty; None where it has not.
 
@@ -129,12 +142,12 @@ def in_canonical_form(header: bytes, block: bytes, raw: bytes | None = None) -> 
         raw: the record's own bytes where the header was made for it.
     """
     fields = read_fields(header)
-    notes: list[str] = []
+    notes = [f"lines that are no fields: {_shown(' | '.join(others[:5]))}"] if (others := _no_fields(header)) else []
     values: dict[str, str] = {}
     more: list[tuple[str, str]] = []
+    if twice := conflict(fields):
+        return f"two different {DECIDING[twice]} in one header"
     for name, value in fields:
-        if name in DECIDING and values.get(name, value).lower() != value.lower():
-            return f"two different {DECIDING[name]} in one header"
         if name == MANY or name not in SPELLING:
             more.append((name, value))
         else:

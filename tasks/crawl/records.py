@@ -21,6 +21,7 @@ from tasks.crawl import arc
 from tasks.crawl.canonical import (
     Canonical,
     as_it_stands,
+    conflict,
     content_length,
     in_canonical_form,
     read_fields,
@@ -143,7 +144,7 @@ def _plain_case(source: Buffered) -> Record | Damage | None:
         if canonical is not None:
             return _record(canonical, source.take(used), offset)
     head = _warc_head(content) if WARC_START.match(content) else ""
-    if isinstance(head, str) or head.length is None:
+    if isinstance(head, str) or head.length is None or head.ends_at:
         return None
     if content[head.size + head.length :].strip(b"\r\n") or head.size + head.length > len(content):
         return None
@@ -205,13 +206,19 @@ def _member_records(source: Buffered) -> Iterator[Record | Damage]:
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """A record's header: how many bytes it takes, the same as WARC, and the block's length where it states one."""
+    """A record's header: how many bytes it takes, the same as WARC, and the block's length where it states one.
+
+    Attributes:
+        raw: the header as it stands, where it is none of WARC.
+        ends_at: where it was cut off, and the next record's begins; 0: nowhere.
+    """
 
     size: int
     header: bytes
     length: int | None
     url: str | None
     raw: bytes | None = None
+    ends_at: int = 0
 
 
 def _plain(content: Buffered) -> Iterator[Canonical | Damage]:
@@ -248,6 +255,10 @@ def _one(
     if isinstance(head, str):
         yield from content.skip_to(following, at_least=5).damages(offset, head)
         return
+    if head.ends_at:
+        content.take(head.ends_at)
+        yield Damage(offset, "a WARC header that runs into the next record", head.url)
+        return
     if head.length is None:
         content.take(head.size)
         yield Damage(offset, "a header without a valid length", head.url)
@@ -263,13 +274,13 @@ def _one(
     end = total + len(buffer[total : total + OVERLAP]) - len(buffer[total : total + OVERLAP].lstrip(b"\r\n"))
     whole = end == len(buffer) >= total or start.match(buffer, end) is not None
     again = None if whole else following.search(buffer, head.size, total + OVERLAP)
-    if again is not None and again.start() < total:
-        content.take(again.start())
-        yield Damage(offset, f"a record whose Content-Length {length} reaches into the next record", head.url)
-        return
-    if len(buffer) < total:
-        there = len(content.take(total)) - head.size
-        yield Damage(offset, f"a record of {length} bytes of which {there} are there", head.url)
+    there = again.start() if again is not None and again.start() < total else min(total, len(buffer))
+    if there < total:
+        detail = f"a record of {length} bytes of which {there - head.size} are there"
+        detail += " before the next one" if again is not None else ""
+        yield Damage(offset, detail, head.url)
+        content.take(head.size)
+        yield from content.skip(there - head.size).others(detail)
         return
     content.take(head.size)
     rewritten = _finished(head, content.take(length), offset)
@@ -293,7 +304,9 @@ def _warc_head(content: bytes | bytearray) -> _Head | str:
     header = bytes(content[: end.end()])
     fields = read_fields(header)
     url = next((target_uri(value) for name, value in fields if name == "warc-target-uri" and value), None)
-    return _Head(len(header), header, content_length(fields), url)
+    # An address may end like a record's first line, so only what contradicts itself is taken for two headers.
+    inner = _NEXT_RECORD.search(header, 5) if conflict(fields) else None
+    return _Head(len(header), header, content_length(fields), url, ends_at=inner.start() if inner else 0)
 
 
 def _arc_head(content: bytes | bytearray) -> _Head | str:

@@ -62,6 +62,14 @@ class Buffered:
         self.buffer[:0] = content
         self.offset -= len(content)
 
+    def skip(self, size: int) -> Skipped:
+        """Consume so many bytes, and say what they were."""
+        skipped = Skipped()
+        while skipped.size < size and self.fill(1):
+            skipped.add(self.offset, self.take(min(CHUNK, size - skipped.size)))
+        skipped.add(self.offset, b"\n", real=False)
+        return skipped
+
     def skip_to(self, pattern: re.Pattern[bytes], *, at_least: int = 0, most: int | None = None) -> Skipped:
         """Consume up to the next match behind `at_least` bytes, the end, or `most` bytes, and say what that was."""
         skipped = Skipped()
