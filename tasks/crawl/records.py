@@ -27,7 +27,7 @@ from tasks.crawl.canonical import (
     read_fields,
     target_uri,
 )
-from tasks.crawl.streams import CHUNK, MOST_RECORD_BYTES, OVERLAP, Buffered, Damage, Member, compress
+from tasks.crawl.streams import CHUNK, MOST_RECORD_BYTES, OVERLAP, Buffered, Damage, Member, Skipped, compress
 
 GZIP_MAGIC = b"\x1f\x8b\x08"
 _MAGIC = re.compile(re.escape(GZIP_MAGIC))
@@ -267,8 +267,10 @@ def _one(
         return
     length, total = head.length, head.size + head.length
     if length > MOST_RECORD_BYTES:
-        content.skip_to(following, at_least=head.size, most=total)
-        yield Damage(offset, f"a record of {length} bytes, more than {MOST_RECORD_BYTES}", head.url)
+        detail = f"a record of {length} bytes, more than {MOST_RECORD_BYTES}"
+        yield Damage(offset, detail, head.url)
+        content.take(head.size)
+        yield from content.skip_to(following, most=length).others(detail)
         return
     buffer = content.fill(total + OVERLAP)
     end = total + len(buffer[total : total + OVERLAP]) - len(buffer[total : total + OVERLAP].lstrip(b"\r\n"))
@@ -283,8 +285,14 @@ def _one(
         yield from content.skip(there - head.size).others(detail)
         return
     content.take(head.size)
-    rewritten = _finished(head, content.take(length), offset)
+    block = content.take(length)
+    rewritten = _finished(head, block, offset)
     yield rewritten
+    if _NEXT_RECORD.search(block):
+        # A length that is wrong and leads to some later record's end, or a page about archives: its length is the law,
+        # or any page could put records into an archive, but what is in it is not passed over in silence.
+        inside = Skipped.of(offset + head.size, block).others("the block of the record before, by its Content-Length")
+        yield from (replace(damage, kept=True) for damage in inside)
     if not whole and end == total:
         after = content.offset
         skipped = content.skip_to(following)
@@ -304,9 +312,10 @@ def _warc_head(content: bytes | bytearray) -> _Head | str:
     header = bytes(content[: end.end()])
     fields = read_fields(header)
     url = next((target_uri(value) for name, value in fields if name == "warc-target-uri" and value), None)
-    # An address may end like a record's first line, so only what contradicts itself is taken for two headers.
-    inner = _NEXT_RECORD.search(header, 5) if conflict(fields) else None
-    return _Head(len(header), header, content_length(fields), url, ends_at=inner.start() if inner else 0)
+    length = content_length(fields)
+    # An address may end like a record's first line, so only what makes no sense as one header is taken for two.
+    inner = _NEXT_RECORD.search(header, 5) if length is None or conflict(fields) else None
+    return _Head(len(header), header, length, url, ends_at=inner.start() if inner else 0)
 
 
 def _arc_head(content: bytes | bytearray) -> _Head | str:

@@ -14,7 +14,7 @@ CHUNK = 1 << 16
 OVERLAP = 16 << 10  # of two windows that are searched: longer than what is searched for
 MOST_RECORD_BYTES = 256 << 20  # a bigger record is no web page, and would have to fit into memory
 MOST_URLS = 1000  # of one damaged place: each is a row, and one row speaks for what is beyond
-_URL = re.compile(rb"(?:^|\n)WARC-Target-URI[ \t]*:[ \t]*([^\r\n]{1,2000})", re.IGNORECASE)
+_URL = re.compile(rb"(?:^|\n)WARC-Target-URI[ \t]*:[ \t]*(?:\r?\n[ \t]+)?([^\r\n]{1,2000})", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +64,8 @@ class Buffered:
 
     def skip(self, size: int) -> Skipped:
         """Consume so many bytes, and say what they were."""
-        skipped = Skipped()
-        while skipped.size < size and self.fill(1):
-            skipped.add(self.offset, self.take(min(CHUNK, size - skipped.size)))
-        skipped.add(self.offset, b"\n", real=False)
-        return skipped
+        offset = self.offset
+        return Skipped.of(offset, self.take(size))
 
     def skip_to(self, pattern: re.Pattern[bytes], *, at_least: int = 0, most: int | None = None) -> Skipped:
         """Consume up to the next match behind `at_least` bytes, the end, or `most` bytes, and say what that was."""
@@ -96,6 +93,14 @@ class Skipped:
         self.urls: list[tuple[int, str]] = []
         self.more = 0
         self._tail = b"\n"
+
+    @classmethod
+    def of(cls, offset: int, content: bytes) -> Skipped:
+        """Return what was passed over in one piece."""
+        skipped = cls()
+        skipped.add(offset, content)
+        skipped.add(offset + len(content), b"\n", real=False)
+        return skipped
 
     def add(self, offset: int, content: bytes, *, real: bool = True) -> None:
         """Add the bytes that begin at an offset; those that are not real only end a line."""

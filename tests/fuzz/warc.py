@@ -18,12 +18,14 @@ from fastwarc.warc import ArchiveIterator, WarcRecordType
 from tasks.contracts.errors import InputError
 from tasks.contracts.ledger import LedgerRow, read_ledger
 from tasks.crawl.archives import take_archives
+from tasks.crawl.records import _NEXT_RECORD
 from tasks.extract.records import read_pages
 from tests.fuzz.harness import Wrong, checked
 from tests.fuzz.mutate import mutate, mutate_head, with_length
 
 RECORDS = 200
 WORD = re.compile(rb"w[0-9a-f]{16}w")
+AT = re.compile(r", byte (\d+):")
 DATES = (b"2026", b"2026-01", b"2026-01-02T03:04Z", b"20260102030405", b"2026-01-02 03:04:05", b"2026-13-40T99:99:99Z",
          b"0001-01-01T00:00:00+23:59", b"9999-12-31T23:59:59-23:59", b"2026-01-02T03:04:05.123456789Z", b"", b"now",
          b"Fri, 02 Jan 2026 03:04:05 GMT", b"2026-01-02T03:04:60Z", "٢٠٢٦-01-02T03:04:05Z".encode())  # fmt: skip
@@ -145,13 +147,26 @@ def batch(rng: Random, folder: Path, records: int = RECORDS) -> int:
     if twice:
         raise Wrong(f"{len(twice)} records became two pages: {twice[:3]}", content)
     seen = {word for word in pages if word} | other | _named(rows, words, starts)
-    lost = [word for word in words if word in known and word not in seen]
+    spoken = [int(at[1]) for row in drops if (at := AT.search(row.detail or ""))]
+    good = [start for word, start in zip(words, starts, strict=True) if word in seen]
+    lost = [
+        word
+        for word, start, record in zip(words, starts, made, strict=True)
+        if word in known
+        and word not in seen
+        # Without a first line it is no record but bytes: the row of the place before it speaks for them.
+        and (_NEXT_RECORD.match(record) or _last(spoken, start) < _last(good, start))
+    ]
     # Records of one member share its offset: a row without an address speaks for one of them.
     nameless = sum(1 for row in drops if _word(known, f"{row.url} {row.record_id}".encode()) is None)
     nameless += sum(1 for word in pages if word is None)
     if len(lost) > nameless or (lost and len(set(starts)) == len(starts) and not any(word is None for word in pages)):
         raise Wrong(f"{len(lost)} records are in no page and no row: {lost[:3]}", content)
     return records
+
+
+def _last(offsets: list[int], start: int) -> int:
+    return max((offset for offset in offsets if offset <= start), default=-1)
 
 
 def _whole(word: bytes) -> bytes:
@@ -174,7 +189,7 @@ def _named(rows: list[LedgerRow], words: list[bytes], starts: list[int]) -> set[
     alone = len(set(starts)) == len(starts)
     for row in rows:
         named |= set(WORD.findall(f"{row.url} {row.record_id}".encode()))
-        at = re.search(r", byte (\d+):", row.detail or "")
+        at = AT.search(row.detail or "")
         if at and alone:
             first = int(at[1])
             passed = re.search(r": (\d+) bytes", row.detail or "")
