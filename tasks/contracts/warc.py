@@ -127,6 +127,20 @@ def http_head(block: bytes) -> HttpHead:
     return HttpHead(first.strip(), int(status[1]) if status else None, fields, size)
 
 
+def http_answer(response: bool, content_type: str | None, block: bytes) -> HttpHead | None:
+    """Return the head of the HTTP answer that a record's block holds, None where it holds something else.
+
+    Args:
+        response: whether the record is a response; one that says nothing of its block, or says what its payload is,
+            is known by how the block begins.
+        content_type: of the record.
+    """
+    stated = (content_type or "").partition(";")[0].strip().lower()
+    if stated == "application/http" or (response and block[:5].upper() == b"HTTP/"):
+        return http_head(block)
+    return None
+
+
 def unfolded(lines: Sequence[str]) -> Sequence[str]:
     """Return lines of a header with each folded one put behind the one that it goes on from.
 

@@ -22,7 +22,7 @@ from tasks.contracts.base import Drop
 from tasks.contracts.errors import InputError
 from tasks.contracts.evidence import CONTENT_TYPE, Evidence, header_signals, read_evidence
 from tasks.contracts.robots import url_path
-from tasks.contracts.warc import host_of, http_head, utc
+from tasks.contracts.warc import host_of, http_answer, utc
 
 HTML_TYPES = frozenset({"text/html", "application/xhtml+xml"})
 SNIFFED_BYTES = 1024
@@ -30,7 +30,6 @@ MOST_EVIDENCE_BYTES = 1 << 20
 MOST_HEAD_BYTES = 1 << 20
 MOST_DETAIL = 200
 MOST_CODINGS = 8  # each may grow what the one below gives
-HTTP_TYPE = "application/http"
 HTML_OPENINGS = (b"<!doctype html", b"<html", b"<head", b"<body", b"<title", b"<article", b"<div", b"<p>")
 
 
@@ -101,7 +100,7 @@ def _read(record: Any, name: str, max_bytes: int, evidence: Evidence | None) -> 
     url = (headers.get("WARC-Target-URI") or "").strip().removeprefix("<").removesuffix(">")
     size = record.content_length
     block = record.reader.read(size if size <= max_bytes + MOST_HEAD_BYTES else MOST_HEAD_BYTES)
-    http = http_head(block) if _is_http(record, block) else None
+    http = http_answer(record.record_type == WarcRecordType.response, headers.get("Content-Type"), block)
     content_type = (http.get("Content-Type") if http is not None else headers.get("Content-Type")) or ""
     facts: dict[str, Any] = {
         "record_id": record.record_id or f"{name}#{record.stream_pos}",
@@ -131,11 +130,6 @@ def _read(record: Any, name: str, max_bytes: int, evidence: Evidence | None) -> 
     if not _is_html(url, content_type, body):
         return Page(**facts, reason=Drop(rule="not_html", detail=content_type[:100] or "no Content-Type"))
     return Page(**facts, body=body)
-
-
-def _is_http(record: Any, block: bytes) -> bool:
-    stated = (record.headers.get("Content-Type") or "").partition(";")[0].strip().lower()
-    return stated == HTTP_TYPE or (record.record_type == WarcRecordType.response and block[:5].upper() == b"HTTP/")
 
 
 def _too_large(max_bytes: int, size: float | None) -> Drop:
