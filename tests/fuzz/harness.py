@@ -22,6 +22,7 @@ from random import Random
 from tasks.contracts.workspace import state_folder
 
 SECONDS_A_BYTE = 20e-6  # processor time: some hundred times what a reader takes, and nothing like a quadratic one
+SECONDS_AT_LEAST = 1.0
 MOST_FINDINGS = 20
 
 
@@ -67,7 +68,7 @@ def bounded(size: int) -> Iterator[None]:
         raise HangError
 
     before = signal.signal(signal.SIGVTALRM, ended)
-    signal.setitimer(signal.ITIMER_VIRTUAL, 1.0 + size * SECONDS_A_BYTE)
+    signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS_AT_LEAST + size * SECONDS_A_BYTE)
     try:
         yield
     finally:
@@ -88,7 +89,9 @@ def checked(content: bytes) -> Iterator[None]:
     except Wrong:
         raise
     except HangError as error:
-        raise Wrong(f"more than {1.0 + len(content) * SECONDS_A_BYTE:.1f} s of processor time", content) from error
+        raise Wrong(
+            f"more than {SECONDS_AT_LEAST + len(content) * SECONDS_A_BYTE:.1f} s of processor time", content
+        ) from error
     except Exception as error:
         raise Wrong(f"{type(error).__name__}: {error}\n{traceback.format_exc(limit=-3)}", content) from error
 
