@@ -17,6 +17,7 @@ from tasks.contracts.manifest import Manifest
 from tasks.crawl import archives, texts, units
 from tasks.crawl.stage import Params, run
 from tasks.extract.records import read_pages
+from tests.conftest import ROOT
 from tests.tasks.crawl.test_canonical import record
 
 pytestmark = pytest.mark.usefixtures("workspace")
@@ -198,6 +199,26 @@ def test_an_ingest_that_was_killed_goes_on(source: str, monkeypatch: pytest.Monk
     assert manifest == undisturbed
     left = [path for path in Path(".headwater/crawl").rglob("*") if path.is_file()]
     assert left == [], "what is whole needs no state"
+
+
+def _lost_once(job: Path) -> int:
+    if not job.exists():
+        job.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return os.getpid()
+
+
+def test_a_lost_worker_does_not_end_an_ingest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    from tasks.crawl.processes import spread
+
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=80 << 20)
+    try:
+        assert os.getpid() not in spread(_lost_once, [tmp_path / "a", tmp_path / "b"])
+    finally:
+        ray.shutdown()
 
 
 def test_other_content_or_settings_are_not_taken_for_what_is_finished(monkeypatch: pytest.MonkeyPatch) -> None:
