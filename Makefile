@@ -20,10 +20,18 @@ test: setup
 	-@bash infra/chromium.sh
 	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
 
-# The property tests with examples that nobody has seen before; what one finds becomes a case of its own.
+# The readers of outside input over mutated inputs (READER=warc, http, robots, evidence or jsonl, COUNT executions each), and
+# READER=properties: the property tests with examples that nobody has seen before. What one finds becomes a case of its own.
+COUNT ?= 20000
+SEED ?= $(shell date +%s)
 fuzz: setup
+ifneq ($(READER),properties)
+	$(BIN)/python -m tests.fuzz $(if $(READER),--reader $(READER)) --count $(COUNT) --seed $(SEED)
+endif
+ifeq ($(filter-out properties,$(READER)),)
 	grep -rl hypothesis tests/flows tests/tasks tests/training | \
 		xargs $(BIN)/python -m pytest -q --numprocesses 2 --hypothesis-profile default
+endif
 
 # Speed and quality beside peers; docs/benchmarks.md says what each table means. PAGES=FILE.warc.gz brings your own.
 bench: setup

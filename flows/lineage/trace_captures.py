@@ -19,6 +19,7 @@ from flows.lineage.index import Index, Place
 from tasks.contracts.document import make_doc_id
 from tasks.contracts.errors import InputError
 from tasks.contracts.evidence import CONTENT_TYPE, Evidence, header_signals, read_evidence
+from tasks.contracts.warc import HttpHead, http_answer
 
 CAPTURES = ("response", "resource", "revisit")
 MOST_EVIDENCE_BYTES = 1 << 20
@@ -75,7 +76,7 @@ def read_record(path: Path, offset: int) -> Any:
     try:
         with path.open("rb") as stream:
             stream.seek(offset)
-            record = next(iter(ArchiveIterator(stream, record_types=WarcRecordType.any_type)))
+            record = next(iter(ArchiveIterator(stream, record_types=WarcRecordType.any_type, parse_http=False)))
             record.freeze()
             return record
     except (OSError, StopIteration, ValueError, RuntimeError) as error:
@@ -89,7 +90,7 @@ def read_record(path: Path, offset: int) -> Any:
 
 def _capture(index: Index, place: Place, record: Any, identity: str, evidence: Evidence | None) -> Capture:
     headers = record.headers
-    http = record.http_headers
+    http = http_answer(headers.get("WARC-Type") == "response", headers.get("Content-Type"), record.reader.read())
     return Capture(
         kind=headers.get("WARC-Type"),
         record_id=identity,
@@ -108,13 +109,12 @@ def _capture(index: Index, place: Place, record: Any, identity: str, evidence: E
     )
 
 
-def _status(http: Any) -> str | None:
+def _status(http: HttpHead | None) -> str | None:
     if http is None or http.status_code is None:
         return None
-    reason = http.reason_phrase or (
-        HTTPStatus(http.status_code).phrase if http.status_code in HTTPStatus._value2member_map_ else ""
-    )
-    return f"{http.status_code} {reason}".strip()
+    _, _, reason = http.status_line.partition(str(http.status_code))
+    phrase = HTTPStatus(http.status_code).phrase if http.status_code in HTTPStatus._value2member_map_ else ""
+    return f"{http.status_code} {reason.strip() or phrase}".strip()
 
 
 def _evidence(index: Index, record_id: str) -> Evidence | None:

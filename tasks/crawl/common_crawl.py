@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,9 @@ from tasks.contracts.redaction import without_userinfo
 from tasks.crawl.archives import take_archives
 from tasks.crawl.credentials import joined
 from tasks.crawl.parts import PartWriter
-from tasks.crawl.records import header_fields, inflated, without_userinfo_member
+from tasks.crawl.records import Record, header_fields, inflated, read_records
 from tasks.crawl.remote import NotServed, Remote, Unavailable, Untrusted, fail
+from tasks.crawl.streams import Damage
 from tasks.crawl.urls import canonical_host
 
 logger = logging.getLogger(__name__)
@@ -72,7 +74,7 @@ class Capture:
 
 
 def take_common_crawl(
-    selection: Selection, remote: Remote, *, state: Path, output: Path
+    selection: Selection, remote: Remote, *, state: Path, units: Path | None = None, output: Path
 ) -> tuple[Counts, list[JsonValue]]:
     """Fetch what is missing, write it into parts, and return the counts and what it was made of.
 
@@ -93,7 +95,7 @@ def take_common_crawl(
         except (NotServed, Unavailable) as error:
             raise fail(url, error) from error
         local.append(str(place))
-    return take_archives(local, megabytes=selection.megabytes, output=output, verify=True)
+    return take_archives(local, megabytes=selection.megabytes, output=output, state=units, verify=True)
 
 
 def _chosen_files(selection: Selection, remote: Remote, state: Path) -> list[str]:
@@ -142,15 +144,19 @@ def _take_domains(selection: Selection, remote: Remote, state: Path, output: Pat
     kept = 0
     sources: list[JsonValue] = []
     hashes: dict[str, Any] = {}
+    ids: set[str] = set()
     with PartWriter(output, selection.megabytes) as parts:
         for capture in captures:
             member = store.read(capture)
             problem = store.failures.get(capture.key) if member is None else mismatch(member, capture)
+            if member is not None and problem is None:
+                taken = _as_page(member, ids)
+                member, problem = (taken, None) if isinstance(taken, bytes) else (None, taken)
             if member is None or problem is not None:
                 rule, detail = problem or ("not_fetched", "")
                 rows.append(_row(rule, capture.url, f"{capture.key}: {detail}"))
                 continue
-            parts.add(without_userinfo_member(member))
+            parts.add(member)
             kept += 1
             hashes.setdefault(capture.filename, hashlib.sha256()).update(member)
     store.close()
@@ -170,6 +176,23 @@ def _take_domains(selection: Selection, remote: Remote, state: Path, output: Pat
     # Of a file only some ranges were read: the hash is of those, in order.
     sources += [{"name": name, "sha256": digest.hexdigest()} for name, digest in sorted(hashes.items())]
     return Counts(in_=kept + len(rows), out=kept, dropped=dict(sorted(dropped.items()))), sources
+
+
+def _as_page(member: bytes, ids: set[str]) -> bytes | tuple[str, str]:
+    """Return a record in the form in which all enter a snapshot, or (rule, detail) of why it is no page of it."""
+    found = list(read_records(BytesIO(member)))
+    [one] = found if len(found) == 1 else [None]
+    if not isinstance(one, Record):
+        return (
+            "damaged_record",
+            "; ".join(each.detail for each in found if isinstance(each, Damage)) or "not one record",
+        )
+    if one.segmented:
+        return ("segmented_record", "a piece of a longer record")
+    if one.record_id in ids:
+        return ("duplicate_record", "an earlier record has this id")
+    ids.add(one.record_id)
+    return one.member
 
 
 def _row(rule: str, url: str, detail: str) -> LedgerRow:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-import posixpath
+import logging
+import uuid
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,26 +17,56 @@ from urllib.parse import urlsplit
 import fsspec
 
 from tasks.contracts.errors import InputError, NetworkError
+from tasks.contracts.files import sha256_file
 from tasks.contracts.redaction import PLACEHOLDER
 from tasks.crawl.credentials import Placeholders, login
 
+logger = logging.getLogger(__name__)
+
 WEB = ("http://", "https://")
+# What drivers of fsspec call a version of a file: HTTP, S3, Google Cloud, Azure.
+_MARKS = ("ETag", "etag", "VersionId", "md5Hash", "content_md5", "LastModified", "last_modified", "mtime")
 PASSING_STATUS = (408, 425, 429)  # RFC 9110 and 6585: refused now, perhaps not later
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One input file: how to open it, and its name without any folder. `opened` fills in what `${NAME}` stands for."""
+    """One input file: how to open it, and its name, with as many folders as tell it from the others.
+
+    `opened` fills in what `${NAME}` in the URL stands for.
+
+    Attributes:
+        repeated: how often it was named besides, by whatever spelling.
+    """
 
     url: str
     name: str
+    repeated: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a file holds: the SHA-256 of a local one, what its server says of a remote one.
+
+    Attributes:
+        stamp: size and time of a local file when it was read for this.
+    """
+
+    content: str
+    stamp: tuple[int, int] | None = None
+
+    @property
+    def sha256(self) -> str | None:
+        """The SHA-256 (hex) of a local file."""
+        return self.content if self.stamp else None
 
 
 class Hashed(io.RawIOBase):
     """A stream that hashes everything read through it."""
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: Any, hashing: bool = True) -> None:
         self.stream = stream
+        self.hashing = hashing
         self.digest = hashlib.sha256()
 
     def readable(self) -> bool:
@@ -43,7 +75,8 @@ class Hashed(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         content = self.stream.read(len(buffer))
         buffer[: len(content)] = content
-        self.digest.update(content)
+        if self.hashing:
+            self.digest.update(content)
         return len(content)
 
     def rest(self) -> str:
@@ -54,7 +87,9 @@ class Hashed(io.RawIOBase):
 
 
 def find_files(paths: Sequence[str], expected: str) -> list[SourceFile]:
-    """Return the files that some paths, globs or URLs name, in the order given, each glob sorted.
+    """Return the files that some paths, globs or URLs name, each once, in the order given, each glob sorted.
+
+    A file is one, whatever links and spellings lead to it; a copy is another file.
 
     Raises:
         InputError: no paths, or one that names no file.
@@ -68,7 +103,8 @@ def find_files(paths: Sequence[str], expected: str) -> list[SourceFile]:
             found="nothing",
             fix="--set 'crawl.paths=[file, …]'",
         )
-    files: dict[str, SourceFile] = {}
+    files: dict[object, str] = {}
+    named: Counter[object] = Counter()
     for path in paths:
         remote = "://" in path
         try:
@@ -91,8 +127,92 @@ def find_files(paths: Sequence[str], expected: str) -> list[SourceFile]:
         for name in found:
             # The setting's own text where a secret was filled in: what the file system calls it may show the secret.
             url = path if web or (remote and PLACEHOLDER.search(path)) else system.unstrip_protocol(name)
-            files[url] = SourceFile(url, posixpath.basename(urlsplit(url).path) or "index")
-    return list(files.values())
+            key = _place(url)
+            named[key] += 1
+            files.setdefault(key, url)
+    names = _short_names(list(files.values()))
+    return [SourceFile(url, names[url], named[key] - 1) for key, url in files.items()]
+
+
+def local_path(url: str) -> Path | None:
+    """Return where a local file stands, None for a remote one."""
+    return Path(url.removeprefix("file://")) if url.startswith("file://") else None
+
+
+def _place(url: str) -> object:
+    """Return what is the same for every name of one file."""
+    path = local_path(url)
+    if path is None:
+        return url
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _short_names(urls: Sequence[str]) -> dict[str, str]:
+    """Return each file's name, with folders before it where several would have the same.
+
+    >>> _short_names(["file:///w/a/x.jsonl", "file:///w/b/x.jsonl", "file:///w/y.jsonl"]).values()
+    dict_values(['a/x.jsonl', 'b/x.jsonl', 'y.jsonl'])
+    """
+    parts = {url: [part for part in urlsplit(url).path.split("/") if part] or ["index"] for url in urls}
+    names = {url: one[-1] for url, one in parts.items()}
+    for depth in range(2, 1 + max(map(len, parts.values()), default=0)):
+        counted = Counter(names.values())
+        same = [url for url in urls if counted[names[url]] > 1]
+        if not same:
+            break
+        names |= {url: "/".join(parts[url][-depth:]) for url in same}
+    return names
+
+
+def identify(files: Sequence[SourceFile]) -> list[Identity]:
+    """Return what some files hold; a remote file of which its server says nothing is a new one each time.
+
+    Raises:
+        InputError: a local file is not there any more.
+    """
+    return [_identity(file) for file in files]
+
+
+def _identity(file: SourceFile) -> Identity:
+    marks: list[str] = []
+    path = local_path(file.url)
+    if path is not None:
+        try:
+            stamp = _stamp(path)
+            return Identity(sha256_file(path), stamp)
+        except FileNotFoundError as error:
+            raise _missing(file, error) from error
+    try:
+        opener = opened(file)
+        facts = opener.fs.info(opener.path)
+        marks = [f"{name}={facts[name]}" for name in _MARKS if facts.get(name)]
+        marks += [f"size={facts.get('size')}", file.url] if marks else []
+    except Exception as error:  # noqa: BLE001 - whatever a server or a driver answers, the file is read all the same
+        logger.debug("crawl: %s: its server says nothing of it: %s", file.name, type(error).__name__)
+    return Identity(" ".join(marks) or uuid.uuid4().hex)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def check_unchanged(file: SourceFile, identity: Identity) -> None:
+    """Raise where a local file is not what it was when it was identified.
+
+    Raises:
+        InputError: another size or time of change.
+    """
+    path = local_path(file.url)
+    if path is not None and _stamp(path) != identity.stamp:
+        raise InputError(
+            "an input file changed while it was read",
+            where=str(path),
+            expected="files that stay as they are during a run",
+            found="another size or time of change",
+            fix="run again when nothing writes to it any more",
+        )
 
 
 def opened(file: SourceFile) -> Any:
@@ -110,8 +230,11 @@ def _filled(url: str) -> str:
 
 
 @contextmanager
-def open_hashed(file: SourceFile, start: int = 0) -> Iterator[tuple[BinaryIO, Hashed]]:
+def open_hashed(file: SourceFile, start: int = 0, *, hashing: bool = True) -> Iterator[tuple[BinaryIO, Hashed]]:
     """Give a file as a buffered stream from byte `start` on, and the object that hashes what is read from it.
+
+    Args:
+        hashing: whether it does; a file whose content is known already costs that time otherwise.
 
     Raises:
         InputError: a local file cannot be opened.
@@ -121,7 +244,7 @@ def open_hashed(file: SourceFile, start: int = 0) -> Iterator[tuple[BinaryIO, Ha
         with opened(file) as stream:
             if start:
                 stream.seek(start)
-            hashed = Hashed(stream)
+            hashed = Hashed(stream, hashing)
             yield io.BufferedReader(hashed, 1 << 20), hashed
     except FileNotFoundError as error:
         raise _missing(file, error) from error

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from tasks.engine.session import open_session
 
 Result = TypeVar("Result")
+LOST_WORKERS = 2  # that one job may cost before the run ends: an input that kills its worker would kill each
 
 
 def available() -> int:
@@ -60,13 +61,13 @@ def run_in_processes(
 def spread(function: Callable[[Any], Result], jobs: Sequence[Any]) -> list[Result]:
     """Return `function(job)` of every job, in their order: several by Ray where it may, else one after the other.
 
-    The first error ends it.
+    The first error ends it. A job whose worker is lost is done again, so it must leave nothing half done.
     """
     if len(jobs) < 2 or not open_session():
         return [function(job) for job in jobs]
     import ray
 
-    remote = ray.remote(num_cpus=1, max_retries=0)(_carry)
+    remote = ray.remote(num_cpus=1, max_retries=LOST_WORKERS)(_carry)
     waiting = references = [remote.remote(function, job) for job in jobs]
     try:
         while waiting:

@@ -1,144 +1,62 @@
 """Reads WARC and ARC files record by record, as they are found: compressed or not, whole or damaged.
 
-A record's bytes are kept as they stand. Where every record is one gzip member (as the standard recommends) even
-the compressed bytes are kept; otherwise each record becomes a member of its own. What cannot be read is reported
-with its offset, and reading goes on at the next record.
+What enters the snapshot has the form of canonical.py. A record that has it keeps its bytes, where it is one gzip
+member (as the standard recommends) even the compressed ones; any other is written anew, a member of its own. What
+cannot be read is reported with its offset, and reading goes on at the next record. Time is linear in the bytes.
 """
 
 from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
-from warcio.archiveiterator import ArchiveIterator
-from warcio.exceptions import ArchiveLoadFailed
-from warcio.warcwriter import WARCWriter
+from fastwarc.warc import ArchiveIterator, WarcRecordType
 
-from tasks.contracts.redaction import without_userinfo
+from tasks.crawl import arc
+from tasks.crawl.canonical import (
+    Canonical,
+    as_it_stands,
+    conflict,
+    content_length,
+    in_canonical_form,
+    read_fields,
+    target_uri,
+)
+from tasks.crawl.streams import CHUNK, MOST_RECORD_BYTES, OVERLAP, Buffered, Damage, Member, Skipped, compress
 
 GZIP_MAGIC = b"\x1f\x8b\x08"
-WARC_START = re.compile(rb"WARC/[01]\.\d+[ \t]*\r?\n", re.IGNORECASE)
-ARC_START = re.compile(rb"(?:filedesc|https?|dns|ftp)://?\S[^\n]* \d+\r?\n|dns:[^\n]* \d+\r?\n")
-HEADER_END = re.compile(rb"\r?\n\r?\n")
-_KIND = re.compile(rb"\nwarc-type:[ \t]*([a-z]+)[ \t]*\r\n", re.IGNORECASE)
-_LENGTH = re.compile(rb"\ncontent-length:[ \t]*(\d{1,12})[ \t]*\r\n", re.IGNORECASE)
+_MAGIC = re.compile(re.escape(GZIP_MAGIC))
+WARC_START = re.compile(rb"WARC/[0-9]{1,3}\.[0-9]{1,3}[ \t]*\r?\n", re.IGNORECASE)
+# Where reading goes on after damage: a page may hold the words above.
+_NEXT_RECORD = re.compile(WARC_START.pattern + rb"(?=[!-9;-~]{1,100}[ \t]*:)", re.IGNORECASE)
+_HEADER_END = re.compile(rb"\n\r?\n|\n(?=" + WARC_START.pattern + rb")", re.IGNORECASE)
 _CONCURRENT_RESPONSE = re.compile(rb"(?is)(?=.*\nwarc-type:[ \t]*response)(?=.*\nwarc-concurrent-to:)")
-_FOLDED = re.compile(rb"\n[ \t]")
-CHUNK = 1 << 16
 MOST_PLAIN_BYTES = 32 << 20
-MOST_HEADER_BYTES = 1 << 18
-MOST_RECORD_BYTES = 256 << 20  # a bigger record is no web page, and would have to fit into memory
+MOST_HEADER_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record: its type, and the gzip member that holds it."""
+    """One record in the form of canonical.py, and the gzip member that holds it.
+
+    Attributes:
+        notes: what could not be kept of its header; "" is nothing.
+        segmented: whether it is a piece of a longer one.
+        offset: where it begins, as in Damage.
+    """
 
     kind: str
     member: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Damage:
-    """A place that could not be read.
-
-    Attributes:
-        offset: in the file, compressed where it is; inside a member that holds several records, the member's.
-    """
-
+    record_id: str
+    url: str | None
+    segmented: bool
+    notes: tuple[str, ...]
     offset: int
-    detail: str
-    url: str | None = None
-
-
-class Buffered:
-    """A stream with look-ahead that counts what was consumed."""
-
-    def __init__(self, stream: BinaryIO, offset: int = 0) -> None:
-        self.stream = stream
-        self.buffer = bytearray()
-        self.offset = offset
-        self.ended = False
-
-    def fill(self, size: int) -> bytearray:
-        """Return the buffer after reading until it holds `size` bytes, or the stream's end."""
-        while len(self.buffer) < size and not self.ended:
-            chunk = self.stream.read(max(CHUNK, size - len(self.buffer)))
-            self.ended = not chunk
-            self.buffer += chunk
-        return self.buffer
-
-    def take(self, size: int) -> bytes:
-        """Consume and return up to `size` bytes."""
-        self.fill(size)
-        taken = bytes(self.buffer[:size])
-        del self.buffer[:size]
-        self.offset += len(taken)
-        return taken
-
-    def give_back(self, content: bytes) -> None:
-        """Undo the last `take` of these bytes."""
-        self.buffer[:0] = content
-        self.offset -= len(content)
-
-    def skip_to(self, pattern: re.Pattern[bytes]) -> int:
-        """Consume up to the next match at a line's start (or the end), and return how many bytes that were."""
-        start = self.offset
-        while True:
-            self.fill(CHUNK)
-            found = pattern.search(self.buffer)
-            if found is not None:
-                self.take(found.start())
-                return self.offset - start
-            if self.ended:
-                self.take(len(self.buffer))
-                return self.offset - start
-            self.take(max(0, len(self.buffer) - 256))
-            if not self.fill(CHUNK):
-                return self.offset - start
-
-
-class Member:
-    """One gzip member as a stream of its content, which also keeps the compressed bytes while they are few."""
-
-    def __init__(self, source: Buffered) -> None:
-        self.source = source
-        self.decompress = zlib.decompressobj(zlib.MAX_WBITS | 16)
-        self.compressed = bytearray()
-        self.small = True
-        self.finished = False
-        self.damage: str | None = None
-
-    def read(self, _size: int = -1) -> bytes:
-        """Return some content, or nothing at the end of the member or where it is damaged."""
-        while not self.finished:
-            chunk = self.source.take(1 << 16)
-            if not chunk:
-                self.finished, self.damage = True, "the file ends inside a gzip member"
-                return b""
-            try:
-                content = self.decompress.decompress(chunk)
-            except zlib.error as error:
-                self.finished, self.damage = True, f"damaged gzip member: {error}"
-                # The next member may begin in this chunk; one byte stays consumed, so that reading goes on.
-                self.source.give_back(chunk if self.compressed else chunk[1:])
-                return b""
-            if self.decompress.eof:
-                self.finished = True
-                unused = self.decompress.unused_data
-                self.source.give_back(unused)
-                chunk = chunk[: len(chunk) - len(unused)]
-            if self.small:
-                self.compressed += chunk
-                self.small = len(self.compressed) <= MOST_RECORD_BYTES
-            if content:
-                return content
-        return b""
 
 
 def read_records(stream: BinaryIO, start: int = 0, stop: int | None = None) -> Iterator[Record | Damage]:
@@ -152,8 +70,8 @@ def read_records(stream: BinaryIO, start: int = 0, stop: int | None = None) -> I
     if start:
         _skip_to_slice(source)
     elif not source.fill(4).startswith(GZIP_MAGIC[:2]):
-        for found in _plain(source):
-            yield Record(found[0], compress(found[1])) if isinstance(found, tuple) else found
+        for one in _plain(source):
+            yield one if isinstance(one, Damage) else _record(one, compress(one.content))
         return
     while source.fill(CHUNK):
         if not source.buffer.startswith(GZIP_MAGIC):
@@ -192,15 +110,12 @@ def _may_begin_slice(compressed: bytes | bytearray) -> bool:
 
 def _skip_to_slice(source: Buffered) -> None:
     """Consume up to where a slice may begin; the magic number alone also stands inside members."""
-    magic = re.compile(re.escape(GZIP_MAGIC))
     while source.fill(CHUNK) and not _may_begin_slice(source.buffer):
-        if source.buffer.startswith(GZIP_MAGIC):
-            source.take(1)
-        source.skip_to(magic)
+        source.skip_to(_MAGIC, at_least=1)
 
 
-def _plain_case(source: Buffered) -> Record | None:
-    """Return the record of a whole member that holds exactly one, as it stands; None leaves it to the careful reader.
+def _plain_case(source: Buffered) -> Record | Damage | None:
+    """Return the record of a whole member that holds exactly one; None leaves it to the careful reader.
 
     Nearly every member is such a one, and this costs little more than decompressing it, which finds damage.
     """
@@ -222,23 +137,32 @@ def _plain_case(source: Buffered) -> Record | None:
         size += len(pieces[-1])
     used -= len(decompress.unused_data)
     content = b"".join(pieces)
-    end = content.find(b"\r\n\r\n") + 2
-    if end < 2 or not content.startswith(b"WARC/1."):
+    offset = source.offset
+    end = content.find(b"\r\n\r\n") + 4
+    if end >= 4 and content.endswith(b"\r\n\r\n"):
+        canonical = as_it_stands(content[:end], content[end : end + 5], len(content) - end - 4)
+        if canonical is not None:
+            return _record(canonical, source.take(used), offset)
+    head = _warc_head(content) if WARC_START.match(content) else ""
+    if isinstance(head, str) or head.length is None or head.ends_at:
         return None
-    lengths, kinds = _LENGTH.findall(content, 0, end), _KIND.findall(content, 0, end)
-    if len(lengths) != 1 or len(kinds) != 1 or _FOLDED.search(content, 0, end):
+    if content[head.size + head.length :].strip(b"\r\n") or head.size + head.length > len(content):
         return None
-    if len(content) != end + 2 + int(lengths[0]) + 4 or not content.endswith(b"\r\n\r\n"):
-        return None
-    return Record(kinds[0].decode().lower(), source.take(used))
+    source.take(used)
+    rewritten = _rewritten(head, content[head.size : head.size + head.length], offset)
+    return rewritten if isinstance(rewritten, Damage) else _record(rewritten, compress(rewritten.content), offset)
+
+
+def _record(canonical: Canonical, member: bytes, offset: int | None = None) -> Record:
+    at = canonical.offset if offset is None else offset
+    return Record(canonical.kind, member, canonical.record_id, canonical.url, canonical.segmented, canonical.notes, at)
 
 
 def _between_members(source: Buffered) -> Iterator[Damage]:
     offset = source.offset
-    zeros = not source.buffer.strip(b"\0")
-    skipped = source.skip_to(re.compile(re.escape(GZIP_MAGIC)))
-    if not zeros:
-        yield Damage(offset, f"{skipped} bytes that are no gzip member")
+    skipped = source.skip_to(_MAGIC)
+    if not skipped.blank:
+        yield from skipped.damages(offset, f"{skipped.size} bytes that are no gzip member")
 
 
 def _member_records(source: Buffered) -> Iterator[Record | Damage]:
@@ -246,138 +170,202 @@ def _member_records(source: Buffered) -> Iterator[Record | Damage]:
     offset = source.offset
     member = Member(source)
     content = Buffered(member)  # type: ignore[arg-type]
-    waiting: tuple[str, bytes] | None = None
+    waiting: Canonical | None = None
     single = True
     broken: Damage | None = None
-    for found in _plain(content):
+    for one in _plain(content):
         if broken is not None:
             yield broken
             broken = None
-        if isinstance(found, Damage):
+        if isinstance(one, Damage):
             single = False
-            broken = Damage(offset, found.detail, found.url)
+            broken = replace(one, offset=offset)
             continue
         if waiting is not None:
             single = False
-            yield Record(waiting[0], compress(waiting[1]))
-        waiting = found
+            yield _record(waiting, compress(waiting.content), offset)
+        waiting = one
     member.read()
+    if waiting is not None and member.damage is not None and "incorrect" in member.damage:
+        # The member's own checksum says that its bytes are not those that were written.
+        yield Damage(offset, f"a record in a {member.damage}", waiting.url)
+        waiting = member.damage = None
     if waiting is not None:
-        verbatim = single and member.damage is None and member.small and waiting[1].startswith(b"WARC/")
-        same = verbatim and content.offset == len(waiting[1])
-        yield Record(waiting[0], bytes(member.compressed) if same else compress(waiting[1]))
+        verbatim = single and member.damage is None and member.small and not waiting.rewritten
+        same = verbatim and content.offset == len(waiting.content)
+        yield _record(waiting, bytes(member.compressed) if same else compress(waiting.content), offset)
     if member.damage is not None:
         # A record that ends with its damaged member is one damaged place, not two.
         detail = f"{broken.detail}; {member.damage}" if broken else member.damage
-        broken = Damage(offset, detail, broken.url if broken else None)
+        broken = Damage(offset, detail, broken.url if broken else None, kept=broken is None and waiting is not None)
     if broken is not None:
         yield broken
     if member.damage is not None and source.fill(1) and not source.buffer.startswith(GZIP_MAGIC):
-        source.skip_to(re.compile(re.escape(GZIP_MAGIC)))
+        source.skip_to(_MAGIC)
 
 
-def _plain(content: Buffered) -> Iterator[tuple[str, bytes] | Damage]:
-    """Yield (type, bytes) of each record of an uncompressed stream."""
-    first = content.fill(CHUNK)
-    if ARC_START.match(first):
-        yield from _arc(content)
-        return
-    while content.fill(CHUNK // 8):
-        if not WARC_START.match(content.buffer):
-            offset = content.offset
-            blank = not content.buffer.strip()
-            skipped = content.skip_to(WARC_START)
-            if not blank:
-                yield Damage(offset, f"{skipped} bytes that are no WARC record")
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """A record's header: how many bytes it takes, the same as WARC, and the block's length where it states one.
+
+    Attributes:
+        raw: the header as it stands, where it is none of WARC.
+        ends_at: where it was cut off, and the next record's begins; 0: nowhere.
+    """
+
+    size: int
+    header: bytes
+    length: int | None
+    url: str | None
+    raw: bytes | None = None
+    ends_at: int = 0
+
+
+def _plain(content: Buffered) -> Iterator[Canonical | Damage]:
+    """Yield each record of an uncompressed stream."""
+    begins = arc.START.match(content.fill(CHUNK))
+    start, following = (arc.START, arc.NEXT) if begins else (WARC_START, _NEXT_RECORD)
+    read_head = _arc_head if begins else _warc_head
+    while content.fill(CHUNK):
+        if start.match(content.buffer):
+            yield from _one(content, start, following, read_head)
             continue
-        yield from _one(content)
+        offset = content.offset
+        skipped = content.skip_to(following)
+        if not skipped.blank:
+            yield from skipped.damages(offset, f"{skipped.size} bytes that are no {'ARC' if begins else 'WARC'} record")
 
 
-def _one(content: Buffered) -> Iterator[tuple[str, bytes] | Damage]:
-    """Yield the record that begins here, or say what is wrong with it."""
+def _one(
+    content: Buffered,
+    start: re.Pattern[bytes],
+    following: re.Pattern[bytes],
+    read_head: Callable[[bytes | bytearray], _Head | str],
+) -> Iterator[Canonical | Damage]:
+    """Yield the record that begins here, or say what is wrong with it.
+
+    Args:
+        start: how a record begins.
+        following: how the next one is found where the bytes do not lead to it.
+    """
     offset = content.offset
-    end = HEADER_END.search(content.buffer) or HEADER_END.search(content.fill(MOST_HEADER_BYTES))
-    if end is None or end.end() > MOST_HEADER_BYTES:
-        content.take(8)
-        content.skip_to(WARC_START)
-        yield Damage(offset, "a WARC header without an end")
+    head = read_head(content.buffer)
+    if isinstance(head, str):
+        head = read_head(content.fill(MOST_HEADER_BYTES))
+    if isinstance(head, str):
+        yield from content.skip_to(following, at_least=5).damages(offset, head)
         return
-    header = bytes(content.buffer[: end.end()])
-    fields = header_fields(header)
-    url = fields.get("warc-target-uri", "").strip("<> ") or None
-    length = fields.get("content-length", "")
-    if not length.isdigit() or not fields.get("warc-type"):
-        content.take(8)
-        content.skip_to(WARC_START)
-        yield Damage(
-            offset, "a WARC header without " + ("WARC-Type" if length.isdigit() else "a valid Content-Length"), url
-        )
+    if head.ends_at:
+        content.take(head.ends_at)
+        yield Damage(offset, "a WARC header that runs into the next record", head.url)
         return
-    if int(length) > MOST_RECORD_BYTES:
-        _discard(content, len(header) + int(length))
-        yield Damage(offset, f"a record of {length} bytes, more than {MOST_RECORD_BYTES}", url)
-        return
-    raw = content.take(len(header) + int(length))
-    if len(raw) < len(header) + int(length):
-        yield Damage(offset, f"a record of {length} bytes of which {len(raw) - len(header)} are there", url)
-        return
-    tail = content.fill(4)[:4]
-    if not WARC_START.match(content.buffer) and tail.strip(b"\r\n"):
-        again = WARC_START.search(raw, 8)
-        if again is not None:
-            content.give_back(raw[again.start() :])
-            yield Damage(offset, f"a record whose Content-Length {length} reaches into the next record", url)
-            return
-        yield fields["warc-type"].lower(), raw + b"\r\n\r\n"
+    if head.length is None:
+        content.take(head.size)
+        yield Damage(offset, "a header without a valid length", head.url)
         after = content.offset
-        skipped = content.skip_to(WARC_START)
-        yield Damage(after, f"{skipped} bytes behind a record's Content-Length of {length}", url)
+        yield from content.skip_to(following).others("bytes behind a record without a length")
         return
+    length, total = head.length, head.size + head.length
+    if length > MOST_RECORD_BYTES:
+        detail = f"a record of {length} bytes, more than {MOST_RECORD_BYTES}"
+        yield Damage(offset, detail, head.url)
+        content.take(head.size)
+        yield from content.skip_to(following, most=length).others(detail)
+        return
+    buffer = content.fill(total + OVERLAP)
+    end = total + len(buffer[total : total + OVERLAP]) - len(buffer[total : total + OVERLAP].lstrip(b"\r\n"))
+    whole = end == len(buffer) >= total or start.match(buffer, end) is not None
+    again = None if whole else following.search(buffer, head.size, total + OVERLAP)
+    there = again.start() if again is not None and again.start() < total else min(total, len(buffer))
+    if there < total:
+        detail = f"a record of {length} bytes of which {there - head.size} are there"
+        detail += " before the next one" if again is not None else ""
+        yield Damage(offset, detail, head.url)
+        content.take(head.size)
+        yield from content.skip(there - head.size).others(detail)
+        return
+    content.take(head.size)
+    block = content.take(length)
+    rewritten = _finished(head, block, offset)
+    yield rewritten
+    if _NEXT_RECORD.search(block):
+        # A length that is wrong and leads to some later record's end, or a page about archives: its length is the law,
+        # or any page could put records into an archive, but what is in it is not passed over in silence.
+        inside = Skipped.of(offset + head.size, block).others("the block of the record before, by its Content-Length")
+        yield from (replace(damage, kept=True) for damage in inside)
+    if not whole and end == total:
+        after = content.offset
+        skipped = content.skip_to(following)
+        detail = f"{skipped.size} bytes behind a record's Content-Length of {length}"
+        kept = not isinstance(rewritten, Damage)
+        if kept:
+            yield Damage(after, detail, head.url, kept=True)
+        yield from skipped.others(detail)
     while content.fill(2).startswith((b"\r", b"\n")):
         content.take(1)
-    yield fields["warc-type"].lower(), raw + b"\r\n\r\n"
 
 
-def _discard(content: Buffered, size: int) -> None:
-    while size > 0 and (taken := len(content.take(min(size, CHUNK)))):
-        size -= taken
+def _warc_head(content: bytes | bytearray) -> _Head | str:
+    end = _HEADER_END.search(content, 0, MOST_HEADER_BYTES)
+    if end is None or len(end[0]) == 1:
+        return "a WARC header without an end"
+    header = bytes(content[: end.end()])
+    fields = read_fields(header)
+    url = next((target_uri(value) for name, value in fields if name == "warc-target-uri" and value), None)
+    length = content_length(fields)
+    # An address may end like a record's first line, so only what makes no sense as one header is taken for two.
+    inner = _NEXT_RECORD.search(header, 5) if length is None or conflict(fields) else None
+    return _Head(len(header), header, length, url, ends_at=inner.start() if inner else 0)
+
+
+def _arc_head(content: bytes | bytearray) -> _Head | str:
+    end = content.find(b"\n", 0, arc.MOST_LINE_BYTES) + 1
+    raw = bytes(content[:end])
+    line = arc.read_line(raw)
+    if line is None:
+        return "a header line that is none of an ARC record"
+    header = arc.warc_header(line, bytes(content[end : end + 5]))
+    return _Head(end, header, line.length, target_uri(line.url), raw)
+
+
+def _finished(head: _Head, block: bytes, offset: int) -> Canonical | Damage:
+    """Return a record in the form of canonical.py: as it stands where it has it, else rewritten."""
+    canonical = as_it_stands(head.header, block[:5], len(block)) if head.raw is None else None
+    if canonical is None:
+        return _rewritten(head, block, offset)
+    return replace(canonical, content=b"".join((head.header, block, b"\r\n\r\n")), offset=offset)
+
+
+def _rewritten(head: _Head, block: bytes, offset: int) -> Canonical | Damage:
+    canonical = in_canonical_form(head.header, block, raw=None if head.raw is None else head.raw + block)
+    if isinstance(canonical, Canonical) and not _read_alike(canonical, len(block)):
+        canonical = "a header that two readers take for two different ones"
+    if isinstance(canonical, str):
+        return Damage(offset, canonical, head.url)
+    return replace(canonical, offset=offset)
+
+
+def _read_alike(canonical: Canonical, length: int) -> bool:
+    """Tell whether the reader that later stages use sees in a rewritten record what this one does."""
+    try:
+        records = [
+            (record.record_id, record.headers.get("WARC-Target-URI"), record.content_length, record.record_type)
+            for record in ArchiveIterator(
+                BytesIO(canonical.content), record_types=WarcRecordType.any_type, parse_http=False
+            )
+        ]
+    except (OSError, ValueError, EOFError, RuntimeError):
+        return False
+    kind = getattr(WarcRecordType, canonical.kind)
+    return records == [(canonical.record_id, canonical.url, length, kind)]
 
 
 def header_fields(header: bytes) -> dict[str, str]:
     """Return a header's fields by lower-case name, the first of each; folded lines are joined."""
     fields: dict[str, str] = {}
-    last = ""
-    for line in header.decode("utf-8", "replace").splitlines()[1:]:
-        if line[:1] in (" ", "\t") and last:
-            fields[last] = f"{fields[last]} {line.strip()}".strip()
-            continue
-        name, _, value = line.partition(":")
-        last = name.strip().lower()
-        fields.setdefault(last, value.strip())
+    for name, value in read_fields(header):
+        fields.setdefault(name, value)
     return fields
-
-
-def _arc(content: Buffered) -> Iterator[tuple[str, bytes] | Damage]:
-    """Yield an ARC file's records as WARC records, made by warcio."""
-    offset = content.offset
-    try:
-        for record in ArchiveIterator(_Reader(content), arc2warc=True, verify_http=False):
-            stream = BytesIO()
-            WARCWriter(stream, gzip=False, warc_version="1.1").write_record(record)
-            yield record.rec_type, stream.getvalue()
-    except (ArchiveLoadFailed, ValueError, EOFError, IndexError, AttributeError, KeyError, zlib.error) as error:
-        yield Damage(offset, f"an ARC file that cannot be read further: {str(error).strip().splitlines()[:1]}")
-    content.skip_to(re.compile(rb"\Z(?!)"))
-
-
-class _Reader:
-    """A Buffered as the file object that warcio reads."""
-
-    def __init__(self, content: Buffered) -> None:
-        self.content = content
-
-    def read(self, size: int = CHUNK) -> bytes:
-        return self.content.take(size)
 
 
 def inflated(member: bytes) -> bytes:
@@ -394,24 +382,3 @@ def inflated(member: bytes) -> bytes:
     if not decompress.eof or decompress.unused_data:
         raise ValueError("not one whole gzip member")
     return content
-
-
-def without_userinfo_member(member: bytes) -> bytes:
-    """Return a record's member without user names and passwords in the URLs of its WARC header, ids included."""
-    for most in (CHUNK // 8, MOST_HEADER_BYTES):
-        start = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(member, most)
-        if end := HEADER_END.search(start):
-            break
-    else:
-        return member
-    head = start[: end.start()].decode("utf-8", "surrogateescape")
-    clean = without_userinfo(head)
-    if clean == head:
-        return member
-    return compress(clean.encode("utf-8", "surrogateescape") + inflated(member)[end.start() :])
-
-
-def compress(content: bytes) -> bytes:
-    """Return a gzip member without a time in it, so that equal content gives equal bytes."""
-    compressor = zlib.compressobj(6, zlib.DEFLATED, zlib.MAX_WBITS | 16)
-    return compressor.compress(content) + compressor.flush()

@@ -6,6 +6,7 @@ Its output is an immutable snapshot: WARC parts (or Document parts for `text`) a
 from __future__ import annotations
 
 import logging
+import shutil
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
@@ -126,7 +127,7 @@ class Params(StageParams):
     url_column: str = "url"
     """text: the column of the URL; a dot reaches into an object. Dolma's metadata.url is found by itself."""
     id_column: str = "id"
-    """text: the column of the document's id; without one, the file's name and row number stand in."""
+    """text: the column of the document's id; without one, the row's own content stands in."""
 
 
 def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
@@ -140,7 +141,14 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     unit, counts, sources = _SOURCES[params.source](params, output)
     write_json(output / "sources.json", {"source": params.source, "sources": sources})
     logger.info("crawl: %d %s in, %d kept", counts.in_, unit, counts.out)
-    return commit_manifest(output, stage="crawl", unit=unit, params=params.identity(), inputs=inputs, counts=counts)
+    manifest = commit_manifest(output, stage="crawl", unit=unit, params=params.identity(), inputs=inputs, counts=counts)
+    shutil.rmtree(_units_folder(params), ignore_errors=True)
+    return manifest
+
+
+def _units_folder(params: Params) -> Path:
+    """Return where an ingest keeps its finished units until the snapshot is whole."""
+    return state_folder() / "crawl" / f"units-{sha256_json(params.identity())[:32]}"
 
 
 Made = tuple[Unit, Counts, list[JsonValue]]
@@ -262,18 +270,22 @@ def _common_crawl(params: Params, output: Path) -> Made:
         | Placeholders.of([params.index_url], "crawl.index_url"),
     )
     state = state_folder() / "crawl" / f"common_crawl-{params.snapshot}"
-    counts, sources = take_common_crawl(selection, remote, state=state, output=output)
+    counts, sources = take_common_crawl(selection, remote, state=state, units=_units_folder(params), output=output)
     return "records", counts, sources
 
 
 def _warc(params: Params, output: Path) -> Made:
-    counts, sources = take_archives(params.paths, megabytes=params.shard_megabytes, output=output)
+    counts, sources = take_archives(
+        params.paths, megabytes=params.shard_megabytes, output=output, state=_units_folder(params)
+    )
     return "records", counts, sources
 
 
 def _text(params: Params, output: Path) -> Made:
     columns = Columns(text=params.text_column, url=params.url_column, id=params.id_column)
-    counts, sources = take_texts(params.paths, columns=columns, megabytes=params.shard_megabytes, output=output)
+    counts, sources = take_texts(
+        params.paths, columns=columns, megabytes=params.shard_megabytes, output=output, state=_units_folder(params)
+    )
     return "documents", counts, sources
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import logging
-import shutil
+import math
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.parse import urlsplit
 
 import numpy as np
 import orjson
@@ -24,20 +24,36 @@ from pydantic import JsonValue
 
 from tasks.contracts.document import Document, make_doc_id, write_documents
 from tasks.contracts.errors import InputError
+from tasks.contracts.files import sha256_json
 from tasks.contracts.ledger import LedgerRow, write_ledger
 from tasks.contracts.manifest import Counts
 from tasks.contracts.redaction import without_userinfo
-from tasks.crawl.files import SourceFile, find_files, open_hashed, opened
+from tasks.contracts.warc import host_of
+from tasks.crawl.files import Identity, SourceFile, check_unchanged, find_files, open_hashed, opened
 from tasks.crawl.processes import spread
-from tasks.crawl.units import Unit, join_parts, make_units
+from tasks.crawl.units import (
+    NO_IDS,
+    Ids,
+    Made,
+    Unit,
+    id_number,
+    identities_of,
+    join_parts,
+    make,
+    make_units,
+    repeated,
+    repeated_files,
+    working_folder,
+)
 
 logger = logging.getLogger(__name__)
 
 MEBIBYTE = 1024 * 1024
 DATE_COLUMNS = ("date", "created", "added")
 SOURCE_COLUMNS = ("source", "dump")
-Ids = np.ndarray[Any, np.dtype[np.uint64]]
-_NO_IDS: Ids = np.empty(0, dtype=np.uint64)
+MADE_UP, AGAIN = "content:", "again:"
+LOOKED_AT = 1000  # rows of a file without a document, after which it is the wrong file
+MOST_LINE_BYTES = 64 * MEBIBYTE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,24 +66,37 @@ class Columns:
 
 
 def take_texts(
-    paths: Sequence[str], *, columns: Columns, megabytes: float, output: Path
+    paths: Sequence[str], *, columns: Columns, megabytes: float, output: Path, state: Path | None = None
 ) -> tuple[Counts, list[JsonValue]]:
     """Copy text documents into Document parts of about `megabytes` MiB of text; return the counts and the files.
 
+    Args:
+        state: where finished units stay until the stage is done, so that the next run goes on after them.
+
     Raises:
-        InputError: a file is missing, of no known format, or without the text column.
+        InputError: a file is missing or changes, is of no known format, or without the text column.
         NetworkError: a remote file cannot be read.
     """
     files = find_files(paths, "JSONL or Parquet files")
     output.mkdir(parents=True, exist_ok=True)
-    units = make_units(files, output, megabytes, lambda _: False)
-    take = partial(_take, columns=columns, megabytes=megabytes)
-    taken = spread(take, [(unit, _NO_IDS) for unit in units])
-    again = _repeated(taken)
-    for index, one in zip(again, spread(take, [(units[index], ids) for index, ids in again.items()]), strict=True):
-        taken[index] = one
-    rows = [row for one in taken for row in one.rows]
-    kept = sum(one.kept for one in taken)
+    with working_folder(state, output) as place:
+        return _take_units(files, columns=columns, megabytes=megabytes, output=output, state=place)
+
+
+def _take_units(
+    files: Sequence[SourceFile], *, columns: Columns, megabytes: float, output: Path, state: Path
+) -> tuple[Counts, list[JsonValue]]:
+    units = make_units(files, megabytes, lambda _: False)
+    identities = identities_of(units)
+    take = partial(_take, columns=columns, megabytes=megabytes, state=state)
+    jobs = [(unit, [identities[file] for file in unit.files], NO_IDS) for unit in units]
+    made = spread(take, jobs)
+    again = repeated(made)
+    for index, one in zip(again, spread(take, [(*jobs[n][:2], ids) for n, ids in again.items()]), strict=True):
+        made[index] = one
+    facts = [one.facts for one in made]
+    rows = [row for one in made for row in one.rows] + repeated_files(files)
+    kept = sum(one["kept"] for one in facts)
     if not kept:
         raise InputError(
             "the files hold no text",
@@ -75,48 +104,33 @@ def take_texts(
             expected=f"documents with a column {columns.text!r}",
             found=rows[0].detail if rows else "no rows",
         )
-    join_parts(units, output)
+    join_parts(made, output)
     write_ledger(output / "dropped" / "part-00000.parquet", rows)
-    dropped = Counter(row.rule for row in rows)
-    counts = Counts(in_=sum(one.seen for one in taken), out=kept, dropped=dict(sorted(dropped.items())))
-    return counts, [source for one in taken for source in one.sources]
+    dropped = Counter(row.rule for row in rows if row.action == "drop")
+    counts = Counts(in_=sum(one["seen"] for one in facts), out=kept, dropped=dict(sorted(dropped.items())))
+    hashes = [digest for one in facts for digest in one["hashes"]]
+    return counts, [{"name": file.name, "sha256": digest} for file, digest in zip(files, hashes, strict=True)]
 
 
-@dataclass(slots=True)
-class _Taken:
-    """What one unit gave; `ids` are the first 64 bits of its documents' ids."""
-
-    rows: list[LedgerRow]
-    sources: list[JsonValue]
-    seen: int
-    kept: int
-    ids: Ids
+Job = tuple[Unit, list[Identity], Ids]
 
 
-def _take(job: tuple[Unit, Ids], *, columns: Columns, megabytes: float) -> _Taken:
-    """Copy one unit's documents into parts of its own; ids that earlier units hold already count as taken."""
-    unit, taken = job
-    shutil.rmtree(unit.folder, ignore_errors=True)
-    reader = _Reader(columns, unit.files, taken)
-    documents: Iterator[Document] = iter(reader.documents())
-    part = 0
-    while (first := next(documents, None)) is not None:
-        write_documents(unit.folder / f"part-{part:05d}.parquet", _until_full(first, documents, megabytes))
-        part += 1
-    ids = np.fromiter(reader.ids, dtype=np.uint64, count=len(reader.ids))
-    return _Taken(reader.rows, reader.sources, reader.seen, reader.kept, ids)
+def _take(job: Job, *, columns: Columns, megabytes: float, state: Path) -> Made:
+    """Copy one unit's documents into parts of its own, or find it finished."""
+    unit, identities, taken = job
+    asked: dict[str, JsonValue] = {"source": "text", "megabytes": megabytes, "columns": list(astuple(columns))}
 
+    def fill(folder: Path) -> tuple[dict[str, JsonValue], list[LedgerRow], Ids]:
+        reader = _Reader(columns, unit.files, identities, taken)
+        documents = reader.documents()
+        part = 0
+        while (first := next(documents, None)) is not None:
+            write_documents(folder / f"part-{part:05d}.parquet", _until_full(first, documents, megabytes))
+            part += 1
+        facts: dict[str, JsonValue] = {"seen": reader.seen, "kept": reader.kept, "hashes": list(reader.hashes)}
+        return facts, reader.rows, np.array(reader.own, dtype=np.uint64)
 
-def _repeated(taken: Sequence[_Taken]) -> dict[int, Ids]:
-    """Return the units that hold ids of earlier ones, each with those ids: they are taken once more."""
-    again: dict[int, Ids] = {}
-    seen = _NO_IDS
-    for index, one in enumerate(taken):
-        both = np.intersect1d(seen, one.ids)
-        if both.size:
-            again[index] = both
-        seen = np.union1d(seen, one.ids)
-    return again
+    return make(unit.key(state, asked, identities, taken), fill)
 
 
 def _until_full(first: Document, documents: Iterator[Document], megabytes: float) -> Iterator[Document]:
@@ -129,45 +143,52 @@ def _until_full(first: Document, documents: Iterator[Document], megabytes: float
 
 
 class _Reader:
-    def __init__(self, columns: Columns, files: Sequence[SourceFile], taken: Ids) -> None:
+    """Reads a unit's files; each row becomes a document or a ledger row.
+
+    Args:
+        taken: the ids that earlier units hold, once for each document that asked for it.
+    """
+
+    def __init__(
+        self, columns: Columns, files: Sequence[SourceFile], identities: Sequence[Identity], taken: Ids
+    ) -> None:
         self.columns = columns
         self.files = files
+        self.identities = identities
         self.rows: list[LedgerRow] = []
-        self.sources: list[JsonValue] = []
+        self.hashes: list[str] = []
         self.seen = 0
         self.kept = 0
-        self.ids: set[int] = set(taken.tolist())
+        self.taken: Counter[int] = Counter(taken.tolist())
+        self.own: list[int] = []
 
     def documents(self) -> Iterator[Document]:
-        for file in self.files:
-            with open_hashed(file) as (stream, hashed):
+        """Yield the documents."""
+        for file, identity in zip(self.files, self.identities, strict=True):
+            kept = self.kept
+            looked_at = _Looked(file, self.columns)
+            with open_hashed(file, hashing=identity.sha256 is None) as (stream, hashed):
                 for number, row in enumerate(_rows(stream, file)):
                     self.seen += 1
-                    made = row if isinstance(row, str) else self._document(row, file, number)
+                    made = row if isinstance(row, str) else self._document(row)
                     if isinstance(made, Document):
                         self.kept += 1
                         yield made
                     else:
                         detail = f"{file.name}, row {number}: {made}"
                         self.rows.append(LedgerRow(stage="crawl", action="drop", rule="bad_row", detail=detail[:500]))
-                    if number == 0 and isinstance(row, Mapping) and _reach(row, self.columns.text) is None:
-                        self._check_columns(row, file)
-                self.sources.append(
-                    {"name": file.name, "sha256": hashed.rest() if not stream.closed else hashed.digest.hexdigest()}
-                )
+                    if number < LOOKED_AT and self.kept == kept:
+                        looked_at.add(row)
+                    elif self.kept == kept:
+                        looked_at.check()
+                digest = identity.sha256 or (hashed.rest() if not stream.closed else hashed.digest.hexdigest())
+                self.hashes.append(digest)
+            check_unchanged(file, identity)
+            if self.kept == kept:
+                looked_at.check()
             logger.info("crawl: %s, %d documents kept, %d rows dropped", file.name, self.kept, len(self.rows))
 
-    def _check_columns(self, row: Mapping[str, Any], file: SourceFile) -> None:
-        if self.columns.text.split(".")[0] not in row:
-            raise InputError(
-                "a file has no text column",
-                where=file.name,
-                expected=f"a column {self.columns.text!r} (crawl.text_column)",
-                found="columns " + ", ".join(map(str, row)),
-                fix="set crawl.text_column to the one that holds the text",
-            )
-
-    def _document(self, row: Mapping[str, Any], file: SourceFile, number: int) -> Document | str:
+    def _document(self, row: Mapping[str, Any]) -> Document | str:
         """Return the row as a document, or what is wrong with it."""
         text = _reach(row, self.columns.text)
         if not isinstance(text, str):
@@ -177,35 +198,88 @@ class _Reader:
         except UnicodeEncodeError:
             return f"{self.columns.text} is not Unicode text (a lone surrogate)"
         url = without_userinfo(_text(_reach(row, self.columns.url)) or _text(_reach(row, "metadata.url")) or "")
-        record_id = without_userinfo(_text(_reach(row, self.columns.id))) or f"{file.name}#{number}"
         source = without_userinfo(next((value for name in SOURCE_COLUMNS if (value := _text(row.get(name)))), "text"))
-        doc_id = make_doc_id(source, record_id)
-        if int(doc_id[:16], 16) in self.ids:
-            # Two rows of one id stay two documents, each with an id of its own.
-            record_id = f"{record_id}#{file.name}#{number}"
-            doc_id = make_doc_id(source, record_id)
-        self.ids.add(int(doc_id[:16], 16))
-        score = row.get("language_score")
-        return Document(
-            doc_id=doc_id,
+        source = " ".join(source.split())
+        document = Document(
+            doc_id="",
+            record_id="",
             url=url,
-            host=_host(url),
-            record_id=record_id,
+            host=host_of(url),
             source=source,
             text=text,
             captured_at=next((value for name in DATE_COLUMNS if (value := _text(row.get(name)))), None),
             title=_text(row.get("title")) or None,
             language=_text(row.get("language")) or _text(row.get("lang")) or None,
-            language_score=float(score) if isinstance(score, int | float) else None,
+            language_score=_number(row.get("language_score")),
             license=_text(row.get("license")) or _text(_reach(row, "metadata.license")) or None,
+        )
+        record_id = self._record_id(without_userinfo(_text(_reach(row, self.columns.id))), document)
+        return replace(document, doc_id=make_doc_id(source, record_id), record_id=record_id)
+
+    def _record_id(self, stated: str, document: Document) -> str:
+        """Return an id that no other row has: the stated one, or one that holds the row's content.
+
+        Of rows that state one id, or that state none and are equal, all but the first get one that counts them. A
+        stated id never looks like one of these.
+        """
+        base = stated or f"{MADE_UP}{_content(document)}"
+        number = id_number(f"{document.source}\n{base}")
+        before = self.taken[number]
+        self.taken[number] += 1
+        self.own.append(number)
+        if not before and not stated.startswith((MADE_UP, AGAIN)):
+            return base
+        return f"{AGAIN}{before}:{_content(document)}:{base}"
+
+
+def _content(document: Document) -> str:
+    """Return 128 bits, as hex, of what a row holds."""
+    facts = (document.source, document.url, document.captured_at, document.title, document.text)
+    return sha256_json([fact or "" for fact in facts])[:32]
+
+
+class _Looked:
+    """The first rows of a file that gave no document yet: none of them does, and it is the wrong file."""
+
+    def __init__(self, file: SourceFile, columns: Columns) -> None:
+        self.file = file
+        self.column = columns.text
+        self.rows: list[Mapping[str, Any] | str] = []
+
+    def add(self, row: Mapping[str, Any] | str) -> None:
+        """Note a row."""
+        self.rows.append(row)
+
+    def check(self) -> None:
+        """Raise where no row could have been a document.
+
+        Raises:
+            InputError: they are no objects, or have no text column.
+        """
+        objects = [row for row in self.rows if isinstance(row, Mapping)]
+        if not self.rows or any(self.column.split(".")[0] in row or self.column in row for row in objects):
+            return
+        if objects:
+            raise InputError(
+                "a file has no text column",
+                where=self.file.name,
+                expected=f"a column {self.column!r} (crawl.text_column)",
+                found="columns " + ", ".join(map(str, objects[0]))[:500],
+                fix="set crawl.text_column to the one that holds the text",
+            )
+        raise InputError(
+            "a file is neither JSONL nor Parquet",
+            where=self.file.name,
+            expected="one JSON object a line (plain, .gz or .zst), or Parquet",
+            found=f"a file whose first row is {self.rows[0]}",
         )
 
 
-def _host(url: str) -> str:
+def _number(value: Any) -> float | None:
     try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""
+        return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    except OverflowError:
+        return None
 
 
 def _text(value: Any) -> str:
@@ -222,30 +296,31 @@ def _reach(row: Mapping[str, Any], name: str) -> Any:
     return value
 
 
-def _rows(stream: BinaryIO, file: SourceFile) -> Iterable[Mapping[str, Any] | str]:
+def _rows(stream: BinaryIO, file: SourceFile) -> Iterator[Mapping[str, Any] | str]:
     """Yield a file's rows; a string says why one cannot be read."""
     name = file.name.lower()
     start = stream.peek(8)[:8] if isinstance(stream, io.BufferedReader) else b""
     if name.endswith(".parquet") or start[:4] == b"PAR1":
         return _parquet_rows(file)
     if start[:2] == b"\x1f\x8b":
-        return _lines(gzip.GzipFile(fileobj=stream))
+        return _lines(io.BufferedReader(gzip.GzipFile(fileobj=stream), 1 << 20))
     if start[:4] == b"\x28\xb5\x2f\xfd":
-        return _lines(zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True))
-    if start.lstrip()[:1] not in (b"{", b""):
-        raise InputError(
-            "a file is neither JSONL nor Parquet",
-            where=file.name,
-            expected="one JSON object a line (plain, .gz or .zst), or Parquet",
-            found=f"a file that begins with {start!r}",
-        )
+        reader = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
+        return _lines(io.BufferedReader(reader, 1 << 20))
     return _lines(stream)
 
 
-def _lines(stream: Any) -> Iterator[Mapping[str, Any] | str]:
-    buffered = io.BufferedReader(stream, 1 << 20) if not isinstance(stream, io.BufferedReader) else stream
+def _lines(stream: BinaryIO) -> Iterator[Mapping[str, Any] | str]:
+    first = True
     try:
-        for line in buffered:
+        while line := stream.readline(MOST_LINE_BYTES):
+            if len(line) == MOST_LINE_BYTES and not line.endswith(b"\n"):
+                while (rest := stream.readline(MOST_LINE_BYTES)) and not rest.endswith(b"\n"):
+                    pass
+                yield f"a line of more than {MOST_LINE_BYTES} bytes"
+                continue
+            if first:
+                line, first = line.removeprefix(codecs.BOM_UTF8), False
             if not line.strip():
                 continue
             try:
@@ -263,7 +338,12 @@ def _parquet_rows(file: SourceFile) -> Iterator[Mapping[str, Any] | str]:
     with opened(file) as seekable:
         try:
             parquet = pq.ParquetFile(seekable)
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowException, OSError) as error:
             raise InputError("a file is not Parquet", where=file.name, found=str(error).splitlines()[0]) from error
-        for batch in parquet.iter_batches(batch_size=1024):
-            yield from batch.to_pylist()
+        groups = parquet.num_row_groups
+        for group in range(groups):
+            try:
+                for batch in parquet.iter_batches(batch_size=1024, row_groups=[group]):
+                    yield from batch.to_pylist()
+            except (pa.ArrowException, OSError, ValueError) as error:
+                yield f"row group {group} of {groups} cannot be read further: {str(error).splitlines()[0]}"

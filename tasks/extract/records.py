@@ -1,6 +1,7 @@
 """WARC records to HTML pages: what is a page, its payload decoded, and a drop reason for everything else.
 
-Read with fastwarc, payload decoded here: it leaves `br` alone, and servers send headers that their bodies belie.
+Read with fastwarc; the head of the answer is read and the payload decoded here: fastwarc leaves `br` alone, and servers
+send headers that their bodies belie.
 """
 
 from __future__ import annotations
@@ -10,10 +11,8 @@ import hashlib
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import brotli
 import zstandard
@@ -23,10 +22,14 @@ from tasks.contracts.answers import codings, no_page
 from tasks.contracts.base import Drop
 from tasks.contracts.errors import InputError
 from tasks.contracts.evidence import CONTENT_TYPE, Evidence, header_signals, read_evidence
+from tasks.contracts.robots import url_path
+from tasks.contracts.warc import host_of, http_answer, utc
 
 HTML_TYPES = frozenset({"text/html", "application/xhtml+xml"})
 SNIFFED_BYTES = 1024
 MOST_EVIDENCE_BYTES = 1 << 20
+MOST_HEAD_BYTES = 1 << 20
+MOST_DETAIL = 200
 HTML_OPENINGS = (b"<!doctype html", b"<html", b"<head", b"<body", b"<title", b"<article", b"<div", b"<p>")
 
 
@@ -72,7 +75,8 @@ def read_pages(path: Path, max_bytes: int) -> Iterator[Page]:
     evidence: dict[str, Evidence] = {}
     try:
         with path.open("rb") as stream:
-            for record in ArchiveIterator(stream, record_types=kinds):
+            # The head of an answer is read here: fastwarc ends with the file where one is longer than 64 KiB.
+            for record in ArchiveIterator(stream, record_types=kinds, parse_http=False):
                 if record.record_type != WarcRecordType.metadata:
                     yield _read(record, path.name, max_bytes, evidence.pop(record.record_id or "", None))
                 elif record.headers.get("Content-Type") == CONTENT_TYPE and (seen := _evidence(record)) is not None:
@@ -94,26 +98,29 @@ def _evidence(record: Any) -> Evidence | None:
 def _read(record: Any, name: str, max_bytes: int, evidence: Evidence | None) -> Page:
     headers = record.headers
     url = (headers.get("WARC-Target-URI") or "").strip().removeprefix("<").removesuffix(">")
-    http = record.http_headers if record.is_http else None
+    size = record.content_length
+    block = record.reader.read(size if size <= max_bytes + MOST_HEAD_BYTES else MOST_HEAD_BYTES)
+    http = http_answer(record.record_type == WarcRecordType.response, headers.get("Content-Type"), block)
     content_type = (http.get("Content-Type") if http is not None else headers.get("Content-Type")) or ""
     facts: dict[str, Any] = {
         "record_id": record.record_id or f"{name}#{record.stream_pos}",
         "url": url,
-        "host": _host(url),
-        "captured_at": _utc(headers.get("WARC-Date")),
+        "host": host_of(url),
+        "captured_at": utc(headers.get("WARC-Date")),
         "offset": record.stream_pos,
         "payload_digest": headers.get("WARC-Payload-Digest"),
         "content_type": content_type,
     }
     status = http.status_code if http is not None else None
     if http is not None and (refusal := no_page(status, http.get("Content-Range") or "")) is not None:
-        detail = (
-            http.status_line if refusal != "partial_content" else f"Content-Range {http.get('Content-Range')[:200]}"
+        part = refusal == "partial_content"
+        detail = f"Content-Range {http.get('Content-Range')}" if part else http.status_line
+        return Page(
+            **facts, reason=Drop(rule="http_status", score=status and float(status), detail=detail[:MOST_DETAIL])
         )
-        return Page(**facts, reason=Drop(rule="http_status", score=status and float(status), detail=detail))
-    if record.content_length > max_bytes:
-        return Page(**facts, reason=_too_large(max_bytes, float(record.content_length)))
-    payload = record.reader.read()
+    payload = block[http.size :] if http is not None else block
+    if (length := size - len(block) + len(payload)) > max_bytes:
+        return Page(**facts, reason=_too_large(max_bytes, float(length)))
     facts["payload_digest"] = facts["payload_digest"] or _digest(payload)
     said = {*header_signals(http.items() if http is not None else ()), *(evidence.signals if evidence else ())}
     facts["signals"] = tuple(sorted({str(signal) for signal in said}))
@@ -133,7 +140,7 @@ def _too_large(max_bytes: int, size: float | None) -> Drop:
 
 
 def _is_html(url: str, content_type: str, body: bytes) -> bool:
-    if urlsplit(url).path == "/robots.txt":
+    if "/robots.txt" in url and url_path(url) == "/robots.txt":
         return False
     kind = content_type.partition(";")[0].strip().lower()
     if kind:
@@ -213,20 +220,3 @@ def _bounded(body: bytes, max_bytes: int) -> bytes:
 
 def _digest(payload: bytes) -> str:
     return "sha1:" + base64.b32encode(hashlib.sha1(payload, usedforsecurity=False).digest()).decode()
-
-
-def _host(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""
-
-
-def _utc(date: str | None) -> str | None:
-    """Return a WARC date as RFC 3339 in UTC to the second, None where it is none."""
-    try:
-        moment = datetime.fromisoformat(date or "")
-    except ValueError:
-        return None
-    moment = moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -47,7 +47,7 @@ def test_members_are_spread_over_parts_and_stay_the_same_bytes(workspace: Path) 
 
 
 def test_damage_is_a_ledger_row(workspace: Path) -> None:
-    (workspace / "a.warc.gz").write_bytes(gzip.compress(record()) + b"junk" + gzip.compress(record()))
+    (workspace / "a.warc.gz").write_bytes(gzip.compress(record()) + b"junk" + gzip.compress(record(b"other")))
     manifest, output = crawl("warc", "*.warc.gz")
     assert manifest.counts.dropped == {"damaged_record": 1}
     [row] = read_ledger(output / "dropped" / "part-00000.parquet")

@@ -1,17 +1,23 @@
 """Reading WARC files as they are found: verbatim where possible, never a crash, nothing lost silently."""
 
 import gzip
+import hashlib
 import io
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.crawl.records import Damage, Record, compress, read_records
+from tasks.crawl.records import Record, read_records
+from tasks.crawl.streams import Damage, compress
 
 
 def record(body: bytes = b"hello", kind: str = "response", length: int | None = None) -> bytes:
     size = len(body) if length is None else length
-    head = f"WARC/1.0\r\nWARC-Type: {kind}\r\nWARC-Target-URI: http://a.example/\r\nContent-Length: {size}\r\n\r\n"
+    identity = hashlib.sha256(kind.encode() + body).hexdigest()
+    head = (
+        f"WARC/1.0\r\nWARC-Type: {kind}\r\nWARC-Record-ID: <urn:x:{identity}>\r\nWARC-Date: 2026-01-02T03:04:05Z\r\n"
+        f"WARC-Target-URI: http://a.example/\r\nContent-Length: {size}\r\n\r\n"
+    )
     return head.encode() + body + b"\r\n\r\n"
 
 
@@ -81,7 +87,8 @@ def test_a_length_that_is_too_small_keeps_what_it_says() -> None:
 
 
 def test_folded_and_odd_cased_headers_are_understood() -> None:
-    raw = b"warc/1.0\r\nWARC-Type:\r\n\tRESPONSE\r\ncontent-length: \r\n 3\r\n\r\nabc\r\n\r\n"
+    raw = b"warc/1.0\r\nWARC-Type:\r\n\tRESPONSE\r\nwarc-TARGET-uri:\n http://a.example/\r\n"
+    raw += b"content-length: \r\n 3\r\n\r\nabc\r\n\r\n"
     records, damages = read(raw)
     assert [r.kind for r in records] == ["response"]
     assert damages == []

@@ -1,0 +1,180 @@
+"""Bytes read ahead: a stream that says what it passed over, a gzip member as a stream, and damage as it is reported."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from tasks.crawl.canonical import target_uri
+
+CHUNK = 1 << 16
+OVERLAP = 16 << 10  # of two windows that are searched: longer than what is searched for
+MOST_RECORD_BYTES = 256 << 20  # a bigger record is no web page, and would have to fit into memory
+MOST_URLS = 1000  # of one damaged place: each is a row, and one row speaks for what is beyond
+_URL = re.compile(rb"(?:^|\n)WARC-Target-URI[ \t]*:[ \t]*(?:\r?\n[ \t]+)?([^\r\n]{1,2000})", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A place that could not be read.
+
+    Attributes:
+        offset: in the file, compressed where it is; inside a member that holds several records, the member's.
+        kept: the record there was kept all the same; this says what is odd about it.
+    """
+
+    offset: int
+    detail: str
+    url: str | None = None
+    kept: bool = False
+
+
+class Buffered:
+    """A stream with look-ahead that counts what was consumed."""
+
+    def __init__(self, stream: BinaryIO, offset: int = 0) -> None:
+        self.stream = stream
+        self.buffer = bytearray()
+        self.offset = offset
+        self.ended = False
+
+    def fill(self, size: int) -> bytearray:
+        """Return the buffer after reading until it holds `size` bytes, or the stream's end."""
+        while len(self.buffer) < size and not self.ended:
+            chunk = self.stream.read(max(CHUNK, size - len(self.buffer)))
+            self.ended = not chunk
+            self.buffer += chunk
+        return self.buffer
+
+    def take(self, size: int) -> bytes:
+        """Consume and return up to `size` bytes."""
+        self.fill(size)
+        taken = bytes(self.buffer[:size])
+        del self.buffer[:size]
+        self.offset += len(taken)
+        return taken
+
+    def give_back(self, content: bytes) -> None:
+        """Undo the last `take` of these bytes."""
+        self.buffer[:0] = content
+        self.offset -= len(content)
+
+    def skip(self, size: int) -> Skipped:
+        """Consume so many bytes, and say what they were."""
+        offset = self.offset
+        return Skipped.of(offset, self.take(size))
+
+    def skip_to(self, pattern: re.Pattern[bytes], *, at_least: int = 0, most: int | None = None) -> Skipped:
+        """Consume up to the next match behind `at_least` bytes, the end, or `most` bytes, and say what that was."""
+        skipped = Skipped()
+        while True:
+            room = None if most is None else most - skipped.size
+            self.fill(CHUNK + OVERLAP if room is None else min(room, CHUNK + OVERLAP))
+            match = pattern.search(self.buffer, max(0, at_least - skipped.size))
+            # What begins in the overlap is seen whole in the next window.
+            last = self.ended or (room is not None and room <= CHUNK)
+            end = match.start() if match else len(self.buffer) if last else max(0, len(self.buffer) - OVERLAP)
+            end = end if room is None else min(end, room)
+            skipped.add(self.offset, self.take(end))
+            if match is not None or last or not self.buffer:
+                skipped.add(self.offset, b"\n", real=False)
+                return skipped
+
+
+class Skipped:
+    """Bytes that were passed over: how many, and the records among them by the addresses in their headers."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.blank = True
+        self.urls: list[tuple[int, str]] = []
+        self.more = 0
+        self._tail = b"\n"
+
+    @classmethod
+    def of(cls, offset: int, content: bytes) -> Skipped:
+        """Return what was passed over in one piece."""
+        skipped = cls()
+        skipped.add(offset, content)
+        skipped.add(offset + len(content), b"\n", real=False)
+        return skipped
+
+    def add(self, offset: int, content: bytes, *, real: bool = True) -> None:
+        """Add the bytes that begin at an offset; those that are not real only end a line."""
+        self.size += len(content) if real else 0
+        self.blank = self.blank and not content.strip(b"\r\n\0 \t")
+        window = self._tail + content
+        for match in _URL.finditer(window):
+            if match.end() == len(window):
+                self._tail = window[match.start() :]
+                return
+            self._note(offset - len(self._tail) + match.start(1), match[1])
+        cut = window.rfind(b"\n", max(0, len(window) - OVERLAP))
+        self._tail = window[cut:] if cut >= 0 else b""
+
+    def _note(self, offset: int, url: bytes) -> None:
+        if len(self.urls) < MOST_URLS:
+            self.urls.append((offset, target_uri(url.decode("utf-8", "surrogateescape"))))
+        else:
+            self.more += 1
+
+    def damages(self, offset: int, detail: str) -> Iterator[Damage]:
+        """Yield a damaged place for each record among the bytes, one where there is none."""
+        yield Damage(offset, detail, self.urls[0][1] if self.urls else None)
+        yield from self._lost(self.urls[1:], detail)
+
+    def others(self, detail: str) -> Iterator[Damage]:
+        """Yield a damaged place for each record among the bytes, none where there is none."""
+        yield from self._lost(self.urls, detail)
+
+    def _lost(self, urls: Sequence[tuple[int, str]], detail: str) -> Iterator[Damage]:
+        yield from (Damage(at, f"a record lost in {detail}", url) for at, url in urls)
+        if self.more:
+            yield Damage(self.urls[-1][0], f"{self.more} more records lost in {detail}")
+
+
+class Member:
+    """One gzip member as a stream of its content, which also keeps the compressed bytes while they are few."""
+
+    def __init__(self, source: Buffered) -> None:
+        self.source = source
+        self.decompress = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        self.compressed = bytearray()
+        self.small = True
+        self.finished = False
+        self.damage: str | None = None
+
+    def read(self, _size: int = -1) -> bytes:
+        """Return some content, or nothing at the end of the member or where it is damaged."""
+        while not self.finished:
+            chunk = self.source.take(1 << 16)
+            if not chunk:
+                self.finished, self.damage = True, "the file ends inside a gzip member"
+                return b""
+            try:
+                content = self.decompress.decompress(chunk)
+            except zlib.error as error:
+                self.finished, self.damage = True, f"damaged gzip member: {error}"
+                # The next member may begin in this chunk; one byte stays consumed, so that reading goes on.
+                self.source.give_back(chunk if self.compressed else chunk[1:])
+                return b""
+            if self.decompress.eof:
+                self.finished = True
+                unused = self.decompress.unused_data
+                self.source.give_back(unused)
+                chunk = chunk[: len(chunk) - len(unused)]
+            if self.small:
+                self.compressed += chunk
+                self.small = len(self.compressed) <= MOST_RECORD_BYTES
+            if content:
+                return content
+        return b""
+
+
+def compress(content: bytes) -> bytes:
+    """Return a gzip member without a time in it, so that equal content gives equal bytes."""
+    compressor = zlib.compressobj(6, zlib.DEFLATED, zlib.MAX_WBITS | 16)
+    return compressor.compress(content) + compressor.flush()
