@@ -132,8 +132,8 @@ def test_text_files_behind_a_login_and_a_signature(given: Path, capfd: pytest.Ca
 
 
 def test_warc_files_behind_a_login_and_a_signature(given: Path) -> None:
-    file = b"".join(response(f"http://h.example/{i}", PAGE % b"") for i in range(3))
-    with serving(Closed({"/basic/a.warc.gz": file, "/signed/b.warc.gz": file})) as closed:
+    first, second = (b"".join(response(f"http://h.example/{i}", PAGE % b"") for i in range(k, k + 3)) for k in (0, 3))
+    with serving(Closed({"/basic/a.warc.gz": first, "/signed/b.warc.gz": second})) as closed:
         base = f"http://localhost:{closed.port}"
         paths = (f"{base}/basic/a.warc.gz", f"{base}/signed/b.warc.gz?sig=${{SIG}}")
         manifest = run(params=Params(source="warc", paths=paths), inputs={}, output=given / "data" / "crawl")
