@@ -86,6 +86,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "links of a page": lambda text: reading.links_of(text, URL, ("utm_*",), ["h.example", "*.h.example"]),
     "text of a page": response,
     "character references": markup.unescaped,
+    "few attributes": markup.with_few_attributes,
     "robots.txt": robots,
     "ai.txt and tdmrep.json": host_files,
     "pattern of robots.txt": lambda text: matches(normal_path("/" + text), normal_path("/" + text[::-1])),

@@ -30,10 +30,10 @@ def unlike(text: str, **more: object) -> Answer:
 
 
 HEADS = {
-    "link": [("Link", "<" * LONG)] * 3,
-    "quotes": [("Link", '<a>;"' * (LONG // 5))] * 3,
-    "robots": [("X-Robots-Tag", "a: noai," * (LONG // 8))] * 3,
-    "usage": [("Content-Usage", "a=n," * (LONG // 4))] * 3,
+    "link": [("Link", "<" * LONG)] * 1,
+    "quotes": [("Link", '<a>;"' * (LONG // 5))] * 1,
+    "robots": [("X-Robots-Tag", "a: noai," * (LONG // 8))] * 1,
+    "usage": [("Content-Usage", "a=n," * (LONG // 4))] * 1,
 }
 BODIES = {
     "attributes": "<p " + " ".join(f"a{n}=b" for n in range(50_000)) + ">text</p>",
@@ -53,7 +53,7 @@ class Crawled:
     rows: dict[str, LedgerRow]
     stored: set[str]
     web: Web
-    longest_silence: float
+    silence: float
     output: Path
 
 
@@ -92,7 +92,7 @@ def crawled(tmp_path_factory: pytest.TempPathFactory) -> Crawled:
         crawl = crawl_of(web.port, seeds=seeds, delay_seconds=0.02, concurrency_per_host=1, max_bytes=4_000_000)
         counts = crawl_sites(crawl, source="sites", state=folder / "state", output=folder / "out")
     times = web.times("good" + D)
-    silence = max(after - before for before, after in pairwise(times))
+    silence = max(after - before for before, after in pairwise(times)) / (times[-1] - times[0])
     rows = {row.url or "": row for row in read_ledger(folder / "out" / "dropped" / "part-00000.parquet")}
     stored = set()
     for part in sorted((folder / "out").glob("part-*.warc.gz")):
@@ -121,8 +121,8 @@ def test_headers_that_do_not_end_and_codings_over_codings_are_rows(crawled: Craw
 
 
 def test_no_host_waits_for_anothers_pages(crawled: Crawled) -> None:
-    """The good host's requests go out one after the other; one hostile page held it up for a second and more."""
-    assert crawled.longest_silence < 20
+    """The good host's sixty requests go out one after the other: a page that holds the process up is a long silence."""
+    assert crawled.silence < 0.5
 
 
 def test_what_is_a_part_is_no_page(crawled: Crawled) -> None:
