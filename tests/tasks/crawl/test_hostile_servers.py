@@ -4,12 +4,15 @@ import gzip
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from fastwarc.warc import ArchiveIterator, WarcRecordType
+from scrapy.settings import Settings
 
 from tasks.contracts.ledger import LedgerRow, read_ledger
 from tasks.contracts.manifest import Counts
+from tasks.crawl.hosts import MOST_RULES_BYTES, HostGate, HostRules
 from tasks.crawl.sites import crawl_sites
 from tasks.extract.records import read_pages
 from tests.tasks.crawl.test_sites import crawl_of
@@ -137,3 +140,15 @@ def test_utf16_without_a_mark_is_read_in_either_order(crawled: Crawled) -> None:
         page.url: page for part in sorted(crawled.output.glob("part-*.warc.gz")) for page in read_pages(part, 1 << 30)
     }
     assert "meta:noai" in pages[f"http://bodies{D}/be"].signals
+
+
+def test_the_rules_of_many_hosts_are_bounded() -> None:
+    crawler = SimpleNamespace(settings=Settings({"USER_AGENT": "t"}), signals=SimpleNamespace(connect=lambda *_: None))
+    gate = HostGate(crawler)
+    for number in range(1000):
+        rules = HostRules(read_at=0.0, size=1 << 19)
+        gate.hosts[f"http://h{number}"] = rules
+        gate._remember(f"http://h{number}", rules)
+        gate._remember(f"http://h{number}", rules)
+    assert len(gate.hosts) * (1 << 19) <= MOST_RULES_BYTES
+    assert "http://h999" in gate.hosts
