@@ -23,8 +23,8 @@ from tasks.contracts.answers import codings
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 POLICY_FILE = "policy_file"  # in a request's meta: robots.txt and its like, of which only the beginning is read
 MOST_POLICY_BYTES = 1 << 20
-# Of one answer; web servers send some hundred to some thousand, and fastwarc reads no header of more than 64 KiB.
-MOST_HEADER_BYTES = 60_000
+# Of one answer; web servers send some hundred to some thousand, and fastwarc reads no block of more than 32 KiB.
+MOST_HEADER_BYTES = 30_000
 
 
 class HeadersTooLongError(Exception):

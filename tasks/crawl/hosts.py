@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 # RFC 9309, section 2.3.1.2: at least five, also to other hosts; a host that sends one further has no robots.txt.
 MOST_REDIRECTS = 5
+# Of the files of all hosts whose rules are kept, parsed; a host that was forgotten is asked again when its turn comes.
+MOST_RULES_BYTES = 16 << 20
 AI_TXT, TDMREP = "/ai.txt", "/.well-known/tdmrep.json"
 URGENT = 1000
 
@@ -63,12 +65,14 @@ class HostRules:
 
     Attributes:
         refusal: raised for each page of a host that is closed as a whole.
+        size: bytes of its files, and something for the host itself.
         records: file ("robots.txt", "ai.txt", "tdmrep.json") → WARC record that holds it.
     """
 
     read_at: float
     robots: Robots | None = None
     refusal: IgnoreRequest | None = None
+    size: int = 1024
     tdmrep: bytes | None = None
     ai_txt: bytes | None = None
     records: dict[str, str] = field(default_factory=dict)
@@ -92,6 +96,8 @@ class HostGate:
         self.longest_delay = settings.getfloat("HEADWATER_MAX_DELAY")
         self.policy_files = settings.getbool("HEADWATER_POLICY_FILES")
         self.hosts: dict[str, HostRules | list[Deferred[HostRules]]] = {}
+        self.sizes: dict[str, int] = {}
+        self.size = 0
 
     @classmethod
     def from_crawler(cls, crawler: Any) -> HostGate:
@@ -126,9 +132,20 @@ class HostGate:
         self.hosts[place] = queue
         rules = await self._read(place)
         self.hosts[place] = rules
+        self._remember(place, rules)
         for deferred in queue:
             deferred.callback(rules)
         return rules
+
+    def _remember(self, place: str, rules: HostRules) -> None:
+        """Note which rules are kept, and forget those that were read first where they are too much."""
+        self.size += rules.size - self.sizes.pop(place, 0)
+        self.sizes[place] = rules.size
+        while self.size > MOST_RULES_BYTES and len(self.sizes) > 1:
+            oldest = next(iter(self.sizes))
+            self.size -= self.sizes.pop(oldest)
+            if isinstance(self.hosts[oldest], HostRules):  # not one that is just being read again
+                del self.hosts[oldest]
 
     async def _read(self, place: str) -> HostRules:
         rules = HostRules(read_at=time.monotonic())
@@ -145,12 +162,14 @@ class HostGate:
                 rules.refusal = Forbidden(f"robots.txt answered {response.status}")
                 return rules
             if 200 <= response.status < 300:
-                rules.robots = Robots(response.body)
+                rules.size += len(response.body)
+                rules.robots = await self.crawler.spider.beside(Robots, response.body)
                 self._obey_delay(rules, place)
                 self.crawler.spider.read_sitemaps_of(place, rules.robots.sitemaps)
         if self.policy_files and rules.refusal is None:
             rules.tdmrep = await self._policy_file(rules, place, TDMREP)
             rules.ai_txt = await self._policy_file(rules, place, AI_TXT)
+            rules.size += len(rules.tdmrep or b"") + len(rules.ai_txt or b"")
         return rules
 
     async def _fetch(self, url: str) -> Any:

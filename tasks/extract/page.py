@@ -7,6 +7,7 @@ from collections import OrderedDict
 from dataclasses import replace
 
 from tasks.contracts.evidence import html_signals
+from tasks.contracts.markup import with_few_attributes
 from tasks.extract.answers import Extracted, Settings
 from tasks.extract.charset import decode
 from tasks.extract.engines import content_of
@@ -51,7 +52,7 @@ extract_page = PageExtractor()
 
 def _extracted(page: Page, settings: Settings) -> Extracted:
     html, _ = decode(page.body, page.content_type)
-    content = content_of(html, settings)
+    content = content_of(with_few_attributes(html), settings)
     if content is None:
         return Extracted(text="")
     text = content.text.strip()
