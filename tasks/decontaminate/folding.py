@@ -103,7 +103,7 @@ def _two_faced() -> dict[str, str]:
 @lru_cache(maxsize=None)
 def _like(lower: str) -> str:
     """Return the ASCII letter that a small letter, or else its capital, looks like."""
-    if lower.isascii():
+    if lower.isascii() or not (lower.isalpha() or _LATIN_NAME.fullmatch(unicodedata.name(lower, ""))):
         return lower
     upper = lower.upper()
     return _shape(lower) or (_shape(upper) if len(upper) == 1 else "") or lower
