@@ -21,6 +21,7 @@ from tasks.contracts.errors import ManifestError
 from tasks.contracts.files import write_bytes
 from tasks.contracts.manifest import Manifest, manifest_hash, read_manifest
 from tasks.contracts.workspace import state_folder
+from training.gate import rules_met
 
 STAGES = (
     *("crawl", "extract", "filter", "dedup", "perplexity", "holdout", "decontaminate", "mix"),
@@ -152,6 +153,8 @@ def _context(workspace: Path) -> dict[str, Any]:
         "loss": chart,
         "verdict": _verdict(gate),
         "rules": list(_rules(gate)),
+        "rules_met": rules_met([str(rule.get("verdict")) for rule in gate.get("rules", [])]).rstrip("."),
+        "protection": _json(data / "decontaminate" / "protected.json").get("items", {}),
         "release": by_name["release"],
         "weights": _weights(data / "release"),
         "hosts": hosts.most_common(_HOSTS_SHOWN),

@@ -14,14 +14,16 @@ import html
 import re
 import unicodedata
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 
 MARKS = range(0x0300, 0x0370)
 """Combining diacritical marks, of Latin, Greek and Cyrillic letters: dropped."""
 
 # What may be left of markup: a character reference, its "&" itself escaped up to five times. Bounded, so that a page
 # of ampersands costs no more than one of letters.
-_ENTITY = re.compile(r"&(?:(?:amp|AMP|#38|#[xX]26);){0,5}(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
+_ENTITY = re.compile(
+    r"&(?:(?:amp|AMP|#38|#[xX]26);){0,5}(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});"
+)
 _ESCAPED_AMPERSAND = re.compile(r"^&(?:(?:amp|AMP|#38|#[xX]26);)+(?=.)")
 _LATIN_NAME = re.compile(
     r"(?:(?:CROSSED )?NEGATIVE (?:CIRCLED|SQUARED) )?LATIN (?:CAPITAL |SMALL )?LETTER (?:SMALL CAPITAL |DOTLESS )?"
@@ -54,6 +56,7 @@ def entity_places(text: str) -> Iterator[tuple[str, int, int]]:
     yield text[position:], position, len(text)
 
 
+@lru_cache(maxsize=4096)
 def character_of(entity: str) -> str:
     """Return what a character reference stands for; itself where it names nothing."""
     return html.unescape(_ESCAPED_AMPERSAND.sub("&", entity))
@@ -100,7 +103,7 @@ def _two_faced() -> dict[str, str]:
     return found
 
 
-@lru_cache(maxsize=None)
+@cache
 def _like(lower: str) -> str:
     """Return the ASCII letter that a small letter, or else its capital, looks like."""
     if lower.isascii() or not (lower.isalpha() or _LATIN_NAME.fullmatch(unicodedata.name(lower, ""))):

@@ -30,7 +30,7 @@ from tasks.contracts.files import atomic_path
 from tasks.decontaminate import whole
 from tasks.decontaminate.items import ItemText
 from tasks.decontaminate.protection import Protection
-from tasks.decontaminate.whole import Candidate, WholeIndex, form_hash, form_of, stands_alone
+from tasks.decontaminate.whole import WholeIndex, form_hash, form_of, stands_alone
 from tasks.decontaminate.words import (
     Hashes,
     Located,
@@ -144,16 +144,22 @@ class Index:
                 place = int(np.searchsorted(ends, hit.first, side="right"))
                 if hit.end <= ends[place]:
                     found[numbers[place]].add(hit.gram)
-            firsts = [candidate.first for candidate in self._candidates(units, sums)]
-            for place in set(np.searchsorted(ends, firsts, side="right").tolist()):
-                found[numbers[place]].update(hit.gram for hit in self.search_whole(texts[numbers[place]]))
+            read: set[int] = set()
+            for candidate in self.whole.candidates(units, sums):
+                place = int(np.searchsorted(ends, candidate.first, side="right"))
+                if candidate.end <= ends[place]:
+                    found[numbers[place]].update(candidate.plain)
+                    if len(candidate.plain) < len(candidate.texts):
+                        read.add(numbers[place])
+            for number in read:
+                found[number].update(hit.gram for hit in self.search_whole(texts[number]))
         return [sorted(grams) for grams in found]
 
     def search_whole(self, text: str, words: Located | None = None) -> list[Hit]:
         """Return every place where a text stands that is found whole only."""
         words = words or locate(text)
         hits: list[Hit] = []
-        for first, end, texts in self._candidates(words.units, partial_sums(words.units.hashes)):
+        for first, end, texts, _ in self.whole.candidates(words.units, partial_sums(words.units.hashes)):
             form = form_of(text, words, first, end)
             same = tuple(number for number in texts if self.form(number) == form)
             if same and stands_alone(text, words, first, end):
@@ -163,16 +169,6 @@ class Index:
     def form(self, number: int) -> str:
         """Return the form of a text that is found whole."""
         return str(self._texts["form"][number].as_py())
-
-    def _candidates(self, units: Units, sums: Hashes) -> list[Candidate]:
-        found: list[Candidate] = []
-        for anchor in self.whole.anchors():
-            count = len(units.hashes) - anchor + 1
-            if count > 0:
-                beginnings = gram_hashes(sums, slice(0, count), slice(anchor, None))
-                (places,) = self._may_begin(beginnings).nonzero()
-                found += self.whole.candidates(units, sums, places, anchor) if len(places) else []
-        return found
 
     def search(self, units: Units, sums: Hashes | None = None) -> list[Hit]:
         """Return every place where a protected n-gram stands, in order of place and length.
@@ -228,9 +224,7 @@ def write_index(folder: Path, texts: Iterable[ItemText], settings: IndexSettings
     """Write the n-grams of `texts`, equal texts of one item once; return which items are protected, and how."""
     rows: dict[tuple[str, str, str, bytes], dict[str, object]] = {}
     protection = Protection()
-    wholes: list[int] = []  # hashes
-    whole_numbers: list[int] = []
-    whole_lengths: set[int] = set()
+    wholes = whole.WholeTexts()
     found: list[Hashes] = []
     beginnings: list[Hashes] = [np.empty(0, np.uint64)]
     lengths: set[int] = set()
@@ -267,12 +261,8 @@ def write_index(folder: Path, texts: Iterable[ItemText], settings: IndexSettings
             "form": form,
         }
         if short:
-            wholes.append(int(grams[0]))
-            whole_numbers.append(len(rows) - 1)
-            whole_lengths.add(len(words))
+            wholes.add(len(rows) - 1, units, sums, words, form)
             found.append(np.empty(0, np.uint64))
-            anchor = np.array([min(len(words), whole.ANCHOR_WORDS)])
-            beginnings.append(gram_hashes(sums, slice(0, 1), anchor))
             continue
         found.append(grams)
         begun = units.ends(settings.min_words)
@@ -290,7 +280,7 @@ def write_index(folder: Path, texts: Iterable[ItemText], settings: IndexSettings
     ):
         with atomic_path(folder / name) as temporary, temporary.open("wb") as stream:
             np.save(stream, array)
-    whole.write_whole(folder, wholes, whole_numbers, whole_lengths)
+    wholes.write(folder)
     protection.texts = len(rows)
     return protection
 

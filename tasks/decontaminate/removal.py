@@ -93,10 +93,7 @@ def inspect(document: Document, index: Index, common: frozenset[int], settings: 
         of_text = [hit for hit in hits if _is_in(hit, words, protected)]
         grams = frozenset(hit.gram for hit in of_text)
         coverage = len(grams) / protected.grams
-        if protected.form:
-            known = len(items[protected.task]) >= TOGETHER
-        else:
-            known = coverage >= settings.common_coverage
+        known = len(items[protected.task]) >= TOGETHER if protected.form else coverage >= settings.common_coverage
         if not grams or (grams <= common and not known):
             continue
         spans = [_span(hit, words) for hit in of_text]

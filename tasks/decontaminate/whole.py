@@ -14,8 +14,8 @@ import hashlib
 import html
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,18 +25,21 @@ from numpy.typing import NDArray
 from tasks.contracts.files import atomic_path
 from tasks.decontaminate.words import Hashes, Located, Places, Units, gram_hashes
 
-GRAMS, NUMBERS, LENGTHS = "whole_grams.npy", "whole_numbers.npy", "whole_lengths.npy"
-FILES = (GRAMS, NUMBERS, LENGTHS)
+GRAMS, NUMBERS, ANCHORS, LENGTHS = "whole_grams.npy", "whole_numbers.npy", "whole_anchors.npy", "whole_lengths.npy"
+PAIRS, PLAIN = "whole_pairs.npy", "whole_plain.npy"
+FILES = (GRAMS, NUMBERS, PLAIN, ANCHORS, LENGTHS, PAIRS)
 
 ANCHOR_WORDS = 3
-"""A candidate is looked for by its first words, so many where it has them: one look at each place of a page."""
+"""A text is looked up by its first words, so many where it has them; then by all of them."""
+_PAIR_BITS = 20
+_ONE, _PAIR_SHIFT = np.uint64(1), np.uint64(64 - _PAIR_BITS)
 FEWEST_WORDS = {"asked": 4.5, "both": 3}
 """Fewest words of a question alone (seven Chinese characters), and of one with its answer; below, they are everyday
-phrases. Measured with the fourteen benchmarks of docs/benchmarks.md on 3,200 pages: four words give 12 false positives."""
+phrases. Measured with fourteen public benchmarks on 3,200 clean pages: 12 false positives from four words, 1 here."""
 FEWEST_TOKENS = 3
 """Fewest numbers, words and operators of a text with an operator between two of them, such as "2 + 2"."""
 
-_WRITTEN = str.maketrans({"×": "*", "∗": "*", "·": "*", "⋅": "*", "÷": "/", "∕": "/", "⁄": "/", "∶": ":"} | dict.fromkeys("‐‑‒–—−﹣－", "-"))  # fmt: skip
+_WRITTEN = str.maketrans("×∗·⋅÷∕⁄∶‐‑‒–—−﹣－", "****///:--------")
 _OPERATORS = frozenset("+-*/^%<>")
 _INSIDE_NUMBERS = frozenset(".,:")
 _GOES_ON = re.compile(r"[.,]\d|[ \t]*[-+*/^%][ \t]*[\w(]")
@@ -45,39 +48,83 @@ _NEAR = 8  # characters of an expression's neighbourhood
 
 
 class Candidate(NamedTuple):
-    """Words `first` up to `end` of a document, which are those of these texts; their operators may differ."""
+    """Words `first` up to `end` of a document, which are those of these texts; their operators may differ.
+
+    Attributes:
+        plain: hashes of the forms of those texts that have neither operators nor numbers at their ends, so that the
+            words are all there is to compare.
+    """
 
     first: int
     end: int
     texts: tuple[int, ...]
+    plain: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class WholeIndex:
-    """Hashes of whole short texts, sorted, beside the number of the text that has each, and how many words they have."""
+    """Hashes of whole short texts, sorted, beside the number of the text that has each.
+
+    Attributes:
+        plain: the hash of the form of a text of words only, 0 for others.
+        anchors: hashes of the beginnings of texts, sorted; `lengths` says of each how many words such a text has.
+        pairs: by 20 bits of two words, whether a text may begin with them: one look at a table of 1 MB a word leaves
+            few places of a page to look up.
+    """
 
     grams: Hashes
     numbers: NDArray[np.int32]
-    lengths: tuple[int, ...]
+    plain: Hashes
+    anchors: Hashes
+    lengths: NDArray[np.int64]
+    pairs: NDArray[np.bool_]
 
-    def anchors(self) -> tuple[int, ...]:
-        """Return how many words the candidates' beginnings have."""
-        return tuple(sorted({min(length, ANCHOR_WORDS) for length in self.lengths}))
-
-    def candidates(self, units: Units, sums: Hashes, places: Places, anchor: int) -> list[Candidate]:
-        """Look up the texts that may begin at some places of a document, by the hashes of their words."""
+    def candidates(self, units: Units, sums: Hashes) -> list[Candidate]:
+        """Look up the texts whose words stand in a document; their operators may differ."""
+        if not len(self.grams) or len(units.hashes) < 2:
+            return []
+        (places,) = self.pairs.take(_pairs(units.hashes).view(np.int64)).nonzero()
+        runs = [run for anchor in (2, ANCHOR_WORDS) for run in self._runs(units, sums, places, anchor)]
+        if not runs:
+            return []
+        firsts, ends = np.array(runs).T
+        left, same = _look_up(self.grams, gram_hashes(sums, firsts, ends))
         found: list[Candidate] = []
-        for length in self.lengths:
-            if min(length, ANCHOR_WORDS) != anchor:
-                continue
-            firsts = places[places + length <= len(units.hashes)]
-            grams = gram_hashes(sums, firsts, firsts + length)
-            left = np.minimum(np.searchsorted(self.grams, grams), len(self.grams) - 1)
-            for i in np.flatnonzero(self.grams[left] == grams).tolist():
-                right = int(np.searchsorted(self.grams, grams[i], side="right"))
-                texts = tuple(self.numbers[int(left[i]) : right].tolist())
-                found.append(Candidate(int(firsts[i]), int(firsts[i]) + length, texts))
+        for i in np.flatnonzero(same).tolist():
+            right = int(np.searchsorted(self.grams, self.grams[left[i]], side="right"))
+            rows = slice(int(left[i]), right)
+            plain = tuple(hashed for hashed in self.plain[rows].tolist() if hashed)
+            found.append(Candidate(int(firsts[i]), int(ends[i]), tuple(self.numbers[rows].tolist()), plain))
         return found
+
+    def _runs(self, units: Units, sums: Hashes, places: Places, anchor: int) -> list[tuple[int, int]]:
+        """Return first word and end of what may be a text, by its first words."""
+        inside = places[places + anchor <= len(units.hashes)]
+        left, same = _look_up(self.anchors, gram_hashes(sums, inside, inside + anchor))
+        rows, firsts = left[same], inside[same]
+        # Of one anchor, all lengths: the first in the next row and so on, until another anchor begins.
+        runs: list[tuple[int, int]] = []
+        anchors = self.anchors[rows]
+        while len(rows):
+            ends = firsts + self.lengths[rows]
+            runs += zip(firsts.tolist(), ends.tolist(), strict=True)
+            rows = rows + 1
+            more = rows < len(self.anchors)
+            more[more] = self.anchors[rows[more]] == anchors[more]
+            rows, firsts, anchors = rows[more], firsts[more], anchors[more]
+        return [
+            (first, end) for first, end in runs if end <= len(units.hashes) and min(end - first, ANCHOR_WORDS) == anchor
+        ]
+
+
+def _pairs(hashes: Hashes) -> Hashes:
+    """Return 20 bits of each word and the one after it."""
+    return (hashes[:-1] + (hashes[1:] << _ONE)) >> _PAIR_SHIFT
+
+
+def _look_up(table: Hashes, hashes: Hashes) -> tuple[Places, NDArray[np.bool_]]:
+    left = np.minimum(np.searchsorted(table, hashes), len(table) - 1)
+    return left, table[left] == hashes
 
 
 def fits(role: str, words: Sequence[str], weight: float, form: str) -> bool:
@@ -130,23 +177,51 @@ def form_hash(form: str) -> int:
     return int.from_bytes(hashlib.sha256(f"whole {form}".encode()).digest()[:8], "little")
 
 
-def write_whole(folder: Path, grams: Sequence[int], numbers: Sequence[int], lengths: Iterable[int]) -> None:
-    """Write the hashes of whole texts, each with its text's number."""
-    hashes, of_texts = np.array(grams, np.uint64), np.array(numbers, np.int32)
-    order = np.lexsort((of_texts, hashes))
-    for name, array in (
-        (GRAMS, hashes[order]),
-        (NUMBERS, of_texts[order]),
-        (LENGTHS, np.array(sorted(set(lengths)), np.int64)),
-    ):
-        with atomic_path(folder / name) as temporary, temporary.open("wb") as stream:
-            np.save(stream, array)
+@dataclass
+class WholeTexts:
+    """Gathers the texts that are found whole, and writes their index."""
+
+    grams: list[int] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    plain: list[int] = field(default_factory=list)
+    anchors: set[tuple[int, int]] = field(default_factory=set)
+    pairs: set[int] = field(default_factory=set)
+
+    def add(self, number: int, units: Units, sums: Hashes, words: Sequence[str], form: str) -> None:
+        """Take in one text by its number, words and form."""
+        ends_in_number = words[0].isdigit() or words[-1].isdigit()
+        self.plain.append(0 if ends_in_number or form != " ".join(words) else form_hash(form))
+        length = len(units.hashes)
+        ends = np.array([length, min(length, ANCHOR_WORDS)])
+        gram, anchor = gram_hashes(sums, np.zeros(2, np.int64), ends).tolist()
+        self.grams.append(gram)
+        self.numbers.append(number)
+        self.anchors.add((anchor, length))
+        self.pairs.update(_pairs(units.hashes[:2]).tolist())
+
+    def write(self, folder: Path) -> None:
+        """Write the index."""
+        hashes, numbers = np.array(self.grams, np.uint64), np.array(self.numbers, np.int32)
+        order = np.lexsort((numbers, hashes))
+        anchors = sorted(self.anchors)
+        pairs = np.zeros(1 << _PAIR_BITS, np.bool_)
+        pairs[list(self.pairs)] = True
+        arrays: dict[str, NDArray[np.generic]] = {
+            GRAMS: hashes[order],
+            NUMBERS: numbers[order],
+            PLAIN: np.array(self.plain, np.uint64)[order],
+            ANCHORS: np.array([anchor for anchor, _ in anchors], np.uint64),
+            LENGTHS: np.array([length for _, length in anchors], np.int64),
+            PAIRS: pairs,
+        }
+        for name, array in arrays.items():
+            with atomic_path(folder / name) as temporary, temporary.open("wb") as stream:
+                np.save(stream, array)
 
 
 def read_whole(folder: Path) -> WholeIndex:
-    """Map what `write_whole` wrote into memory."""
-    grams, numbers, lengths = (np.load(folder / name, mmap_mode="r") for name in FILES)
-    return WholeIndex(np.asarray(grams), np.asarray(numbers), tuple(np.asarray(lengths).tolist()))
+    """Map what `WholeTexts` wrote into memory."""
+    return WholeIndex(*(np.asarray(np.load(folder / name, mmap_mode="r")) for name in FILES))
 
 
 def _written(gap: str) -> str:

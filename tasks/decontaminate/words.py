@@ -64,7 +64,7 @@ _TYPOGRAPHY = ("\u201c", "\u201d", "\u2013", "\u2014", "\u2026", "\u2022")
 _CHARACTER_BASE = 0xD6E8FEB86659FD93  # odd numbers without a pattern: the bases of the two polynomials
 _WORD_BASE = 0x9E3779B97F4A7C15
 _MULTIPLIER, _HALF = np.uint64(0x94D049BB133111EB), np.uint64(32)
-_TOGETHER = 16  # texts
+_TOGETHER = 32  # texts
 _WINDOW = 1 << 15  # characters whose powers fit a processor's second cache
 
 
