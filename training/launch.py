@@ -319,7 +319,8 @@ def _write_output(output: Path, work: Path, config: LoopConfig, tokenizer: Path,
     for name in TOKENIZER_FILES:
         if (tokenizer / name).is_file():
             shutil.copyfile(tokenizer / name, output / "model" / name)
-    name_special_tokens(output / "model")
+    if (output / "model" / "tokenizer.json").is_file():
+        name_special_tokens(output / "model")
     write_bytes(output / "loss.csv", _loss_table(losses).encode())
     write_rows(output / "steps.parquet", sorted(batches, key=lambda row: (row["step"], row["rank"])), STEPS_SCHEMA)
     write_json(output / "order.json", order.model_dump(mode="json"))
