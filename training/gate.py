@@ -77,7 +77,8 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     """Judge the trained model.
 
     Args:
-        inputs: `evaluate`, `train`, `holdout` and `mix`.
+        inputs: `evaluate`, `train`, `holdout` and `mix`; `decontaminate` says how many items of what is scored were
+            kept out of the training text.
 
     Raises:
         GateError: a rule failed; the report says which and by how much.
@@ -99,6 +100,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
         "champion": None if champion is None else {"name": champion.name, "release": champion.release},
         "policy_sha256": policy_sha256(params, params.tasks),
         "confidence": params.confidence,
+        "protection": _protection(inputs),
     }
     write_json(output / "report.json", report)
     write_bytes(output / "report.md", report_text(report, rules).encode())
@@ -116,7 +118,9 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
         stage="gate",
         unit="rules",
         params=params.identity(),
-        inputs={name: inputs[name] for name in ("evaluate", "train", "holdout", "mix")},
+        inputs={
+            name: inputs[name] for name in ("evaluate", "train", "holdout", "mix", "decontaminate") if name in inputs
+        },
         counts=Counts(in_=len(rules), out=len(rules)),
     )
 
@@ -320,6 +324,11 @@ def report_text(report: Mapping[str, JsonValue], rules: Sequence[Rule]) -> str:
         threshold = "" if rule.threshold is None else f"{rule.threshold:g}"
         lines.append(f"| {rule.rule} | {rule.verdict} | {value} | {interval} | {threshold} | {rule.detail} |")
     lines += ["", rules_met([rule.verdict for rule in rules])]
+    protection = report["protection"]
+    for task, found in protection.items() if isinstance(protection, dict) else ():
+        if isinstance(found, dict) and found["not_protected"]:
+            counts = f"{task}: {found['not_protected']} of {found['items']} items are not protected"
+            lines += ["", f"{counts}: the model may have read them."]
     lines += [
         "",
         f"Intervals hold with a confidence of {report['confidence']}.",
@@ -327,6 +336,15 @@ def report_text(report: Mapping[str, JsonValue], rules: Sequence[Rule]) -> str:
     ]
     lines += [f"Policy: `{report['policy_sha256']}`", ""]
     return "\n".join(lines)
+
+
+def _protection(inputs: Mapping[str, Path]) -> dict[str, JsonValue]:
+    """Return, of each task and benchmark file, how many items were kept out of the training text, and how many not."""
+    path = inputs.get("decontaminate", Path()) / "protected.json"
+    if not path.is_file():
+        return {}
+    found: dict[str, JsonValue] = json.loads(path.read_bytes()).get("items", {})
+    return found
 
 
 def _keep_attempt(output: Path, evaluation: Path, report: Mapping[str, JsonValue]) -> Path:

@@ -206,12 +206,13 @@ def _read_entities(text: str) -> tuple[str, Places, Places]:
         befores = np.arange(len(text))
         return text, befores, befores + 1
     pieces = list(entity_places(text))
-    befores, afters = [], []
+    starts: list[Places] = []
+    ends: list[Places] = []
     for number, (piece, start, end) in enumerate(pieces):
         apart = number % 2 == 0  # what stands between references keeps its places
-        befores.append(np.arange(start, end) if apart else np.full(len(piece), start))
-        afters.append(np.arange(start, end) + 1 if apart else np.full(len(piece), end))
-    return "".join(piece for piece, _, _ in pieces), np.concatenate(befores), np.concatenate(afters)
+        starts.append(np.arange(start, end) if apart else np.full(len(piece), start))
+        ends.append(np.arange(start, end) + 1 if apart else np.full(len(piece), end))
+    return "".join(piece for piece, _, _ in pieces), np.concatenate(starts), np.concatenate(ends)
 
 
 def partial_sums(hashes: Hashes) -> Hashes:

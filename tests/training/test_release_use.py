@@ -106,8 +106,11 @@ def test_lm_eval_scores_a_copied_release_from_an_empty_folder_as_the_card_says(m
     command = re.sub(r"^release=\S+", f"release='{elsewhere}'", command)
     environment = {
         **os.environ,
-        **{"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HF_HUB_OFFLINE": "1"},
-        **{"HF_DATASETS_OFFLINE": "1", "HF_HOME": str(tmp_path / "home"), "CUDA_VISIBLE_DEVICES": ""},
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_OFFLINE": "1",
+        "HF_HOME": str(tmp_path / "home"),
+        "CUDA_VISIBLE_DEVICES": "",
     }
     done = subprocess.run(
         ["bash", "-euc", command], cwd=empty, env=environment, capture_output=True, text=True, check=False
