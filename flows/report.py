@@ -285,7 +285,7 @@ def _size(value: float) -> str:
 def _percent(value: float) -> str:
     if 0 < value < 0.001:
         return "< 0.1%"
-    return f"{value:.1%}" if 0 < value < 0.1 or 0.9 < value < 1 else f"{value:.0%}"
+    return f"{value:.1%}"
 
 
 def _figure(value: float | None) -> str:

@@ -10,8 +10,6 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from pydantic import JsonValue
-
 from tasks.decontaminate.items import ItemText
 
 NO_TEXT, NO_WORDS, ONE_WORD, TOO_SHORT, TOO_COMMON = "no text", "no words", "one word", "too short", "too common"
@@ -31,6 +29,21 @@ class Unprotected:
     item: str
     reason: str
     text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemCounts:
+    """Items of one task or file: found by n-grams, found whole, not protected, and why not (reason → items)."""
+
+    items: int
+    by_ngrams: int
+    whole: int
+    not_protected: int
+    reasons: dict[str, int]
+
+    def said(self) -> str:
+        """Return the reasons as a sentence's part."""
+        return ", ".join(f"{reason}: {number}" for reason, number in self.reasons.items())
 
 
 @dataclass
@@ -63,25 +76,25 @@ class Protection:
             reason, text = (TOO_COMMON, "") if key in common else self._left[key]
             yield Unprotected(task=key[0], split=key[1], item=key[2], reason=reason, text=text)
 
-    def counts(self, common: Collection[Key] = ()) -> dict[str, JsonValue]:
+    def counts(self, common: Collection[Key] = ()) -> dict[str, ItemCounts]:
         """Return, for each task or file, how many items it has and how many are protected in which way."""
         left: dict[str, Counter[str]] = {}
         for one in self.left_out(common):
             left.setdefault(one.task, Counter())[one.reason] += 1
         every = {*self._left, *self.by_ngrams, *self.as_a_whole}
-        found: dict[str, JsonValue] = {}
+        found: dict[str, ItemCounts] = {}
         for task in sorted({key[0] for key in every}):
-            reasons: dict[str, JsonValue] = {**dict(sorted(left.get(task, Counter()).items()))}
+            reasons = dict(sorted(left.get(task, Counter()).items()))
             items = sum(key[0] == task for key in every)
-            missing = sum(left.get(task, Counter()).values())
+            missing = sum(reasons.values())
             by_ngrams = sum(key[0] == task for key in self.by_ngrams)
-            found[task] = {
-                "items": items,
-                "by_ngrams": by_ngrams,
-                "whole": items - by_ngrams - missing,
-                "not_protected": missing,
-                "reasons": reasons,
-            }
+            found[task] = ItemCounts(
+                items=items,
+                by_ngrams=by_ngrams,
+                whole=items - by_ngrams - missing,
+                not_protected=missing,
+                reasons=reasons,
+            )
         return found
 
 

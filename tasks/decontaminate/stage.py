@@ -132,7 +132,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     protected: dict[str, JsonValue] = {
         "benchmarks": files,
         "index_sha256": index_hash,
-        "items": protection.counts(too_common),
+        "items": {task: asdict(found) for task, found in protection.counts(too_common).items()},
         "protected_texts": protection.texts,
         "tasks": list(params.tasks),
     }
@@ -155,12 +155,12 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
 def _check_some_are_protected(protection: Protection) -> None:
     """Raise InputError where a task or file has items and none of them is looked for."""
     for task, found in protection.counts().items():
-        if isinstance(found, dict) and found["not_protected"] == found["items"]:
+        if found.not_protected == found.items:
             raise InputError(
                 "no item of a benchmark can be protected, so the papers must not say that it is",
                 where=task,
                 expected="at least one item long enough to be looked for",
-                found=", ".join(f"{reason}: {number}" for reason, number in dict(found["reasons"] or {}).items()),  # type: ignore[call-overload]
+                found=found.said(),
                 fix="set decontaminate.short_items to whole, lower decontaminate.min_words and min_characters, or take "
                 "it out of decontaminate.benchmarks or evaluate.tasks",
             )
@@ -179,15 +179,12 @@ def _too_common(index: Index, protection: Protection, common: Path) -> set[Key]:
 
 def _say(protection: Protection, too_common: set[Key]) -> None:
     for task, found in protection.counts(too_common).items():
-        if isinstance(found, dict):
-            level = logging.WARNING if found["not_protected"] else logging.INFO
-            reasons = ", ".join(f"{reason}: {number}" for reason, number in dict(found["reasons"] or {}).items())  # type: ignore[call-overload]
-            logger.log(
-                level,
-                "decontaminate: %s: %d items, %d protected by n-grams, %d as a whole, %d not protected%s",
-                *(task, found["items"], found["by_ngrams"], found["whole"], found["not_protected"]),
-                f" ({reasons}; named in data/{STAGE}/{NOT_PROTECTED})" if reasons else "",
-            )
+        logger.log(
+            logging.WARNING if found.not_protected else logging.INFO,
+            "decontaminate: %s: %d items, %d protected by n-grams, %d as a whole, %d not protected%s",
+            *(task, found.items, found.by_ngrams, found.whole, found.not_protected),
+            f" ({found.said()}; named in data/{STAGE}/{NOT_PROTECTED})" if found.reasons else "",
+        )
 
 
 def _benchmark_hashes(paths: Sequence[str]) -> dict[str, JsonValue]:
