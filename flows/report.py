@@ -21,6 +21,7 @@ from tasks.contracts.errors import InputError
 from tasks.contracts.files import write_bytes
 from tasks.contracts.manifest import MANIFEST_NAME, Manifest, manifest_hash, read_manifest, text_shards
 from tasks.contracts.workspace import state_folder
+from training.gate import rules_met
 
 STAGES = (
     *("crawl", "extract", "filter", "dedup", "perplexity", "holdout", "decontaminate", "mix"),
@@ -158,6 +159,8 @@ def _context(workspace: Path) -> dict[str, Any]:
         "loss": chart,
         "verdict": _verdict(gate),
         "rules": list(_rules(gate)),
+        "rules_met": rules_met([str(rule.get("verdict")) for rule in gate.get("rules", [])]).rstrip("."),
+        "protection": _json(data / "decontaminate" / "protected.json").get("items", {}),
         "release": by_name["release"],
         "weights": _weights(data / "release") if by_name["release"].ran else [],
         "hosts": hosts.most_common(_HOSTS_SHOWN),
@@ -326,7 +329,7 @@ def _size(value: float) -> str:
 def _percent(value: float) -> str:
     if 0 < value < 0.001:
         return "< 0.1%"
-    return f"{value:.1%}" if 0 < value < 0.1 or 0.9 < value < 1 else f"{value:.0%}"
+    return f"{value:.1%}"
 
 
 def _figure(value: float | None) -> str:

@@ -244,7 +244,7 @@ def _token_text(token: TokenPlace, training: TrainingFacts) -> str:
     steps = [f"{seen.step}" + (f"/{seen.rank}" if training.ranks > 1 else "") for seen in token.seen]
     more = f" … {len(steps) - MOST_STEPS:,} more" if len(steps) > MOST_STEPS else ""
     named = "step/rank" if training.ranks > 1 else ("step" if len(steps) == 1 else "steps")
-    return f"{place}{copy}; {named} {', '.join(steps[:MOST_STEPS])}{more}; weights {training.weights_sha256[:16]}…"
+    return f"{place}{copy}; {named} {', '.join(steps[:MOST_STEPS])}{more}; tensor hash {training.weights_sha256[:16]}…"
 
 
 def _host_lines(found: HostTrace) -> Iterable[Any]:
@@ -296,9 +296,9 @@ def _step_lines(batches: Iterable[Batch], limit: int) -> Iterable[Any]:
 def _release_lines(sources: ReleaseSources, limit: int) -> Iterable[Any]:
     yield Text(sources.name, "bold")
     yield _field("manifest", sources.manifest_sha256)
-    yield _field("weights", sources.weights_sha256)
+    yield _field("tensor hash", sources.weights_sha256)
     yield _field("documents", f"{sources.documents:,}")
-    yield _field("tokens", f"{sources.tokens:,} in the training shards; training's steps took {sources.seen:,}")
+    yield _field("tokens", f"{sources.tokens:,} in the shards; {sources.seen:,} trained on")
     if sources.takedown:
         yield _field("takedown", "it is affected by one: read its TAKEDOWN.md")
     for by, groups in sources.groups.items():

@@ -37,6 +37,8 @@ from training.statistics import Estimate, bootstrap_ratio, wilson
 logger = logging.getLogger(__name__)
 
 DECIMALS = 6
+NOT_APPLICABLE: Literal["not applicable"] = "not applicable"
+"""The verdict of a rule that has nothing to look at: neither met nor broken."""
 
 
 class Params(Policy):
@@ -60,7 +62,7 @@ class Rule:
 
     rule: str
     task: str | None
-    verdict: Literal["pass", "fail"]
+    verdict: Literal["pass", "fail", "not applicable"]
     detail: str
     value: float | None = None
     low: float | None = None
@@ -75,7 +77,8 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     """Judge the trained model.
 
     Args:
-        inputs: `evaluate`, `train`, `holdout` and `mix`.
+        inputs: `evaluate`, `train`, `holdout` and `mix`; `decontaminate` says how many items of what is scored were
+            kept out of the training text.
 
     Raises:
         GateError: a rule failed; the report says which and by how much.
@@ -92,6 +95,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
         "champion": None if champion is None else {"name": champion.name, "release": champion.release},
         "policy_sha256": policy_sha256(params, params.tasks),
         "confidence": params.confidence,
+        "protection": _protection(inputs),
     }
     write_json(output / "report.json", report)
     write_bytes(output / "report.md", report_text(report, rules).encode())
@@ -109,7 +113,9 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
         stage="gate",
         unit="rules",
         params=params.identity(),
-        inputs={name: inputs[name] for name in ("evaluate", "train", "holdout", "mix")},
+        inputs={
+            name: inputs[name] for name in ("evaluate", "train", "holdout", "mix", "decontaminate") if name in inputs
+        },
         counts=Counts(in_=len(rules), out=len(rules)),
     )
 
@@ -167,8 +173,8 @@ def regression_rules(params: Policy, inputs: Mapping[str, Path], champion: Champ
     if champion is None:
         none = "no champion yet: nothing to compare with"
         return [
-            Rule(rule="regression_bits", task=params.floor_task, verdict="pass", detail=none),
-            Rule(rule="regression_accuracy", task=params.chance_task, verdict="pass", detail=none),
+            Rule(rule="regression_bits", task=params.floor_task, verdict=NOT_APPLICABLE, detail=none),
+            Rule(rule="regression_accuracy", task=params.chance_task, verdict=NOT_APPLICABLE, detail=none),
         ]
     ours = {task: read_samples(inputs["evaluate"], task) for task in (params.floor_task, params.chance_task)}
     theirs = _champion_samples(champion, inputs, ours)
@@ -299,6 +305,17 @@ def _number(row: Sample, name: str) -> float:
     return float(value)
 
 
+def rules_met(verdicts: Sequence[str]) -> str:
+    """Return how many rules are met, of those that apply.
+
+    >>> rules_met(["pass", "fail", "not applicable"]), rules_met(["pass"])
+    ('1 of 2 rules met, 1 not applicable.', '1 of 1 rule met.')
+    """
+    applied = sum(verdict != NOT_APPLICABLE for verdict in verdicts)
+    rest = f", {len(verdicts) - applied} not applicable" if applied < len(verdicts) else ""
+    return f"{verdicts.count('pass')} of {applied} rule{'' if applied == 1 else 's'} met{rest}."
+
+
 def report_text(report: Mapping[str, JsonValue], rules: Sequence[Rule]) -> str:
     """Return the report for people, in Markdown."""
     lines = ["# Gate: " + ("passed" if report["verdict"] == "pass" else "not passed"), ""]
@@ -311,13 +328,28 @@ def report_text(report: Mapping[str, JsonValue], rules: Sequence[Rule]) -> str:
         interval = "" if rule.low is None else f"{rule.low:.4f} to {rule.high:.4f}"
         threshold = "" if rule.threshold is None else f"{rule.threshold:g}"
         lines.append(f"| {rule.rule} | {rule.verdict} | {value} | {interval} | {threshold} | {rule.detail} |")
+    lines += ["", rules_met([rule.verdict for rule in rules])]
+    protection = report["protection"]
+    for task, found in protection.items() if isinstance(protection, dict) else ():
+        if isinstance(found, dict) and found["not_protected"]:
+            counts = f"{task}: {found['not_protected']} of {found['items']} items are not protected"
+            lines += ["", f"{counts}: the model may have read them."]
     lines += [
         "",
         f"Intervals hold with a confidence of {report['confidence']}.",
-        f"Weights: `{report['weights_sha256']}`",
+        f"Tensor hash: `{report['weights_sha256']}`",
     ]
     lines += [f"Policy: `{report['policy_sha256']}`", ""]
     return "\n".join(lines)
+
+
+def _protection(inputs: Mapping[str, Path]) -> dict[str, JsonValue]:
+    """Return, of each task and benchmark file, how many items were kept out of the training text, and how many not."""
+    path = inputs.get("decontaminate", Path()) / "protected.json"
+    if not path.is_file():
+        return {}
+    found: dict[str, JsonValue] = json.loads(path.read_bytes()).get("items", {})
+    return found
 
 
 def _keep_attempt(output: Path, evaluation: Path, report: Mapping[str, JsonValue]) -> Path:

@@ -32,7 +32,7 @@ from tasks.contracts.tokens import TokensInfo, read_tokens_info
 from tasks.contracts.workspace import code_hash, state_folder
 from training.checkpoint import finished_checkpoints, read_log
 from training.loop import LoopConfig
-from training.model import ModelSize
+from training.model import ModelSize, name_special_tokens
 from training.order import Order, read_packing
 from training.policy import policy_sha256, read_policy
 from training.ranks import Launcher, held_lock, launch_command, run_ranks
@@ -327,6 +327,8 @@ def _write_output(output: Path, work: Path, config: LoopConfig, tokenizer: Path,
     for name in TOKENIZER_FILES:
         if (tokenizer / name).is_file():
             shutil.copyfile(tokenizer / name, output / "model" / name)
+    if (output / "model" / "tokenizer.json").is_file():
+        name_special_tokens(output / "model")
     write_bytes(output / "loss.csv", _loss_table(losses).encode())
     write_rows(output / "steps.parquet", sorted(batches, key=lambda row: (row["step"], row["rank"])), STEPS_SCHEMA)
     write_json(output / "order.json", order.model_dump(mode="json"))

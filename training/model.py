@@ -6,6 +6,7 @@ PyTorch is loaded only where it is needed, so that checking params stays quick.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -112,3 +113,24 @@ def save_model(folder: Path, config: Any, weights: Mapping[str, torch.Tensor]) -
     write_json(folder / "config.json", described)
     write_json(folder / "generation_config.json", {"eos_token_id": config.eos_token_id, "do_sample": False})
     save_torch_state_dict(dict(weights), folder)
+
+
+def name_special_tokens(folder: Path) -> None:
+    """Say in a saved model's configs which ids its tokenizer begins, ends and pads with, and how long a text may be.
+
+    transformers pads a batch by the tokenizer's `pad_token` and masks it; `generate` asks the model's own configs.
+    The padding id is no part of the model that is trained, where it would freeze a row of the embedding.
+
+    Args:
+        folder: holds config.json, generation_config.json, tokenizer.json and tokenizer_config.json.
+    """
+    config = json.loads((folder / "config.json").read_bytes())
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_bytes())
+    ids = {
+        token["content"]: token["id"] for token in json.loads((folder / "tokenizer.json").read_bytes())["added_tokens"]
+    }
+    named = {f"{kind}_token_id": ids.get(tokenizer.get(f"{kind}_token")) for kind in ("bos", "eos", "pad")}
+    write_json(folder / "config.json", config | named)
+    generation = json.loads((folder / "generation_config.json").read_bytes())
+    write_json(folder / "generation_config.json", generation | named)
+    write_json(folder / "tokenizer_config.json", tokenizer | {"model_max_length": config["max_position_embeddings"]})

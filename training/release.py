@@ -16,6 +16,7 @@ from tasks.contracts.base import StageParams, not_identity
 from tasks.contracts.files import write_json
 from tasks.contracts.manifest import MANIFEST_NAME, Counts, Manifest, commit_manifest
 from training.champion import promote
+from training.local_tasks import write_local_tasks
 from training.papers.facts import STAGES, Facts, read_facts
 from training.papers.statement import Statement
 from training.papers.write import write_papers
@@ -57,6 +58,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     (output / "manifests").mkdir(exist_ok=True)
     for stage in STAGES:
         shutil.copyfile(inputs[stage] / MANIFEST_NAME, output / "manifests" / f"{stage}.json")
+    write_local_tasks(inputs["holdout"], output)
     write_json(output / "lineage.json", _lineage(facts, params))
     shutil.copyfile(Path(__file__).with_name("verify.py"), output / "verify.py")
     write_papers(facts, output)
@@ -78,6 +80,7 @@ def _lineage(facts: Facts, params: Params) -> dict[str, JsonValue]:
     return {
         "name": facts.name,
         "params": params.identity(),
+        "files": {file.name: file.sha256 for file in facts.weight_files},
         "weights_sha256": facts.training["weights_sha256"],
         "stages": {
             stage: {"manifest_sha256": facts.hashes[stage], "inputs": dict(facts.manifests[stage].inputs)}

@@ -508,7 +508,8 @@ def check_gate(release: Release) -> Iterator[Break]:
     if not release.gate["rules"]:
         yield Break("gate.json, rules", "at least one", "none")
     for rule in release.gate["rules"]:
-        yield from differs(f"gate.json, rule {rule['rule']}", "pass", rule["verdict"])
+        if rule["verdict"] != "not applicable":
+            yield from differs(f"gate.json, rule {rule['rule']}", "pass", rule["verdict"])
 
 
 def check_policy(release: Release) -> Iterator[Break]:

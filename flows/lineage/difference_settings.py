@@ -5,6 +5,7 @@ A filter's place in the list matters: it decides which one drops a document, and
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -24,6 +25,8 @@ BORROWED = {
     "train.policy": "gate",
 }
 POLICY_HASH = "train.policy_sha256"
+CONTENT = " (content)"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +143,8 @@ def _compare(a: Mapping[str, JsonValue], b: Mapping[str, JsonValue]) -> tuple[Se
         if {} in (a.get(name), b.get(name)) and any(other.startswith(within) for other in (*a, *b)):
             continue  # nothing is set here in one of them: the settings below say it
         only: Literal["a", "b"] | None = None if name in a and name in b else "a" if name in a else "b"
+        if only is not None and name.endswith(CONTENT):
+            continue  # the list of files says it
         changes.append(SettingChange(name=name, a=a.get(name), b=b.get(name), only_in=only))
     return tuple(changes)
 
@@ -149,7 +154,11 @@ def _flat(value: Mapping[str, Any], before: str = "") -> dict[str, JsonValue]:
     found: dict[str, JsonValue] = {}
     for key, one in value.items():
         name = f"{before}{key}"
-        if isinstance(one, dict) and one:
+        if _is_files(one):
+            # What was set are the files; what they resolved to is said where a file of one name has another content.
+            found[name] = sorted(one)
+            found |= {f"{name}.{file}{CONTENT}": digest for file, digest in one.items()}
+        elif isinstance(one, dict) and one:
             found |= _flat(one, f"{name}.")
         elif names := _names(one):
             found[name] = list(names)
@@ -160,6 +169,11 @@ def _flat(value: Mapping[str, Any], before: str = "") -> dict[str, JsonValue]:
         else:
             found[name] = one
     return found
+
+
+def _is_files(value: Any) -> bool:
+    """Whether a setting names files: a manifest holds them as name → SHA-256."""
+    return isinstance(value, dict) and bool(value) and all(_SHA256.fullmatch(str(one)) for one in value.values())
 
 
 def _names(value: Any) -> tuple[str, ...]:

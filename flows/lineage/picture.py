@@ -154,6 +154,7 @@ def lineage_page(end: Link, *, data: Path, making: Making | None, history: Seque
         name=_name(end),
         verdict=_verdict(links),
         weights=_weights(links),
+        weight_files=_weight_files(links),
         bar_label=_BAR_LABEL,
         bar_room=picture.width - picture.bars - _BAR_LABEL - _BAR_NUMBER,
     )
@@ -169,13 +170,14 @@ def _end(data: Path) -> Link:
 
 
 def _nodes(links: Mapping[str, Link], makers: Mapping[str, Making], run: str) -> list[Node]:
+    # One scale for all: two bars of one length are two equal shares of what their stages took in.
+    most = max((share for link in links.values() for _, _, share in drops.ordered(link.manifest)), default=1.0) or 1.0
     nodes, y = [], _HEAD
     for name, link in links.items():
         reasons = drops.ordered(link.manifest)
         shown = reasons[:_REASONS_SHOWN]
-        most = max((number for _, number, _ in reasons), default=1)
         bars = [
-            Bar(rule=rule, number=number, share=share, y=y + 6 + _BAR_ROW * place, length=number / most)
+            Bar(rule=rule, number=number, share=share, y=y + 6 + _BAR_ROW * place, length=share / most)
             for place, (rule, number, share) in enumerate(shown)
         ]
         more = len(reasons) - len(shown)
@@ -264,6 +266,18 @@ def _verdict(links: Mapping[str, Link]) -> Verdict | None:
         if link and link.folder and (found := read_verdict(link.folder / report)):
             return found
     return None
+
+
+def _weight_files(links: Mapping[str, Link]) -> list[tuple[str, str]]:
+    """Return name and SHA-256 of each file of weights, as the release lists them, or training's output does."""
+    for name in ("release", "train"):
+        if link := links.get(name):
+            return [
+                (Path(shard.name).name, shard.sha256)
+                for shard in link.manifest.shards
+                if shard.name.endswith(".safetensors")
+            ]
+    return []
 
 
 def _weights(links: Mapping[str, Link]) -> str | None:

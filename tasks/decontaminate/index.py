@@ -2,7 +2,8 @@
 
 Each text gives its n-grams of `ngram` words; a shorter text is one n-gram of its own length, if it has at least
 `min_words` words and `min_characters` characters (so that "yes" or "the first one" match nothing). An n-gram is a
-64-bit hash; what is removed in the end is compared word by word.
+64-bit hash; what is removed in the end is compared word by word. Shorter texts are found whole, where that is asked
+for, by an index of their own (tasks/decontaminate/whole.py).
 
 Every n-gram, long or short, begins with `min_words` words. The hashes of those beginnings stand in a blocked Bloom
 filter (Putze, Sanders and Singler 2007: all bits of an entry in one 64-bit block), so a clean page costs one look
@@ -16,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -25,11 +27,24 @@ from numpy.typing import NDArray
 from tasks.contracts.base import FrozenModel
 from tasks.contracts.document import write_rows
 from tasks.contracts.files import atomic_path
+from tasks.decontaminate import whole
 from tasks.decontaminate.items import ItemText
-from tasks.decontaminate.words import Hashes, Places, Units, gram_hashes, partial_sums, split_many, split_with_words
+from tasks.decontaminate.protection import Protection
+from tasks.decontaminate.whole import WholeIndex, form_hash, form_of, stands_alone
+from tasks.decontaminate.words import (
+    Hashes,
+    Located,
+    Places,
+    Units,
+    gram_hashes,
+    locate,
+    partial_sums,
+    split_many,
+    split_with_words,
+)
 
 TEXTS, GRAMS, NUMBERS, FILTER, LENGTHS = "texts.parquet", "grams.npy", "numbers.npy", "filter.npy", "lengths.npy"
-FILES = (TEXTS, GRAMS, NUMBERS, FILTER, LENGTHS)
+FILES = (TEXTS, GRAMS, NUMBERS, FILTER, LENGTHS, *whole.FILES)
 
 _BITS_AN_ENTRY = 48
 _SIX_BITS = np.uint64(63)
@@ -46,6 +61,7 @@ _TEXTS_SCHEMA = pa.schema(
         pa.field("field", pa.string(), nullable=False),
         pa.field("grams", pa.int32(), nullable=False),
         pa.field("words", pa.string(), nullable=False),
+        pa.field("form", pa.string(), nullable=False),
     ]
 )
 
@@ -56,6 +72,7 @@ class IndexSettings(FrozenModel):
     ngram: int
     min_words: int
     min_characters: int
+    short_items: Literal["whole", "leave"] = "leave"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +92,7 @@ class Protected:
     Attributes:
         grams: how many different n-grams it has.
         words: its normalised words, a space before, between and after them.
+        form: the words with the operators between them, of a text that is found whole only; else "".
     """
 
     task: str
@@ -83,6 +101,7 @@ class Protected:
     field: str
     grams: int
     words: str
+    form: str
 
 
 @dataclass(frozen=True)
@@ -100,6 +119,7 @@ class Index:
     numbers: NDArray[np.int32]
     filter: Hashes
     lengths: tuple[int, ...]
+    whole: WholeIndex
     folder: Path
 
     @cached_property
@@ -119,20 +139,49 @@ class Index:
         """Return, for each text, the n-grams of protected texts that stand in it, sorted."""
         found: list[set[int]] = [set() for _ in texts]
         for numbers, units, ends in split_many(texts):
-            for hit in self.search(units):
+            sums = partial_sums(units.hashes)
+            for hit in self.search(units, sums):
                 place = int(np.searchsorted(ends, hit.first, side="right"))
                 if hit.end <= ends[place]:
                     found[numbers[place]].add(hit.gram)
+            read: set[int] = set()
+            for candidate in self.whole.candidates(units, sums):
+                place = int(np.searchsorted(ends, candidate.first, side="right"))
+                if candidate.end <= ends[place]:
+                    found[numbers[place]].update(candidate.plain)
+                    if len(candidate.plain) < len(candidate.texts):
+                        read.add(numbers[place])
+            for number in read:
+                found[number].update(hit.gram for hit in self.search_whole(texts[number]))
         return [sorted(grams) for grams in found]
 
-    def search(self, units: Units) -> list[Hit]:
-        """Return every place where a protected n-gram stands, in order of place and length."""
+    def search_whole(self, text: str, words: Located | None = None) -> list[Hit]:
+        """Return every place where a text stands that is found whole only."""
+        words = words or locate(text)
+        hits: list[Hit] = []
+        for first, end, texts, _ in self.whole.candidates(words.units, partial_sums(words.units.hashes)):
+            form = form_of(text, words, first, end)
+            same = tuple(number for number in texts if self.form(number) == form)
+            if same and stands_alone(text, words, first, end):
+                hits.append(Hit(gram=form_hash(form), first=first, end=end, texts=same))
+        return sorted(hits, key=lambda hit: (hit.first, hit.end))
+
+    def form(self, number: int) -> str:
+        """Return the form of a text that is found whole."""
+        return str(self._texts["form"][number].as_py())
+
+    def search(self, units: Units, sums: Hashes | None = None) -> list[Hit]:
+        """Return every place where a protected n-gram stands, in order of place and length.
+
+        Args:
+            sums: what `partial_sums` returns for the words, where it is known.
+        """
         least = self.settings.min_words
         ends = units.ends(least)
         count = max(len(units.hashes) - least + 1, 0) if ends is None else len(ends)
         if not count or not len(self.grams):
             return []
-        sums = partial_sums(units.hashes)
+        sums = partial_sums(units.hashes) if sums is None else sums
         stops = slice(least, None) if ends is None else ends
         (places,) = self._may_begin(gram_hashes(sums, slice(0, count), stops)).nonzero()
         return self._look_up(units, sums, places) if len(places) else []
@@ -171,9 +220,11 @@ def _bits(beginnings: Hashes) -> Hashes:
     return mask
 
 
-def write_index(folder: Path, texts: Iterable[ItemText], settings: IndexSettings) -> int:
-    """Write the n-grams of `texts`, equal texts of one item once; return how many texts there are."""
+def write_index(folder: Path, texts: Iterable[ItemText], settings: IndexSettings) -> Protection:
+    """Write the n-grams of `texts`, equal texts of one item once; return which items are protected, and how."""
     rows: dict[tuple[str, str, str, bytes], dict[str, object]] = {}
+    protection = Protection()
+    wholes = whole.WholeTexts()
     found: list[Hashes] = []
     beginnings: list[Hashes] = [np.empty(0, np.uint64)]
     lengths: set[int] = set()
@@ -181,16 +232,23 @@ def write_index(folder: Path, texts: Iterable[ItemText], settings: IndexSettings
         units, words = split_with_words(one.text)
         ends = units.ends(settings.ngram)
         last = len(units.hashes) - settings.ngram + 1 if ends is None else len(ends)
+        form, short = "", False
         if last <= 0 and (units.weight() < settings.min_words or _letters(units, words) < settings.min_characters):
-            continue
+            form = form_of(one.text, locate(one.text), 0, len(words)) if words else ""
+            short = True
+            if settings.short_items != "whole" or not whole.fits(one.role, words, units.weight(), form):
+                protection.leave(one, words)
+                continue
+        protection.protect(one, whole=short)
         sums = partial_sums(units.hashes)
         firsts = np.arange(max(last, 1))
         stops = firsts + settings.ngram if ends is None else ends
         if last <= 0:
             stops = np.array([len(units.hashes)])
-            lengths.add(len(units.hashes))
+            if not short:
+                lengths.add(len(units.hashes))
         grams = np.unique(gram_hashes(sums, firsts, stops))
-        key = (one.task, one.split, one.item, grams.tobytes())
+        key = (one.task, one.split, one.item, form.encode() or grams.tobytes())
         if key in rows:
             continue
         rows[key] = {
@@ -200,7 +258,12 @@ def write_index(folder: Path, texts: Iterable[ItemText], settings: IndexSettings
             "field": one.field,
             "grams": len(grams),
             "words": " ".join(words),
+            "form": form,
         }
+        if short:
+            wholes.add(len(rows) - 1, units, sums, words, form)
+            found.append(np.empty(0, np.uint64))
+            continue
         found.append(grams)
         begun = units.ends(settings.min_words)
         stops = firsts + settings.min_words if begun is None else begun[: len(firsts)]
@@ -217,7 +280,9 @@ def write_index(folder: Path, texts: Iterable[ItemText], settings: IndexSettings
     ):
         with atomic_path(folder / name) as temporary, temporary.open("wb") as stream:
             np.save(stream, array)
-    return len(rows)
+    wholes.write(folder)
+    protection.texts = len(rows)
+    return protection
 
 
 def _letters(units: Units, words: Sequence[str]) -> int:
@@ -243,6 +308,7 @@ def read_index(folder: Path, settings: IndexSettings) -> Index:
         numbers=np.asarray(arrays[NUMBERS]),
         filter=np.asarray(arrays[FILTER]),
         lengths=tuple(np.asarray(arrays[LENGTHS]).tolist()),
+        whole=whole.read_whole(folder),
         folder=folder,
     )
 

@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tasks.contracts.errors import InputError, NetworkError, ParamsError
 
@@ -42,6 +42,8 @@ _LABEL = re.compile(
 SHORT_QUESTION_WORDS = 13
 MOST_ANSWERS = 10
 
+Role = Literal["asked", "part", "both"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemText:
@@ -52,6 +54,9 @@ class ItemText:
         split: which part of it, such as "test" or "few-shot"; "" where nothing says.
         item: the item's own id, or "line 17".
         field: which of its fields the text is.
+        text: "" where the item has none, so that it is counted.
+        role: what it is of the item: what asks (or all that there is), a part such as an answer, or a question with
+            an answer after it.
     """
 
     task: str
@@ -59,6 +64,7 @@ class ItemText:
     item: str
     field: str
     text: str
+    role: Role = "asked"
 
 
 def benchmark_texts(path: Path) -> Iterator[ItemText]:
@@ -83,7 +89,7 @@ def benchmark_texts(path: Path) -> Iterator[ItemText]:
         if not line.strip():
             continue
         for one in item_texts(path.name, f"line {number}", _parse(path, number, line), split=split):
-            found += 1
+            found += bool(one.text)
             yield one
     if not found:
         raise InputError(
@@ -160,8 +166,11 @@ def _task_item(name: str, split: str, place: str, task: Any, item: Mapping[str, 
     own = _own_id(item) or place
     asked, target = task.doc_to_text(item), task.doc_to_target(item)
     choices = task.doc_to_choice(item) if task.config.doc_to_choice is not None else []
-    rendered = {"prompt": asked, "choice": list(choices), "target": target}
-    yield from _pieces(name, split, own, [(field, text) for field, value in rendered.items() for text in _flat(value)])
+    rendered: tuple[tuple[str, object, Role], ...] = (
+        ("prompt", asked, "asked"), ("choice", list(choices), "part"), ("target", target, "part"),
+    )  # fmt: skip
+    texts = [(field, text, role) for field, value, role in rendered for text in _flat(value)]
+    yield from _pieces(name, split, own, texts)
     if isinstance(asked, str):
         answers = [*_flat(list(choices)), *_flat(target)][:MOST_ANSWERS]
         yield from _with_answers(name, split, own, "prompt and answers", asked, answers)
@@ -188,23 +197,31 @@ def item_texts(task: str, place: str, item: Mapping[str, Any], *, split: str) ->
     """Yield the texts of one item given as a mapping: its fields, and a short question with each answer."""
     own = _own_id(item) or place
     named = list(_strings(item, only_named=True)) or list(_strings(item, only_named=False))
-    yield from _pieces(task, split, own, named)
+    if not named:
+        yield ItemText(task=task, split=split, item=own, field="", text="")
     asked = [(field, text) for field, text in named if any(part in field.lower() for part in _ASKING)]
     before = [(field, text) for field, text in named if any(part in field.lower() for part in _BEFORE)]
-    answers = [text for field, text in named if any(part in field.lower() for part in _ANSWERING)]
+    whole = asked[:1] or sorted(before, key=lambda one: len(one[1]))[-1:]
+    whole = whole or [one for one in named if not _answers(one[0])] or (named if len(named) == 1 else [])
+    yield from _pieces(task, split, own, [(*one, "asked" if one in whole else "part") for one in named])
+    answers = [text for field, text in named if _answers(field)]
     for field, text in asked[:1] or sorted(before, key=lambda one: len(one[1]))[-1:]:
         others = [answer for answer in answers if answer != text][:MOST_ANSWERS]
         yield from _with_answers(task, split, own, f"{field} and answers", text, others)
 
 
-def _pieces(task: str, split: str, item: str, fields: Iterable[tuple[str, str]]) -> Iterator[ItemText]:
+def _answers(field: str) -> bool:
+    return any(part in field.lower() for part in _ANSWERING)
+
+
+def _pieces(task: str, split: str, item: str, fields: Iterable[tuple[str, str, Role]]) -> Iterator[ItemText]:
     """Yield each text, and what stands between the labels in it."""
-    for field, text in fields:
-        yield ItemText(task=task, split=split, item=item, field=field, text=text)
+    for field, text, role in fields:
+        yield ItemText(task=task, split=split, item=item, field=field, text=text, role=role)
         if _LABEL.search(text):
             for piece in _LABEL.split(text):
                 if piece.strip():
-                    yield ItemText(task=task, split=split, item=item, field=field, text=piece)
+                    yield ItemText(task=task, split=split, item=item, field=field, text=piece, role=role)
 
 
 def _with_answers(
@@ -222,7 +239,7 @@ def _with_answers(
     texts = [" ".join([*last[1 - SHORT_QUESTION_WORDS :], *answers])]
     if len(parts) == 1 and len(last) < SHORT_QUESTION_WORDS:
         texts += [f"{' '.join(last)} {answer}" for answer in answers]
-    yield from (ItemText(task=task, split=split, item=item, field=field, text=text) for text in texts)
+    yield from (ItemText(task=task, split=split, item=item, field=field, text=text, role="both") for text in texts)
 
 
 def _own_id(item: Mapping[str, Any]) -> str | None:

@@ -7,6 +7,9 @@ is common as well. This is decided document by document, so a benchmark is never
 A found n-gram is compared with the protected text word by word before it counts. Items of one task that share a
 template ("Sort these words:") are all found by it: those of which a better found item explains everything are not
 named.
+
+A short item that is found whole is as common as its words: in more documents than `common_in_documents` it is no leak
+by itself, but it is one in a document that holds `TOGETHER` of one benchmark, as a copy of the benchmark does.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from tasks.decontaminate.words import Located, locate
 
 _BLANK_LINES = re.compile(r"\n{3,}")
 LONGEST_QUOTE = 200
+TOGETHER = 5
 
 
 class RemovalSettings(FrozenModel):
@@ -76,14 +80,21 @@ def inspect(document: Document, index: Index, common: frozenset[int], settings: 
     for hit in index.search(words.units):
         for number in hit.texts:
             found.setdefault(number, []).append(hit)
-    leaks: list[tuple[Leak, frozenset[int]]] = []
+    items: dict[str, set[str]] = {}
+    for hit in index.search_whole(document.text, words):
+        for number in hit.texts:
+            found.setdefault(number, []).append(hit)
+            protected = index.protected(number)
+            items.setdefault(protected.task, set()).add(protected.item)
+    leaks: list[tuple[Leak, frozenset[int], bool]] = []
     ranges: list[tuple[int, int]] = []
     for number, hits in sorted(found.items()):
         protected = index.protected(number)
         of_text = [hit for hit in hits if _is_in(hit, words, protected)]
         grams = frozenset(hit.gram for hit in of_text)
         coverage = len(grams) / protected.grams
-        if not grams or (grams <= common and coverage < settings.common_coverage):
+        known = len(items[protected.task]) >= TOGETHER if protected.form else coverage >= settings.common_coverage
+        if not grams or (grams <= common and not known):
             continue
         spans = [_span(hit, words) for hit in of_text]
         ranges += spans
@@ -97,23 +108,29 @@ def inspect(document: Document, index: Index, common: frozenset[int], settings: 
             coverage=coverage,
             quote=" ".join(document.text[first:last].split())[:LONGEST_QUOTE],
         )
-        leaks.append((leak, grams))
+        leaks.append((leak, grams, bool(protected.form)))
     if not leaks:
         return None
     return _remove(document.text, words, merge_ranges(ranges), _best(leaks), settings)
 
 
-def _best(leaks: list[tuple[Leak, frozenset[int]]]) -> tuple[Leak, ...]:
-    """Return the leaks, the longest first, without those whose n-grams better ones of the same task explain."""
+def _best(leaks: list[tuple[Leak, frozenset[int], bool]]) -> tuple[Leak, ...]:
+    """Return the leaks, the longest first, without those whose n-grams better ones of the same task explain.
+
+    What is found whole (the last of each three) says nothing new of an item that is named already.
+    """
     explained: dict[str, set[int]] = {}
     kept: list[Leak] = []
-    for leak, grams in sorted(
-        leaks, key=lambda one: (-one[0].grams, -one[0].coverage, one[0].task, one[0].item, one[0].field)
+    named: set[tuple[str, str]] = set()
+    for leak, grams, whole in sorted(
+        leaks, key=lambda one: (one[2], -one[0].grams, -one[0].coverage, one[0].task, one[0].item, one[0].field)
     ):
         known = explained.setdefault(leak.task, set())
-        if not grams <= known:
-            kept.append(leak)
-            known |= grams
+        if grams <= known or (whole and (leak.task, leak.item) in named):
+            continue
+        kept.append(leak)
+        known |= grams
+        named.add((leak.task, leak.item))
     return tuple(kept)
 
 

@@ -7,12 +7,13 @@ from an old shard. Two passes: count in how many documents each found n-gram sta
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Literal
@@ -23,14 +24,16 @@ from pydantic import Field, JsonValue
 
 from tasks.contracts.base import Drop, Edit, StageParams, borrowed_from, not_identity
 from tasks.contracts.document import ROWS_PER_GROUP, Document, read_rows, write_rows
-from tasks.contracts.errors import ParamsError
-from tasks.contracts.files import sha256_file, sha256_json, write_json
+from tasks.contracts.errors import InputError, ParamsError
+from tasks.contracts.files import sha256_file, sha256_json, write_bytes, write_json
 from tasks.contracts.ledger import LedgerRow, ledger_row
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest
 from tasks.contracts.workspace import state_folder
 from tasks.decontaminate.index import FILES, Index, IndexSettings, read_index, write_index
 from tasks.decontaminate.items import ItemText, benchmark_texts, task_texts
+from tasks.decontaminate.protection import Key, Protection
 from tasks.decontaminate.removal import Finding, RemovalSettings, inspect
+from tasks.decontaminate.whole import form_hash
 from tasks.engine.shards import ShardFunction, ShardWork, keep_or_drop, map_shards, work_for
 
 logger = logging.getLogger(__name__)
@@ -38,7 +41,8 @@ logger = logging.getLogger(__name__)
 STAGE = "decontaminate"
 RULE = "benchmark_overlap"
 CODE = ("tasks.decontaminate",)
-LIBRARIES = ("numpy",)
+LIBRARIES = ("numpy", "confusable-homoglyphs")
+PROTECTED, NOT_PROTECTED = "protected.json", "not_protected.jsonl"
 
 _HITS_SCHEMA = pa.schema([pa.field("row", pa.int64(), nullable=False), pa.field("gram", pa.uint64(), nullable=False)])
 _COMMON_SCHEMA = pa.schema(
@@ -57,6 +61,10 @@ class Params(StageParams):
     """Fewest words of an item's text that is shorter than an n-gram, and is then looked for as a whole."""
     min_characters: int = Field(35, ge=1)
     """Fewest letters and digits of such a short text; a character of a script without spaces counts as three."""
+    short_items: Literal["whole", "leave"] = "whole"
+    """What becomes of an item of which every text is shorter: `whole` looks for it as a whole, operators included (a
+    question from five words on, three with its answer, an expression from three tokens on); `leave` does not. What is
+    not protected is counted by reason in protected.json and named in not_protected.jsonl."""
     common_in_documents: int = Field(10, ge=1)
     """An n-gram in more documents than this is a common phrase, which is no leak by itself."""
     common_coverage: float = Field(0.5, gt=0, le=1)
@@ -79,7 +87,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     """Remove from the documents of `inputs["holdout"]` what they share with protected items.
 
     Raises:
-        InputError: a benchmark file cannot be read.
+        InputError: a benchmark file cannot be read, or none of its items can be protected.
         NetworkError: the items of a hub task cannot be fetched.
     """
     source = inputs["holdout"]
@@ -89,10 +97,15 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     try:
         files = _benchmark_hashes(params.benchmarks)
         index = scratch / "index"
-        how = IndexSettings(ngram=params.ngram, min_words=params.min_words, min_characters=params.min_characters)
-        number = write_index(index, _protected(params, source), how)
+        how = IndexSettings(
+            ngram=params.ngram,
+            min_words=params.min_words,
+            min_characters=params.min_characters,
+            short_items=params.short_items,
+        )
+        protection = write_index(index, _protected(params, source), how)
+        _check_some_are_protected(protection)
         shared = {name: index / name for name in FILES}
-        logger.info("decontaminate: %d protected texts", number)
         found = _find(work, partial(_find_in_shard, index=index, how=how), shared, scratch / "hits", how)
         common = scratch / "common.parquet"
         _write_common(common, found, params.common_in_documents)
@@ -113,10 +126,21 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
             shared={**shared, "common": common},
         )
         index_hash = _index_hash(index)
+        too_common = _too_common(read_index(index, how), protection, common)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    protected: dict[str, JsonValue] = {"benchmarks": files, "index_sha256": index_hash, "protected_texts": number}
-    write_json(output / "protected.json", {**protected, "tasks": list(params.tasks)})
+    protected: dict[str, JsonValue] = {
+        "benchmarks": files,
+        "index_sha256": index_hash,
+        "items": {task: asdict(found) for task, found in protection.counts(too_common).items()},
+        "protected_texts": protection.texts,
+        "tasks": list(params.tasks),
+    }
+    write_json(output / PROTECTED, protected)
+    left_out = list(protection.left_out(too_common))
+    lines = (json.dumps(asdict(one), ensure_ascii=False, sort_keys=True) + "\n" for one in left_out)
+    write_bytes(output / NOT_PROTECTED, "".join(lines).encode("utf-8", "surrogatepass"))
+    _say(protection, too_common)
     return commit_manifest(
         output,
         stage=STAGE,
@@ -126,6 +150,41 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
         counts=cleaned.counts,
         known=cleaned.files,
     )
+
+
+def _check_some_are_protected(protection: Protection) -> None:
+    """Raise InputError where a task or file has items and none of them is looked for."""
+    for task, found in protection.counts().items():
+        if found.not_protected == found.items:
+            raise InputError(
+                "no item of a benchmark can be protected, so the papers must not say that it is",
+                where=task,
+                expected="at least one item long enough to be looked for",
+                found=found.said(),
+                fix="set decontaminate.short_items to whole, lower decontaminate.min_words and min_characters, or take "
+                "it out of decontaminate.benchmarks or evaluate.tasks",
+            )
+
+
+def _too_common(index: Index, protection: Protection, common: Path) -> set[Key]:
+    """Return the items that only whole texts protect, all of which are common phrases of this corpus."""
+    phrases = {row["gram"] for row in read_rows(common, _COMMON_SCHEMA)}
+    is_common: dict[Key, bool] = {}
+    for number in index.whole.numbers.tolist():
+        one = index.protected(number)
+        key = (one.task, one.split, one.item)
+        is_common[key] = is_common.get(key, True) and form_hash(one.form) in phrases
+    return {key for key, every in is_common.items() if every} - protection.by_ngrams
+
+
+def _say(protection: Protection, too_common: set[Key]) -> None:
+    for task, found in protection.counts(too_common).items():
+        logger.log(
+            logging.WARNING if found.not_protected else logging.INFO,
+            "decontaminate: %s: %d items, %d protected by n-grams, %d as a whole, %d not protected%s",
+            *(task, found.items, found.by_ngrams, found.whole, found.not_protected),
+            f" ({found.said()}; named in data/{STAGE}/{NOT_PROTECTED})" if found.reasons else "",
+        )
 
 
 def _benchmark_hashes(paths: Sequence[str]) -> dict[str, JsonValue]:

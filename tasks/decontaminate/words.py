@@ -1,7 +1,9 @@
 """Words of a text as 64-bit hashes, by numpy over the whole text at once.
 
-A word is a run of letters, marks and digits, in Unicode's compatibility form (NFKC) and lower case. Apostrophes,
-soft hyphens and zero-width characters are dropped, anything else divides words.
+A word is a run of letters, marks and digits, in Unicode's compatibility form (NFKC) and lower case, without accents
+and with what looks like a Latin letter taken for it (tasks/decontaminate/folding.py). Apostrophes and characters that
+show nothing (soft hyphens, zero-width ones, direction marks, tags) are dropped, character references are read, anything
+else divides words.
 
 Scripts without spaces give one unit a character, and say what it weighs in words, so that an n-gram of "13 words"
 spans about as much meaning in every language: two thirds of a word for Chinese characters and kana (running
@@ -24,6 +26,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.decontaminate.folding import MARKS, by_shape, entity_places, folded, has_entities, without_entities
+
 Hashes = NDArray[np.uint64]
 Places = NDArray[np.int64]
 
@@ -41,7 +45,14 @@ _CHARACTERS = (
     *((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x1B000, 0x1B16F), (0x20000, 0x3FFFF)),
 )
 _LETTERS = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0xA9E0, 0xA9FF), (0xAA60, 0xAA7F))
-_DROPPED = "'`\u00b4\u2018\u2019\u02bc\uff07\u00ad\u200b\u200c\u200d\u2060\ufeff"
+_APOSTROPHES = "'`\u00b4\u2018\u2019\u02bc\uff07"
+# Besides those of category Cf: variation selectors, the joiner of graphemes, fillers, inherent vowels.
+_SHOW_NOTHING = (
+    *((0x034F, 0x034F), (0x115F, 0x1160), (0x17B4, 0x17B5), (0x180B, 0x180F), (0x3164, 0x3164)),
+    *((0xFE00, 0xFE0F), (0xFFA0, 0xFFA0)),
+)
+_SHOW_SOMETHING = frozenset("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd")
+_TAGS = (0xE0000, 0xE1000)  # tags and variation selectors, beyond the table
 _HANGUL_PARTS = range(0x1161, 0x11C3)  # vowels and finals, which compose with what stands before
 
 # Latin-1 by bytes, the quick way of most European pages: lower case, 0 for what divides words, 1 for what only the
@@ -53,7 +64,7 @@ _TYPOGRAPHY = ("\u201c", "\u201d", "\u2013", "\u2014", "\u2026", "\u2022")
 _CHARACTER_BASE = 0xD6E8FEB86659FD93  # odd numbers without a pattern: the bases of the two polynomials
 _WORD_BASE = 0x9E3779B97F4A7C15
 _MULTIPLIER, _HALF = np.uint64(0x94D049BB133111EB), np.uint64(32)
-_TOGETHER = 16  # texts
+_TOGETHER = 32  # texts
 _WINDOW = 1 << 15  # characters whose powers fit a processor's second cache
 
 
@@ -94,16 +105,17 @@ class Located:
 
 def split(text: str) -> Units:
     """Return the words of a text as hashes."""
+    text = without_entities(text)
     plain = _latin(text)
     if plain is not None:
         codes = np.frombuffer(plain, np.uint8)
         return Units(_word_hashes(codes, _starts(codes != 0)), None)
-    for character in _DROPPED:
-        if character in text:
-            text = text.replace(character, "")
+    text = by_shape(text)
     marked = _marked(text)
     flags = int(np.bitwise_or.reduce(marked, initial=0))
     if flags & _NEEDS_NFKC:
+        if flags & _IS_DROPPED:
+            text = "".join(map(text.__getitem__, np.flatnonzero(marked & _IS_DROPPED == 0).tolist()))
         marked = _marked(unicodedata.normalize("NFKC", text))
         flags = int(np.bitwise_or.reduce(marked))
     if flags & _IS_DROPPED:
@@ -117,7 +129,7 @@ def split_many(texts: Sequence[str]) -> Iterator[tuple[list[int], Units, Places]
     Yields:
         Numbers of texts; their words, one text after the other; where in these words each text ends.
     """
-    found = [(number, _latin(text)) for number, text in enumerate(texts)]
+    found = [(number, _latin(without_entities(text))) for number, text in enumerate(texts)]
     plains = [(number, plain) for number, plain in found if plain is not None]
     for first in range(0, len(plains), _TOGETHER):
         some = plains[first : first + _TOGETHER]
@@ -133,7 +145,7 @@ def split_many(texts: Sequence[str]) -> Iterator[tuple[list[int], Units, Places]
 
 def split_with_words(text: str) -> tuple[Units, tuple[str, ...]]:
     """Return the words of a text as hashes and as they are when normalised."""
-    plain = _latin(text)
+    plain = _latin(without_entities(text))
     if plain is None:
         located = locate(text)
         return located.units, located.words
@@ -164,10 +176,12 @@ def _latin_words() -> bytes:
 
 def locate(text: str) -> Located:
     """Return the words of a text with their places; the same words as `split`, some thirty times slower."""
-    befores = np.array([i for i, character in enumerate(text) if character not in _DROPPED], np.int64)
-    afters = befores + 1
-    left = "".join([text[i] for i in befores.tolist()])
-    marked = _marked(left)
+    text, befores, afters = _read_entities(text)
+    text = by_shape(text)
+    marked = _marked(text)
+    shown = np.flatnonzero(marked & _IS_DROPPED == 0)
+    left = "".join(map(text.__getitem__, shown.tolist()))
+    marked, befores, afters = marked[shown], befores[shown], afters[shown]
     if int(np.bitwise_or.reduce(marked, initial=0)) & _NEEDS_NFKC:
         pieces = [(unicodedata.normalize("NFKC", m[0]), m.start(), m.end()) for m in _clusters().finditer(left)]
         lengths = [len(piece) for piece, _, _ in pieces]
@@ -184,6 +198,21 @@ def locate(text: str) -> Located:
     letters = "".join(map(chr, (marked & _CODE).tolist()))
     words = tuple(letters[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True))
     return Located(units, words, befores[starts], afters[ends - 1])
+
+
+def _read_entities(text: str) -> tuple[str, Places, Places]:
+    """Return a text without character references, and where each of its characters begins and ends in the text."""
+    if not has_entities(text):
+        befores = np.arange(len(text))
+        return text, befores, befores + 1
+    pieces = list(entity_places(text))
+    starts: list[Places] = []
+    ends: list[Places] = []
+    for number, (piece, start, end) in enumerate(pieces):
+        apart = number % 2 == 0  # what stands between references keeps its places
+        starts.append(np.arange(start, end) if apart else np.full(len(piece), start))
+        ends.append(np.arange(start, end) + 1 if apart else np.full(len(piece), end))
+    return "".join(piece for piece, _, _ in pieces), np.concatenate(starts), np.concatenate(ends)
 
 
 def partial_sums(hashes: Hashes) -> Hashes:
@@ -273,7 +302,9 @@ def _marked(text: str) -> NDArray[np.uint32]:
     if len(content) == 2 * len(text):
         return _table()[np.frombuffer(content, "<u2")]
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
-    return _table()[np.minimum(codes, _END)]
+    marked = _table()[np.minimum(codes, _END)]
+    marked[(codes >= _TAGS[0]) & (codes < _TAGS[1])] = _IS_DROPPED
+    return marked
 
 
 @lru_cache(maxsize=1)
@@ -293,19 +324,26 @@ def _table() -> NDArray[np.uint32]:
     table[0x2F800:0x2FA20] |= _NEEDS_NFKC
     for first, last in _LETTERS:
         table[first : last + 1] |= np.where(table[first : last + 1] != 0, _IS_LETTER, 0).astype(np.uint32)
-    table[0xFE00:0xFE10] = _IS_DROPPED  # variation selectors
-    for character in _DROPPED:
+    for code in range(0x20000):
+        if unicodedata.category(chr(code)) == "Cf" and chr(code) not in _SHOW_SOMETHING:
+            table[code] = _IS_DROPPED
+    for first, last in (*_SHOW_NOTHING, (MARKS.start, MARKS.stop - 1)):
+        table[first : last + 1] = _IS_DROPPED
+    for character in _APOSTROPHES:
         table[ord(character)] = _IS_DROPPED
     return table
 
 
 def _entry(character: str, composing: frozenset[str]) -> int:
-    normal = unicodedata.normalize("NFKC", character)
+    like = folded(character)
+    if like.isascii() and like.isalnum():
+        return ord(like)
+    normal = unicodedata.normalize("NFKC", like)
     kinds = {unicodedata.category(c)[0] for c in normal}
     if not kinds & set("LMN") or (len(normal) > 1 and not kinds & set("LN")):
         return 0
     lower = normal.lower()
-    code = ord(lower[0]) if len(lower) == 1 else ord(character)
+    code = ord(lower[0]) if len(lower) == 1 else ord(like)
     return code | (_NEEDS_NFKC if len(normal) > 1 or character in composing else 0)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 HEAD_TAGS = frozenset({"meta", "link", "title", "script"})
 MAX_CHARACTERS = 500
@@ -44,6 +45,20 @@ DATES = (
     "date",
 )
 LICENCES = ("license", "dc.rights", "dcterms.license")
+# What sites mark as their licence and is none, by the last part of its address; and permits of other kinds.
+_OTHER_PAGE = re.compile(
+    r"(?<![a-z])(?:privacy|datenschutz\w*|confidentialite|privacidad|cookies?|gdpr|dsgvo|imprint|impressum|"
+    r"mentions[-_ ]?legales|about|contact|accessibility|barrierefreiheit|log-?in|sign-?in|sign-?up|register)(?![a-z])",
+    re.IGNORECASE,
+)
+_PERMIT = re.compile(
+    r"(?<![a-z])(?:driv(?:er'?s?|ing)|fishing|hunting|marriage|business|liquor|alcohol|gun|firearms?|pilot'?s?|dog|pet|"
+    r"vehicle|trade|medical|nursing|professional|contractor'?s?|tv)[-_ +]?licen[cs]\w*",
+    re.IGNORECASE,
+)
+_LICENCE = re.compile(r"licen[cs]|lizenz|creative.?commons|\bcc[ -](?:by|0)|public domain", re.IGNORECASE)
+_RESERVED = re.compile(r"^\W*(?:copyright|\(c\)|©)|rights reserved|版权所有|版權所有", re.IGNORECASE)
+_TARGETS_OF_SCRIPTS = ("javascript:", "mailto:", "tel:", "data:", "about:", "blob:")
 _CREATIVE_COMMONS = re.compile(r"creativecommons\.org/(licenses|publicdomain)/([a-z-]+)/(\d\.\d)", re.IGNORECASE)
 _DATE = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})")
 _BETWEEN_TITLE_AND_SITE = re.compile(r" [|–—·•»:-] ")  # the title's white space is single spaces
@@ -165,16 +180,43 @@ def _day(text: str) -> str | None:
         return None
 
 
+def is_licence(said: str) -> bool:
+    """Return whether what a page marks as its licence may be one.
+
+    An anchor of the page itself, a script, a page about privacy or the publisher, a permit of another kind and a
+    sentence that reserves all rights are none.
+
+    >>> is_licence("https://site.example/license"), is_licence("/privacy-policy"), is_licence("#")
+    (True, False, False)
+    >>> is_licence("© 2020 Someone. All rights reserved."), is_licence("© 2020 Someone, CC BY 4.0")
+    (False, True)
+    """
+    said = said.strip()
+    if not said or said.startswith(("#", "?")) or said.lower().startswith(_TARGETS_OF_SCRIPTS):
+        return False
+    if "/" not in said and " " in said:
+        return _PERMIT.search(said) is None and (_LICENCE.search(said) is not None or _RESERVED.search(said) is None)
+    try:
+        parts = urlsplit(said)
+    except ValueError:
+        return False
+    path = unquote(parts.path).rstrip("/")
+    if (parts.netloc and not path and not parts.query) or _PERMIT.search(path):
+        return False
+    page = path.rpartition("/")[2]
+    return _LICENCE.search(page) is not None or _OTHER_PAGE.search(page) is None
+
+
 def _license(head: Head, said: Mapping[str, str]) -> str | None:
     targets = list(head.licenses)
     targets += [link.get("href") or "" for link in head.links if "license" in (link.get("rel") or "").lower().split()]
-    for target in filter(None, map(str.strip, targets)):
+    for target in filter(is_licence, map(str.strip, targets)):
         match = _CREATIVE_COMMONS.search(target)
         if match is None:
             return target
         name = "CC0" if match[2].lower() == "zero" else f"CC {match[2].upper()}"
         return f"{name} {match[3]}"
-    return next((said[name] for name in LICENCES if name in said), None)
+    return next((said[name] for name in LICENCES if name in said and is_licence(said[name])), None)
 
 
 def _from_json_ld(scripts: Iterable[str]) -> tuple[str | None, str | None]:

@@ -231,7 +231,7 @@ def _speed(texts: list[str], benchmarks: list[Path], items: int, folder: Path) -
         text = " ".join(generator.choices(vocabulary, k=40))
         protected.append(ItemText(task="more", split="", item=str(more), field="question", text=text))
     started = time.process_time()
-    settings = IndexSettings(ngram=13, min_words=8, min_characters=35)
+    settings = IndexSettings(ngram=13, min_words=8, min_characters=35, short_items="whole")
     write_index(folder / "index", protected, settings)
     build = time.process_time() - started
     started = time.process_time()

@@ -7,7 +7,7 @@ import pytest
 from tasks.contracts.document import Document, write_documents
 from tasks.contracts.errors import GateError, InputError
 from tasks.contracts.files import write_json
-from tasks.contracts.manifest import Counts, commit_manifest, manifest_hash
+from tasks.contracts.manifest import Counts, commit_manifest, manifest_hash, read_manifest
 from training import gate
 from training.baseline import ByteTrigrams
 from training.champion import champion_to_beat, champions, promote
@@ -85,7 +85,9 @@ def crown(root: Path, inputs: dict, name: str, weights: str) -> None:
 def test_a_good_model_passes_without_a_champion(tmp_path: Path) -> None:
     report = judge(make_inputs(tmp_path / "a"), tmp_path / "out")
     assert report["verdict"] == "pass"
-    assert [rule["verdict"] for rule in report["rules"]] == ["pass"] * 5
+    none = ["not applicable"] * 2
+    assert [rule["verdict"] for rule in report["rules"]] == ["pass", "pass", *none, "pass"]
+    assert "3 of 3 rules met, 2 not applicable." in (tmp_path / "out" / "report.md").read_text()
     assert "no champion yet" in (tmp_path / "out" / "report.md").read_text()
 
 
@@ -191,3 +193,16 @@ def test_the_interval_narrows_with_items_and_holds_the_truth() -> None:
     found = bootstrap_ratio(differences, [1.0] * 400, confidence=0.95, samples=500, seed=1)
     assert found.low < -0.1 < found.high
     assert found == bootstrap_ratio(differences, [1.0] * 400, confidence=0.95, samples=500, seed=1)
+
+
+def test_the_report_says_how_many_items_are_not_protected(tmp_path: Path) -> None:
+    inputs = make_inputs(tmp_path / "a")
+    folder = tmp_path / "decontaminate"
+    found = {"quiz.jsonl": {"items": 50, "by_ngrams": 40, "whole": 3, "not_protected": 7, "reasons": {"one word": 7}}}
+    write_json(folder / "protected.json", {"items": found})
+    commit_manifest(folder, stage="decontaminate", unit="documents", params={}, inputs={}, counts=Counts(in_=0, out=0))
+    report = judge({**inputs, "decontaminate": folder}, tmp_path / "out")
+    assert report["protection"] == found
+    said = (tmp_path / "out" / "report.md").read_text()
+    assert "quiz.jsonl: 7 of 50 items are not protected" in said
+    assert read_manifest(tmp_path / "out").inputs["decontaminate"] == manifest_hash(folder)

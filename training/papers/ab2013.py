@@ -41,7 +41,7 @@ def _items(facts: Facts) -> list[tuple[str, str]]:
         ("how they further the purpose", f"Purpose: {facts.said('purposes')}. The model learns to continue such text."),
         (
             "number of data points",
-            f"{total.documents:,} documents, {tokens['bytes']:,} bytes, {tokens['tokens']:,} tokens, "
+            f"{total.documents:,} documents, {tokens['bytes']:,} bytes, {tokens['tokens']:,} tokens in the shards, "
             "repeated copies included",
         ),
         ("types of data points", f"Texts without labels. Languages: {languages}. {facts.said('content_description')}"),

@@ -33,8 +33,8 @@ def data_card(facts: Facts) -> bytes:
     lines = [
         f"# Data card of {facts.name}",
         "",
-        f"Training text: {total.documents:,} documents, {tokens['bytes']:,} bytes, {tokens['tokens']:,} tokens "
-        "(repeated copies included).",
+        f"Training text: {total.documents:,} documents, {tokens['bytes']:,} bytes, {tokens['tokens']:,} tokens in "
+        f"the shards (repeated copies included); {facts.training['tokens_seen']:,} tokens trained on.",
         f"Fetched from {sources.first_captured or 'an unknown time'} to {sources.last_captured or 'an unknown time'}.",
         "",
         "## Stages",
@@ -165,15 +165,48 @@ def _measured_on(facts: Facts) -> list[str]:
     protected = facts.protected
     lines = ["## What the model is measured on", ""]
     lines += [
-        f"{facts.dropped('holdout').get('held_out', 0):,} documents were held out. These tasks and files are "
-        f"protected: {protected.get('protected_texts', 0):,} texts. Documents that hold text of them lost the passage "
+        f"{facts.dropped('holdout').get('held_out', 0):,} documents were held out. Of these tasks and files "
+        f"{protected.get('protected_texts', 0):,} texts are looked for. Documents that hold one lost the passage "
         f"({facts.edits.changed.get('decontaminate', {}).get('benchmark_overlap', 0):,}) or were dropped "
         f"({facts.dropped('decontaminate').get('benchmark_overlap', 0):,}).",
         "",
     ]
-    rows = [(f"`{task}`", "task that the gate scores", "") for task in protected.get("tasks", [])]
-    rows += [(f"`{name}`", "file", f"`{sha}`") for name, sha in sorted(protected.get("benchmarks", {}).items())]
-    return lines + table(["protected", "kind", "SHA-256"], rows)
+    rows: list[tuple[object, ...]] = []
+    for kind, named in (
+        ("task that the gate scores", dict.fromkeys(protected.get("tasks", []), "")),
+        ("file", protected.get("benchmarks", {})),
+    ):
+        for name, sha in sorted(named.items()):
+            items = facts.protection.get(name, {})
+            counts = [items.get(key, "–") for key in ("items", "by_ngrams", "whole", "not_protected")]
+            rows.append((f"`{name}`", kind, *counts, f"`{sha}`" if sha else ""))
+    # Tasks that lm-eval groups are counted by their parts.
+    for name in sorted(set(facts.protection) - {*protected.get("tasks", []), *protected.get("benchmarks", {})}):
+        items = facts.protection[name]
+        rows.append(
+            (
+                f"`{name}`",
+                "part of a task",
+                *(items[key] for key in ("items", "by_ngrams", "whole", "not_protected")),
+                "",
+            )
+        )
+    lines += table(
+        ["name", "kind", "items", "protected by n-grams", "protected as a whole", "not protected", "SHA-256"], rows
+    )
+    return lines + _not_protected(facts)
+
+
+def _not_protected(facts: Facts) -> list[str]:
+    reasons = [
+        (f"`{name}`", reason, number)
+        for name, found in sorted(facts.protection.items())
+        for reason, number in found["reasons"].items()
+    ]
+    if not reasons:
+        return []
+    lines = ["Items that nothing looks for, so that the model may have read them, by the reason:", ""]
+    return lines + table(["name", "reason", "items"], reasons, right=2)
 
 
 _MIXTURE = ("group", "remark", "asked share", "resulting share", "documents", "bytes", "passes")

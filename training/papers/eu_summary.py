@@ -123,7 +123,8 @@ def _provider(facts: Facts) -> tuple[Item, ...]:
 def _model(facts: Facts) -> tuple[Item, ...]:
     return (
         Item(asks="Name and version of the model", answer=f"{facts.name}, release {facts.serial}"),
-        Item(asks="SHA-256 of the weights", answer=str(facts.training["weights_sha256"])),
+        *(Item(asks=f"SHA-256 of {file.name}", answer=file.sha256) for file in facts.weight_files),
+        Item(asks="Tensor hash", answer=str(facts.training["weights_sha256"])),
         Item(asks="Models that it is made from", answer="None: trained from random weights"),
         _said(facts, "Placed on the Union market", "placed_on_market"),
     )
@@ -147,8 +148,8 @@ def _size(facts: Facts) -> tuple[Item, ...]:
         Item(asks="Size class of the text", answer=size_class(tokens["tokens"])),
         Item(
             asks="Size of the text",
-            answer=f"{tokens['tokens']:,} tokens, {tokens['bytes']:,} bytes of {total.documents:,} documents, repeated "
-            f"copies included; training saw {facts.training['tokens_seen']:,} tokens",
+            answer=f"{tokens['tokens']:,} tokens in the shards, {tokens['bytes']:,} bytes of {total.documents:,} "
+            f"documents, repeated copies included; {facts.training['tokens_seen']:,} tokens trained on",
         ),
         _said(facts, "Types of content", "content_description"),
         Item(
@@ -311,7 +312,14 @@ def _illegal(facts: Facts) -> tuple[Item, ...]:
 
 
 def _other(facts: Facts) -> tuple[Item, ...]:
+    items = sum(found["items"] for found in facts.protection.values())
+    missing = sum(found["not_protected"] for found in facts.protection.values())
     return (
+        Item(
+            asks="Benchmark items kept out of the training content",
+            answer=f"{items - missing:,} of {items:,} items of the tasks and files that data_card.md lists; "
+            f"{missing:,} are too short or too common to be looked for",
+        ),
         Item(
             asks="More in this folder", answer="data_card.md, croissant.json, mlbom.cdx.json, prov.jsonld, manifests/"
         ),

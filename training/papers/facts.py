@@ -43,6 +43,7 @@ class Facts:
         edits: what stages changed without dropping it, from the ledgers.
         mixture, tokens, protected, training, results, gate: the stages' own files of these figures.
         libraries: pinned name → version.
+        local_tasks: names of the tasks that the stage holdout made.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Facts:
     results: Mapping[str, Any]
     gate: Mapping[str, Any]
     libraries: Mapping[str, str]
+    local_tasks: tuple[str, ...] = ()
 
     def said(self, name: str) -> str:
         """Return what the owner stated, or that it is missing."""
@@ -75,6 +77,22 @@ class Facts:
         """The shards of the training text."""
         listed = self.manifests["mix"].shards
         return tuple(shard for shard in listed if shard.name.startswith("part-") and shard.name.endswith(".parquet"))
+
+    @property
+    def weight_files(self) -> tuple[Shard, ...]:
+        """The files of the weights, by their names in the release, with what `sha256sum` prints of them."""
+        listed = self.manifests["train"].shards
+        return tuple(
+            shard.model_copy(update={"name": Path(shard.name).name})
+            for shard in listed
+            if shard.name.startswith("model/") and shard.name.endswith(".safetensors")
+        )
+
+    @property
+    def protection(self) -> Mapping[str, Mapping[str, Any]]:
+        """Of each task and benchmark file: its items, and how many are protected in which way."""
+        found: Mapping[str, Mapping[str, Any]] = self.protected.get("items", {})
+        return found
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -171,6 +189,7 @@ def read_facts(
         results=_read_json(inputs["evaluate"] / "results.json"),
         gate=_read_json(inputs["gate"] / "report.json"),
         libraries=read_libraries(),
+        local_tasks=tuple(sorted(path.stem for path in (inputs["holdout"] / "tasks").glob("*.yaml"))),
     )
 
 

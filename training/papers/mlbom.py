@@ -110,10 +110,12 @@ def _model(facts: Facts) -> dict[str, Any]:
         },
         "properties": _properties(
             {
-                "weights_sha256": figures["weights_sha256"],
+                "tensor_hash": figures["weights_sha256"],
+                **{f"sha256:{file.name}": file.sha256 for file in facts.weight_files},
                 "parameters": figures["parameters"],
                 "steps": figures["steps"],
-                "tokens_seen": figures["tokens_seen"],
+                "tokens_in_shards": facts.tokens["tokens"],
+                "tokens_trained_on": figures["tokens_seen"],
                 "gate_verdict": facts.gate["verdict"],
                 "gate_policy_sha256": facts.gate["policy_sha256"],
                 **{f"manifest_sha256:{stage}": sha256 for stage, sha256 in facts.hashes.items()},
@@ -141,7 +143,11 @@ def _metrics(facts: Facts) -> list[dict[str, Any]]:
 def _data(facts: Facts) -> list[dict[str, Any]]:
     total, tokens = facts.sources.total, facts.tokens
     described = {
-        TEXT: ("mix", "training text", f"{total.documents:,} documents, {tokens['tokens']:,} tokens, copies included"),
+        TEXT: (
+            "mix",
+            "training text",
+            f"{total.documents:,} documents, {tokens['tokens']:,} tokens in the shards, copies included",
+        ),
         SNAPSHOT: (
             "crawl",
             "crawl snapshot",

@@ -10,6 +10,9 @@ from typing import Any
 
 from huggingface_hub.repocard_data import EvalResult, ModelCardData
 
+from training.gate import rules_met
+from training.local_tasks import FOLDER as TASKS
+from training.local_tasks import LOADER
 from training.papers.facts import TEXT_STAGES, Facts
 from training.papers.markdown import many, page, share_of, table
 
@@ -21,6 +24,7 @@ FILES = (
     ("croissant.json", "the training text's shards for machines: Croissant 1.1"),
     ("mlbom.cdx.json", "bill of materials for machines: CycloneDX 1.6"),
     ("prov.jsonld", "which stage made what from what: W3C PROV"),
+    ("tasks/", "the held-out tasks and their items, for lm-eval"),
     ("gate.json, evaluation/", "the gate's report and the score of every item"),
     ("lineage.json, manifests/", "the chain of hashes from these weights to the raw records"),
     ("verify.py", "checks all of this folder offline: `python3 -I verify.py`"),
@@ -41,8 +45,8 @@ def model_card(facts: Facts) -> bytes:
         "this release was made.",
         "",
         f"A decoder-only language model (Llama architecture) of {figures['parameters']:,} parameters, trained from "
-        f"random weights on {figures['tokens_seen']:,} tokens in {figures['steps']:,} steps. Every figure on this page "
-        "was written by the pipeline from the manifests in `manifests/`, none by hand.",
+        f"random weights: {figures['tokens_seen']:,} tokens trained on in {figures['steps']:,} steps. Every figure on "
+        "this page was written by the pipeline from the manifests in `manifests/`, none by hand.",
         "",
         "## How to load it",
         "",
@@ -81,14 +85,16 @@ def model_card(facts: Facts) -> bytes:
         "## Training data",
         "",
         f"{facts.sources.total.documents:,} documents of {many(len(facts.sources.hosts), 'host')}: "
-        f"{tokens['bytes']:,} bytes, {tokens['tokens']:,} tokens, repeated copies included. "
-        f"Training saw {figures['tokens_seen']:,} tokens "
+        f"{tokens['bytes']:,} bytes, {tokens['tokens']:,} tokens in the shards, repeated copies included. "
+        f"{figures['tokens_seen']:,} tokens were trained on "
         f"({share_of(figures['tokens_seen'], tokens['tokens'])} of these; more than all is more than one pass).",
         "",
         *_taken_out(facts),
         "## Evaluation",
         "",
         *table(["task", "metric", "items", "value", "interval"], _metric_rows(facts), right=2),
+        *_protection(facts),
+        *_score_it(facts),
         f"## Gate: {facts.gate['verdict']}",
         "",
         *_gate(facts),
@@ -153,12 +159,15 @@ def _training_rows(facts: Facts) -> list[tuple[str, object]]:
         ("layers, width, heads", ", ".join(str(size.get(key, "?")) for key in ("layers", "hidden_size", "heads"))),
         ("vocabulary", facts.tokens["vocab_size"]),
         ("context", f"{trained['seq_len']:,} tokens"),
-        ("steps, tokens seen", f"{figures['steps']:,}, {figures['tokens_seen']:,}"),
+        ("steps", figures["steps"]),
+        ("tokens in the shards", facts.tokens["tokens"]),
+        ("tokens trained on", figures["tokens_seen"]),
         ("learning rate, batch", f"{trained.get('learning_rate')}, {trained.get('batch_size')} sequences a step"),
         ("training loss, last step", f"{figures['train_loss']} nats a token"),
         ("validation loss", f"{figures['validation_loss']} nats a token"),
         ("ZeRO stage, ranks, seed", ", ".join(str(trained.get(key)) for key in ("zero_stage", "num_ranks", "seed"))),
-        ("SHA-256 of the weights", f"`{figures['weights_sha256']}`"),
+        *((f"SHA-256 of {file.name}", f"`{file.sha256}`") for file in facts.weight_files),
+        ("tensor hash", f"`{figures['weights_sha256']}` (names, types, shapes and values, however they are stored)"),
     ]
 
 
@@ -184,6 +193,34 @@ def _metric_rows(facts: Facts) -> list[tuple[object, ...]]:
     return rows
 
 
+def _protection(facts: Facts) -> list[str]:
+    """Say of which items it is known that the model did not learn from them."""
+    if not facts.protection:
+        return []
+    missing = sum(found["not_protected"] for found in facts.protection.values())
+    items = sum(found["items"] for found in facts.protection.values())
+    said = f"{items - missing:,} of {items:,} items of the tasks and benchmark files are protected: text of them was "
+    said += "taken out of the training text (`data_card.md`)."
+    return [said + (f" {missing:,} are not, since they are too short or too common." if missing else ""), ""]
+
+
+def _score_it(facts: Facts) -> list[str]:
+    local = sorted(set(facts.results["tasks"]) & set(facts.local_tasks))
+    if not local:
+        return []
+    return [
+        "To score it again, from any folder and without a network (`lm_eval` 0.4, with its `hf` extra). The items are "
+        f"held-out text; `{TASKS}/{LOADER}` loads them, so run `verify.py` first:",
+        "",
+        "```bash",
+        "release=.  # where this file is",
+        'lm_eval --model hf --model_args "pretrained=$release" --include_path "$release/tasks" '
+        f"--tasks {','.join(local)}",
+        "```",
+        "",
+    ]
+
+
 def _gate(facts: Facts) -> list[str]:
     rows = [
         (
@@ -197,6 +234,7 @@ def _gate(facts: Facts) -> list[str]:
         for rule in facts.gate["rules"]
     ]
     lines = table(["rule", "verdict", "value", "interval", "threshold", ""], rows)
+    lines += [rules_met([rule["verdict"] for rule in facts.gate["rules"]]), ""]
     champion = facts.gate.get("champion")
     lines += [
         f"Intervals hold with a confidence of {facts.gate['confidence']}. The rules were fixed before the first "

@@ -29,6 +29,8 @@ CONTEXT = {
     "out": {"@id": "hw:out", "@type": "xsd:integer"},
     "dropped": {"@id": "hw:dropped", "@type": "xsd:integer"},
     "sha256": "hw:sha256",
+    "tensorHash": "hw:tensorHash",
+    "file": "hw:file",
     "firstCaptured": {"@id": "hw:firstCaptured", "@type": "xsd:dateTime"},
     "lastCaptured": {"@id": "hw:lastCaptured", "@type": "xsd:dateTime"},
 }
@@ -51,7 +53,7 @@ def _activity_id(facts: Facts, stage: str) -> str:
 
 
 def _weights_id(facts: Facts) -> str:
-    return f"urn:headwater:weights:sha256:{facts.training['weights_sha256']}"
+    return f"urn:headwater:weights:tensors:{facts.training['weights_sha256']}"
 
 
 def _agents(facts: Facts) -> list[dict[str, Any]]:
@@ -116,7 +118,8 @@ def _release(facts: Facts) -> list[dict[str, Any]]:
             "@id": _weights_id(facts),
             "@type": "prov:Entity",
             "label": "weights",
-            "sha256": facts.training["weights_sha256"],
+            "tensorHash": facts.training["weights_sha256"],
+            "file": [{"label": file.name, "sha256": file.sha256} for file in facts.weight_files],
             "wasGeneratedBy": _activity_id(facts, "train"),
             "wasDerivedFrom": [folder_id(facts, name) for name in sorted(facts.manifests["train"].inputs)],
         },

@@ -460,3 +460,29 @@ def test_documents_are_compared_as_sets(
 
 def test_ids_are_as_wide_as_the_lists_that_are_kept() -> None:
     assert np.dtype(difference_workspace._DOC_ID).itemsize == 16
+
+
+def test_files_are_shown_as_they_were_set_and_their_content_where_it_differs() -> None:
+    from flows.lineage.difference_settings import compare_settings
+    from tasks.contracts.manifest import Counts, Manifest
+
+    def manifest(benchmarks: dict[str, str]) -> dict[str, Manifest]:
+        made = Manifest(
+            stage="decontaminate",
+            schema_version=1,
+            unit="documents",
+            params={"benchmarks": benchmarks, "ngram": 13},
+            inputs={},
+            shards=(),
+            counts=Counts(in_=0, out=0),
+        )
+        return {"decontaminate": made}
+
+    changes = compare_settings(
+        manifest({"quiz.jsonl": "a" * 64}), manifest({"quiz.jsonl": "b" * 64, "sums.jsonl": "c" * 64})
+    )
+    shown = {change.name: (change.a, change.b) for change in changes if not change.same}
+    assert shown == {
+        "decontaminate.benchmarks": (["quiz.jsonl"], ["quiz.jsonl", "sums.jsonl"]),
+        "decontaminate.benchmarks.quiz.jsonl (content)": ("a" * 64, "b" * 64),
+    }

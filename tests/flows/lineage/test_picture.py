@@ -107,3 +107,23 @@ def test_the_plot_of_drop_reasons_is_well_formed_and_in_order(workspace: Path) -
     assert len(lengths) == len(RULES)
     assert lengths == sorted(lengths, reverse=True)
     assert lengths[0] / lengths[1] == pytest.approx(8 / 7, rel=0.01)
+
+
+def test_bars_of_all_stages_share_one_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HEADWATER_STATE", str(tmp_path / "state"))
+    dropped = {"crawl": {"a": 40, "b": 10}, "extract": {"c": 10}, "holdout": {"d": 20, "e": 5}}
+    for stage, rules in dropped.items():
+        run_stage("r1", stage, GRAPH[stage], rules)
+    page = write_picture(Path()).read_text()
+    widths = {
+        rule: float(width)
+        for rule, width in re.findall(
+            r"<title>([a-e]): .*?<rect class=\"bar\"[^>]* width=\"([\d.]+)\"", page, re.DOTALL
+        )
+    }
+    assert len(widths) == 5
+    one = widths["a"] / 40  # each stage took in 100
+    for rules in dropped.values():
+        for rule, number in rules.items():
+            assert widths[rule] == pytest.approx(one * number, abs=0.1), rule

@@ -86,7 +86,7 @@ def test_a_short_item_is_found_as_a_whole_only():
 
 
 def test_a_word_such_as_yes_matches_nothing():
-    texts = [f"{prose(i)} Is it yes? yes four five Mars" for i in range(3)]
+    texts = [f"{prose(i)} Is it yes? four, yes five Mars" for i in range(3)]
     _, kept, rows = decontaminate(*texts)
     assert (kept, rows) == (texts, [])
 

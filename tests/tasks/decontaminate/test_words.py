@@ -44,10 +44,10 @@ def test_many_texts_are_split_as_each_alone(texts: list[str]) -> None:
     [
         ("Don't panic: ３ well-known STEPS.", ["dont", "panic", "3", "well", "known", "steps"]),
         ("Don’t ex\u00adam\u00adple\u200b", ["dont", "example"]),
-        ("ﬁne ½ Ⅻ e\u0301té", ["fine", "1", "2", "xii", "été"]),
+        ("ﬁne ½ Ⅻ e\u0301té", ["fine", "1", "2", "xii", "ete"]),
         ("東京は cat", ["東", "京", "は", "cat"]),
         ("한국어 문장", ["한국어", "문장"]),
-        ("МОСКВА, снег…", ["москва", "снег"]),
+        ("МОСКВА, снег…", ["mockba", "cher"]),
         ("", []),
     ],
 )

@@ -53,3 +53,69 @@ def test_the_first_title_of_those_a_page_gives() -> None:
 )
 def test_a_licence_is_what_is_marked_as_one(head: str, body: str, license_: str | None) -> None:
     assert said(head, body).license == license_
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "https://site.example/privacy.html",
+        "/privacy-policy/",
+        "/legal/privacy_policy?lang=en",
+        "https://site.example/cookie-policy",
+        "/cookies",
+        "/datenschutzerklaerung",
+        "DE/Service/Impressum/impressum_node.html",
+        "/mentions-legales",
+        "#",
+        "#site_footer_container",
+        "javascript:void(0)",
+        "mailto:someone@site.example",
+        "https://state.example/drivers-license",
+        "/driving-licence/renew",
+        "/permits/fishing-license.html",
+        "https://town.example/business_licenses/apply",
+        "/contact",
+        "/about",
+        "https://site.example/",
+    ],
+)
+def test_what_is_known_to_be_no_licence_is_not_stored_as_one(target: str) -> None:
+    assert said("", f'<a rel="license" href="{target}">x</a>').license is None
+    assert said(f'<link rel="license" href="{target}">', "").license is None
+    # The next that is marked still counts.
+    both = f'<a rel="license" href="{target}">x</a><a rel="license" href="/licenses/mit">y</a>'
+    assert said("", both).license == "/licenses/mit"
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "https://opensource.org/license/mit",
+        "https://privacy.example/license",
+        "/about/licensing",
+        "/LICENSE-2.0",
+        "https://www.gnu.org/licenses/old-licenses/gpl-2.0.html",
+        "https://www.mozilla.org/MPL/2.0/",
+        "/legal/copyright",
+        "COPYING.txt",
+        "/privacy-and-license",
+        "https://docs.python.org/3/license.html",
+    ],
+)
+def test_a_licence_is_still_one(target: str) -> None:
+    assert said("", f'<a rel="license" href="{target}">x</a>').license == target
+
+
+@pytest.mark.parametrize(
+    ("content", "license_"),
+    [
+        ("Copyright 2020 Someone", None),
+        ("© 2020 Someone. All rights reserved.", None),
+        ("All rights reserved", None),
+        ("© 2020 Someone, CC BY 4.0", "© 2020 Someone, CC BY 4.0"),
+        ("Licensed under MIT", "Licensed under MIT"),
+        ("MIT", "MIT"),
+    ],
+)
+def test_a_reservation_of_rights_is_no_licence(content: str, license_: str | None) -> None:
+    assert said(f'<meta name="dc.rights" content="{content}">', "").license == license_

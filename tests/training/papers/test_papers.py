@@ -115,7 +115,7 @@ def test_provenance_leads_from_the_release_to_the_crawl_and_on_to_its_source(fac
     asked = f"{prefix} ASK {{ <{release}> prov:wasDerivedFrom+ <urn:headwater:source:sha256:{'0' * 64}> }}"
     assert graph.query(asked).askAnswer
     # Step by step too: the training text is derived from the crawl, and not the other way.
-    weights = "urn:headwater:weights:sha256:w1"
+    weights = "urn:headwater:weights:tensors:w1"
     for part in (weights, *(folder_id(facts, stage) for stage in ("gate", "mix", "extract"))):
         for path in ("prov:wasDerivedFrom+", "(prov:wasGeneratedBy/prov:used)+"):
             assert graph.query(f"{prefix} ASK {{ <{part}> {path} <{crawl}> }}").askAnswer, (part, path)

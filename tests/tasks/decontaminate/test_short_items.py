@@ -1,0 +1,156 @@
+"""Short items: found whole where that is set, and counted and named where they are not protected."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.contracts.document import read_documents
+from tasks.contracts.errors import InputError
+from tasks.contracts.manifest import Manifest, text_shards
+from tasks.decontaminate.stage import Params, run
+from tests.corpus import document, prose, write_stage
+
+
+@pytest.fixture(autouse=True)
+def _workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HEADWATER_STATE", str(tmp_path / "state"))
+
+
+def decontaminate(items: list[dict[str, Any]], texts: list[str], **params: object) -> tuple[Manifest, list[str]]:
+    Path("bench.jsonl").write_text("".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items))
+    write_stage(Path("in"), [[document(text, name=f"page-{i}") for i, text in enumerate(texts)]])
+    manifest = run(
+        params=Params(**{"benchmarks": ("bench.jsonl",), **params}), inputs={"holdout": Path("in")}, output=Path("out")
+    )
+    kept = [d.text for shard in text_shards(Path("out")) for d in read_documents(Path("out") / shard.name)]
+    return manifest, kept
+
+
+def protection() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(Path("out/protected.json").read_bytes())["items"]["bench.jsonl"]
+    return found
+
+
+def left_out() -> list[tuple[str, str]]:
+    rows = [json.loads(line) for line in Path("out/not_protected.jsonl").read_text().split("\n") if line]
+    return [(row["item"], row["reason"]) for row in rows]
+
+
+SUMS = [{"question": f"{n + 8} {'+-×÷^'[n % 5]} {n} =", "answer": str(3 * n)} for n in range(3, 53)]
+
+
+def test_short_arithmetic_is_found_whole_and_its_neighbours_are_left() -> None:
+    leaks = [f"{item['question']} {item['answer']}" for item in SUMS]
+    clean = [
+        f"{prose(i, sentences=2)}\nrows {item['question'].split()[0]}, {item['question'].split()[2]} and so on"
+        for i, item in enumerate(SUMS)
+    ]
+    _, kept = decontaminate(SUMS, [f"{prose(100 + i)}\n{leak}" for i, leak in enumerate(leaks)] + clean)
+    assert kept == [*(prose(100 + i) for i in range(50)), *clean]
+    assert protection() == {"items": 50, "by_ngrams": 0, "whole": 50, "not_protected": 0, "reasons": {}}
+    assert left_out() == []
+
+
+@pytest.mark.parametrize(
+    ("item", "leak"),
+    [
+        ({"question": "12 + 7 = ?", "answer": "19"}, "12+7=19"),
+        ({"question": "12 + 7 = ?", "answer": "19"}, "so １２ ＋ ７ is what?"),
+        ({"question": "What is 17 * 23?", "answer": "391"}, "Q: What is 17 × 23? A: 391"),
+        ({"question": "9 - 4"}, "they wrote 9 − 4 on it"),
+        ({"text": "2024-03-12"}, "dated 2024-03-12."),
+        ({"question": "x += 1"}, "then x += 1;"),
+        ({"question": "f(x) > 3"}, "where f(x) &gt; 3 holds"),
+        ({"question": "What colour is the sky?", "answer": "blue"}, "what colour is the SKY - blue"),
+        ({"question": "Capital of France?", "choices": ["Rome", "Paris"]}, "capital of france: Paris"),
+        ({"question": "天空是什么颜色？", "answer": "蓝色"}, "问题：天空是什么颜色？"),
+        ({"sentence": "The old man broke his toe."}, "the old man broke his toe"),
+        ({"target": "12 + 7 = 19"}, "12 + 7 = 19"),
+    ],
+)  # fmt: skip
+def test_a_short_item_of_each_kind_is_found_whole(item: dict[str, Any], leak: str) -> None:
+    _, kept = decontaminate([item], [f"{prose(1)}\n{leak}", prose(2)])
+    assert kept == [prose(1), prose(2)]
+    assert protection()["whole"] == 1
+
+
+@pytest.mark.parametrize(
+    "clean",
+    [
+        "12 - 7",
+        "12, 7 and 19",
+        "112 + 7",
+        "12 + 77",
+        "12 + 7.5",
+        "5 * 12 + 7 = 67",
+        "12 + 7 * 2 = 26",
+        "3.12 + 7",
+        "12 7",
+        "12/7",
+        "a12 + 7",
+    ],
+)
+def test_another_expression_is_no_leak(clean: str) -> None:
+    text = f"{prose(1)}\nsee {clean} there"
+    assert decontaminate([{"question": "12 + 7 = ?", "answer": "20"}], [text])[1] == [text]
+
+
+def test_an_answer_alone_or_a_word_is_never_looked_for() -> None:
+    items = [{"question": "What is it that rivers meet?", "choices": ["in the desert over there", "the sea"]}]
+    text = f"{prose(1)}\nin the desert over there by the sea"
+    assert decontaminate(items, [text])[1] == [text]
+
+
+LONG = {"question": prose(900, sentences=1)}
+UNPROTECTED = [
+    ({"id": "empty", "question": ""}, "no text"),
+    ({"id": "none"}, "no text"),
+    ({"id": "marks", "question": "?!… -- +"}, "no words"),
+    ({"id": "word", "question": "Paris", "answer": "Paris"}, "one word"),
+    ({"id": "pair", "question": "hot", "answer": "cold"}, "too short"),
+    ({"id": "number", "question": "42"}, "one word"),
+]
+
+
+def test_what_is_not_protected_is_counted_and_named(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        manifest, _ = decontaminate([LONG, *(item for item, _ in UNPROTECTED)], [prose(1)])
+    assert left_out() == sorted((str(item["id"]), reason) for item, reason in UNPROTECTED)
+    assert protection() == {
+        "items": 7,
+        "by_ngrams": 1,
+        "whole": 0,
+        "not_protected": 6,
+        "reasons": {"no text": 2, "no words": 1, "one word": 2, "too short": 1},
+    }
+    assert {"protected.json", "not_protected.jsonl"} <= {shard.name for shard in manifest.shards}
+    (said,) = [record for record in caplog.records if "not protected" in record.getMessage()]
+    assert said.levelno == logging.WARNING
+    assert "bench.jsonl: 7 items, 1 protected by n-grams, 0 as a whole, 6 not protected" in said.getMessage()
+
+
+def test_left_alone_short_items_are_counted_and_a_file_of_nothing_else_is_refused() -> None:
+    decontaminate([LONG, *SUMS], [prose(1)], short_items="leave")
+    assert protection()["not_protected"] == 50
+    with pytest.raises(InputError, match=r"no item of a benchmark can be protected(.|\n)*too short: 50"):
+        decontaminate(SUMS, [prose(1)], short_items="leave")
+    with pytest.raises(InputError, match=r"no item of a benchmark can be protected(.|\n)*one word: 1"):
+        decontaminate([{"question": "yes"}], [prose(1)])
+
+
+def test_a_short_item_in_many_documents_is_named_too_common_but_a_copy_of_the_benchmark_is_removed() -> None:
+    everyday = {"id": "everyday", "question": "How are you all doing today?"}
+    pages = [f"{prose(i)}\nHow are you all doing today?" for i in range(12)]
+    _, kept = decontaminate([LONG, everyday], pages)
+    assert kept == pages
+    assert left_out() == [("everyday", "too common")]
+    others = [{"question": f"{n} + {n} ="} for n in range(11, 15)]
+    copies = ["\n".join([prose(i), *(str(one["question"]) for one in [everyday, *others])]) for i in range(12)]
+    _, kept = decontaminate([LONG, everyday, *others], copies)
+    assert kept == [prose(i) for i in range(12)]
