@@ -72,7 +72,7 @@ class Guard:
             await self._answer_opening(scope, receive, send)
             return
         if refusal is None and not self._knows_secret(headers) and not _is_probe(scope):
-            if self._says_it_first(scope, headers):
+            if self._says_it_first(scope):
                 receive = self._checked(receive, send)
             else:
                 refusal = _Refusal(401, "open the address that `headwater up` printed, or send its secret")
@@ -119,10 +119,10 @@ class Guard:
         cookies = _cookies(headers).get(self._cookie, [])
         return _equal(self._basic, headers.getlist("authorization")) or _equal(self._token, cookies)
 
-    def _says_it_first(self, scope: Scope, headers: Headers) -> bool:
-        """Say whether it is a WebSocket of a Prefect client, which no browser can open: it would say its Origin."""
+    def _says_it_first(self, scope: Scope) -> bool:
+        """Say whether it is a WebSocket in Prefect's protocol, whose clients log in by their first message."""
         websocket = self._prefect and scope["type"] == "websocket"
-        return websocket and "prefect" in scope["subprotocols"] and "origin" not in headers
+        return websocket and "prefect" in scope["subprotocols"]
 
     def _checked(self, receive: Receive, send: Send) -> Receive:
         """Hang up on a WebSocket whose first message is not Prefect's {"type": "auth", "token": SECRET}."""

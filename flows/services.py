@@ -25,7 +25,6 @@ from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import psutil
 import yaml
@@ -156,7 +155,6 @@ def embedded_services(
             fix="use those, or end them with Ctrl-C where they were started",
         )
     workspace = (folder or Path.cwd()).resolve()
-    forms = _forms(workspace) if worker else {}
     prefect_port = free_port(prefect_port)
     mlflow_port = free_port(mlflow_port, taken={prefect_port})
     addresses = Services(
@@ -167,7 +165,13 @@ def embedded_services(
         token=new_token(),
         prefect_secret=prefect_secret(),
     )
-    environment = {**os.environ, **prefect_environment(addresses.prefect, addresses.prefect_secret)}
+    settings = prefect_environment(addresses.prefect, addresses.prefect_secret)
+    forms = {}
+    if worker:
+        # This process is a client too, and Prefect reads them when it is imported, for the forms.
+        os.environ |= settings
+        forms = _forms(workspace)
+    environment = {**os.environ, **settings}
     environment |= {"HEADWATER_ROOT": str(workspace), "HEADWATER_STATE": str(state_folder())}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     running = Running(addresses=addresses)
@@ -284,18 +288,12 @@ def _end_interrupted_runs(services: Services) -> None:
     from prefect.client.schemas.filters import FlowRunFilter
     from prefect.client.schemas.objects import State
     from prefect.client.schemas.sorting import FlowRunSort
-    from prefect.settings import temporary_settings
     from prefect.states import Crashed
 
     theirs = FlowRunFilter.model_validate(
         {"deployment_id": {"is_null_": False}, "state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}}
     )
-    # Of this process's own environment nothing is for this server.
-    settings: dict[str, Any] = {"client.csrf_support_enabled": True, "client.custom_headers": {}}
-    with (
-        temporary_settings(settings),
-        SyncPrefectClient(api=services.prefect_api, auth_string=services.prefect_secret) as client,
-    ):
+    with SyncPrefectClient(api=services.prefect_api, auth_string=services.prefect_secret) as client:
         for run in client.read_flow_runs(flow_run_filter=theirs, sort=FlowRunSort.ID_DESC, limit=200):
             state: State[None] = Crashed(message="`headwater up` ended while this ran; a new run goes on from there")
             client.set_flow_run_state(run.id, state, force=True)

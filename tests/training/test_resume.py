@@ -5,9 +5,11 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from tasks.contracts.files import write_json
@@ -68,10 +70,24 @@ def processes_with(text: str) -> list[bytes]:
     return subprocess.run(["pgrep", "-f", text], capture_output=True, check=False).stdout.split()
 
 
+def finish(process: subprocess.Popen[bytes]) -> set[str]:
+    """Wait for a run to end well; return the addresses at which it and its ranks listened meanwhile."""
+    addresses = set()
+    while process.poll() is None:
+        with suppress(psutil.NoSuchProcess):
+            owner = psutil.Process(process.pid)
+            for part in (owner, *owner.children(recursive=True)):
+                lines = part.net_connections("inet")
+                addresses |= {line.laddr.ip for line in lines if line.status == psutil.CONN_LISTEN}
+        time.sleep(0.2)
+    assert process.returncode == 0
+    return addresses
+
+
 @pytest.mark.e2e
 def test_a_run_that_was_killed_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     make_tokens(tmp_path)
-    assert start(tmp_path, "undisturbed", "state-1", launcher="deepspeed").wait() == 0
+    assert finish(start(tmp_path, "undisturbed", "state-1", launcher="deepspeed")) == {"127.0.0.1"}
     first = start(tmp_path, "killed", "state-2")
     while first.poll() is None and not list((tmp_path / "state-2").glob("train/*/checkpoints/step-*")):
         time.sleep(0.05)
@@ -82,6 +98,6 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bytes(tmp_path: Path) -> None
     while processes_with(str(tmp_path / "state-2")):
         assert time.monotonic() < deadline, "a rank outlived the process that started it"
         time.sleep(0.2)
-    assert start(tmp_path, "killed", "state-2").wait() == 0
+    assert finish(start(tmp_path, "killed", "state-2")) == {"127.0.0.1"}
     assert manifest_hash(tmp_path / "undisturbed") == manifest_hash(tmp_path / "killed")
     assert not list((tmp_path / "state-2" / "train").glob("*/checkpoints"))
