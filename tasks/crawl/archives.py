@@ -159,7 +159,7 @@ def _row(found: Record | Damage, file: SourceFile, verify: bool) -> LedgerRow | 
             stage="crawl",
             action="drop",
             rule="damaged_record",
-            url=without_userinfo(found.url or "") or None,
+            url=without_userinfo(found.url) if found.url else None,
             detail=detail,
         )
     if found.kind != REVISIT and not (verify and found.kind == "response"):
@@ -170,9 +170,7 @@ def _row(found: Record | Damage, file: SourceFile, verify: bool) -> LedgerRow | 
     identity = without_userinfo(fields.get("warc-record-id", "")) or None
     if found.kind == REVISIT:
         names = ("warc-refers-to-target-uri", "warc-refers-to", "warc-payload-digest")
-        original = next(
-            (without_userinfo(fields[name].strip("<> ")) for name in names if fields.get(name)), "an unnamed record"
-        )
+        original = next((fields[name] for name in names if fields.get(name)), "an unnamed record")
         detail = f"{file.name}: the same payload as {without_userinfo(original)}"
         return LedgerRow(stage="crawl", action="drop", rule=REVISIT, url=url, record_id=identity, detail=detail)
     stated = fields.get("warc-block-digest", "")
