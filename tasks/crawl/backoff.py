@@ -16,7 +16,6 @@ from scrapy.core.downloader.handlers.http11 import HTTP11DownloadHandler
 from scrapy.exceptions import IgnoreRequest
 
 from tasks.contracts.evidence import Certificate
-from tasks.contracts.redaction import without_secrets
 from tasks.crawl.addresses import named
 from tasks.crawl.certificates import CertificateRefusedError, Certificates, fingerprint
 from tasks.crawl.credentials import Placeholders, basic, login
@@ -107,11 +106,7 @@ class Handler(HTTP11DownloadHandler):
         sent = request.replace(url=url)
         if known is not None:
             sent.headers["Authorization"] = basic(*known)
-        try:
-            response = await super().download_request(sent)
-        except Exception as error:
-            error.args = tuple(without_secrets(part) if isinstance(part, str) else part for part in error.args)
-            raise
+        response = await super().download_request(sent)
         return response.replace(url=request.url)
 
     def _pause(self, host: _Host, name: str, request: Any, response: Any) -> None:

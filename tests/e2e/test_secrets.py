@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,19 +42,27 @@ def test_a_run_leaves_no_secret(tmp_path: Path, ray: Path) -> None:
     workspace = Workspace.clone(tmp_path / "workspace")
     (tmp_path / "netrc").write_text(f"machine localhost login {USER} password {PASSWORD}\n")
     workspace.environment |= {name: url.format(secrets[name]) for name, url in VARIABLES.items()}
-    workspace.environment |= {"NETRC": str(tmp_path / "netrc"), "SIG": SIGNATURE, "RAY_TMPDIR": str(ray)}
+    workspace.environment |= {
+        "NETRC": str(tmp_path / "netrc"),
+        "SIG": SIGNATURE,
+        "RAY_TMPDIR": str(ray),
+        "NO_PROXY": "127.0.0.1",
+    }
     words = "The crawler reads a page and the reader keeps what it says about the weather of the year. " * 12
-    rows = [
-        {"id": str(i), "text": f"Page {i}. " + words * 12, "url": f"http://joe:of-a-row@h.example/{i}"}
-        for i in range(9)
-    ]
+    rows = [{"id": str(i), "text": f"Page {i}. {words}", "url": f"http://joe:of-a-row@h.example/{i}"} for i in range(9)]
     lines = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
     files = {"/basic/a.jsonl": lines, "/signed/b.jsonl": lines.replace(b'"id": "', b'"id": "b')}
     with serving(Closed(files)) as closed:
         paths = [f"http://localhost:{closed.port}/{name}" for name in ("basic/a.jsonl", "signed/b.jsonl?sig=${SIG}")]
         sets = ["--set", f"crawl.paths={json.dumps(paths)}", "--set", "crawl.source=text"]
         refused = workspace.run(
-            "headwater", "run", "--until", "extract", "--set", f"crawl.seeds=[http://u:{secrets['SIGNED']}@h/]", code=2
+            "headwater",
+            "run",
+            "--until",
+            "extract",
+            "--set",
+            f'crawl.seeds=["http://u:{secrets["SIGNED"]}@h/"]',
+            code=2,
         )
         printed = workspace.run("headwater", "run", "--until", "extract", *sets)
         missing = workspace.run(
@@ -66,5 +75,6 @@ def test_a_run_leaves_no_secret(tmp_path: Path, ray: Path) -> None:
     assert list((workspace.folder / ".headwater").rglob("prefect.db"))
     assert list((workspace.folder / ".headwater").rglob("mlflow.db"))
     assert list(ray.rglob("*.log"))
+    shutil.rmtree(workspace.folder / "tests")  # where they stand as sources
     assert not leaks(secrets, workspace.folder, [refused, printed, missing])
     assert not leaks(secrets, ray)

@@ -141,6 +141,16 @@ def test_warc_files_behind_a_login_and_a_signature(given: Path) -> None:
     assert not leaks(SECRETS, given)
 
 
+def test_a_secret_in_a_path_is_no_files_name(given: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKEN", "in-the-path-5512")
+    with serving(Closed({"/in-the-path-5512/in-the-path-5512.jsonl": documents(1)})) as closed:
+        url = f"http://localhost:{closed.port}/${{TOKEN}}/${{TOKEN}}.jsonl"
+        run(params=Params(source="text", paths=(url,)), inputs={}, output=given / "data" / "crawl")
+    sources = json.loads((given / "data" / "crawl" / "sources.json").read_bytes())
+    assert [one["name"] for one in sources["sources"]] == ["${TOKEN}.jsonl"]
+    assert not leaks({"token": "in-the-path-5512"}, given)
+
+
 @pytest.mark.parametrize("path", ["/basic/missing.jsonl?sig=${SIG}", "/signed/${SIG}/x.jsonl"])
 def test_an_error_does_not_show_them(given: Path, path: str) -> None:
     with serving(Closed({})) as closed, pytest.raises(HeadwaterError) as caught:
