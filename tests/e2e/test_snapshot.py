@@ -27,8 +27,8 @@ def web() -> Iterator[Web]:
 
 def test_only_force_and_changed_settings_fetch(tmp_path: Path, web: Web) -> None:
     fresh = Workspace.clone(tmp_path / "clone")
-    sets = ["source=sites", f"seeds=[http://127.0.0.1:{web.port}/]", "allow_hosts=[127.0.0.1]", "contact=t@example.org"]
-    sets += ["delay_seconds=0", "processes=1"]
+    sets = ["source=sites", f'seeds=["http://127.0.0.1:{web.port}/"]', "allow_hosts=[127.0.0.1]"]
+    sets += ["contact=t@example.org", "delay_seconds=0", "processes=1"]
     printed = fresh.run(*RUN, *(word for one in sets for word in ("--set", f"crawl.{one}")))
     first, asked = fresh.hashes()["crawl"], len(web.log)
     assert "data/release" not in printed, "no release was made, and none stands here"

@@ -43,7 +43,7 @@ def here(finished: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     # Nothing listens there, so no process with MLflow is started: one warning.
     monkeypatch.setenv("HEADWATER_MIRROR", str(workspace / "no mirror"))
     # The made up documents have names that no real ones have.
-    monkeypatch.setattr("flows.stage_run.remember_release", lambda release, mix: None)
+    monkeypatch.setattr("flows.stage_run.remember_release", lambda *_: None)
     return workspace
 
 
