@@ -291,8 +291,7 @@ def _one(
     block = content.take(length)
     rewritten = _finished(head, block, offset)
     yield rewritten
-    if isinstance(rewritten, Damage):
-        yield from _second(head, offset)
+    yield from _second(head, offset, kept=not isinstance(rewritten, Damage))
     if _NEXT_RECORD.search(block):
         # A length that is wrong and leads to some later record's end, or a page about archives: its length is the law,
         # or any page could put records into an archive, but what is in it is not passed over in silence.
@@ -310,10 +309,12 @@ def _one(
         content.take(1)
 
 
-def _second(head: _Head, offset: int) -> Iterator[Damage]:
-    """Yield the record into whose header a refused one, cut off in its own, may have run."""
+def _second(head: _Head, offset: int, kept: bool = False) -> Iterator[Damage]:
+    """Yield the record into whose header another one, cut off in its own, may have run; of one that was kept, both."""
+    if head.inner and kept:
+        yield Damage(offset, "a header in which another record seems to begin", head.url, kept=True)
     if head.inner:
-        yield Damage(offset + head.inner, "a record whose header stands in the one before")
+        yield Damage(offset + head.inner, "a record whose header stands in the one before", kept=kept)
 
 
 def _warc_head(content: bytes | bytearray) -> _Head | str:
