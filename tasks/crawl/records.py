@@ -210,6 +210,7 @@ class _Head:
 
     Attributes:
         raw: the header as it stands, where it is none of WARC.
+        inner: where in it what looks like another record begins; 0: nowhere.
         ends_at: where it was cut off, and the next record's begins; 0: nowhere.
     """
 
@@ -218,6 +219,7 @@ class _Head:
     length: int | None
     url: str | None
     raw: bytes | None = None
+    inner: int = 0
     ends_at: int = 0
 
 
@@ -281,6 +283,7 @@ def _one(
         detail = f"a record of {length} bytes of which {there - head.size} are there"
         detail += " before the next one" if again is not None else ""
         yield Damage(offset, detail, head.url)
+        yield from _second(head, offset)
         content.take(head.size)
         yield from content.skip(there - head.size).others(detail)
         return
@@ -288,6 +291,7 @@ def _one(
     block = content.take(length)
     rewritten = _finished(head, block, offset)
     yield rewritten
+    yield from _second(head, offset, kept=not isinstance(rewritten, Damage))
     if _NEXT_RECORD.search(block):
         # A length that is wrong and leads to some later record's end, or a page about archives: its length is the law,
         # or any page could put records into an archive, but what is in it is not passed over in silence.
@@ -305,6 +309,14 @@ def _one(
         content.take(1)
 
 
+def _second(head: _Head, offset: int, kept: bool = False) -> Iterator[Damage]:
+    """Yield the record into whose header another one, cut off in its own, may have run; of one that was kept, both."""
+    if head.inner and kept:
+        yield Damage(offset, "a header in which another record seems to begin", head.url, kept=True)
+    if head.inner:
+        yield Damage(offset + head.inner, "a record whose header stands in the one before", kept=kept)
+
+
 def _warc_head(content: bytes | bytearray) -> _Head | str:
     end = _HEADER_END.search(content, 0, MOST_HEADER_BYTES)
     if end is None or len(end[0]) == 1:
@@ -314,8 +326,10 @@ def _warc_head(content: bytes | bytearray) -> _Head | str:
     url = next((target_uri(value) for name, value in fields if name == "warc-target-uri" and value), None)
     length = content_length(fields)
     # An address may end like a record's first line, so only what makes no sense as one header is taken for two.
-    inner = _NEXT_RECORD.search(header, 5) if length is None or conflict(fields) else None
-    return _Head(len(header), header, length, url, ends_at=inner.start() if inner else 0)
+    match = _NEXT_RECORD.search(header, 5)
+    inner = match.start() if match else 0
+    two = length is None or conflict(fields) is not None
+    return _Head(len(header), header, length, url, inner=inner, ends_at=inner if two else 0)
 
 
 def _arc_head(content: bytes | bytearray) -> _Head | str:

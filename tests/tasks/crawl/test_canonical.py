@@ -71,6 +71,8 @@ LEGAL = {
     "content type in capitals": record({"Content-Type": "APPLICATION/HTTP;MSGTYPE=RESPONSE"}),
     "type in capitals": record({"WARC-Type": "RESPONSE"}),
     "brackets around the address": record({"WARC-Target-URI": "<http://a.example/>"}),
+    "a port that is none": record({"WARC-Target-URI": "http://a.example:99999/"}),
+    "two colons": record({"WARC-Target-URI": "http://a.example::x.html"}),
     "a blank in the address": record({"WARC-Target-URI": "http://a.example/a b"}),
     "bytes that are no UTF-8": record(more=b"X-Note: \xff\xfe\r\n"),
     "NUL": record(more=b"X-Note: a\0b\r\n"),
@@ -121,7 +123,7 @@ def test_a_date_is_read_or_noted(date: str, read: str | None, tmp_path: Path) ->
     ("name", "value", "says"),
     [
         ("WARC-Target-URI", "http://[::1/x", "http://[::1/x"),
-        ("WARC-Target-URI", "http://a.example:99999/", "99999"),
+        ("WARC-Target-URI", "http://a\u2100b/", "http://a"),
         ("WARC-Target-URI", None, "Target-URI"),
         ("WARC-Target-URI", "/x", "/x"),
         ("WARC-Target-URI", "http:///x", "http:///x"),
