@@ -158,7 +158,8 @@ def batch(rng: Random, folder: Path, records: int = RECORDS) -> int:
         and (_NEXT_RECORD.match(record) or _last(spoken, start) < _last(good, start))
     ]
     # Records of one member share its offset: a row without an address speaks for one of them.
-    nameless = sum(1 for row in drops if _word(known, f"{row.url} {row.record_id}".encode()) is None)
+    damaged = [row for row in rows if row.rule == "damaged_record"]
+    nameless = sum(1 for row in damaged if _word(known, f"{row.url} {row.record_id}".encode()) is None)
     nameless += sum(1 for word in pages if word is None)
     if len(lost) > nameless or (lost and len(set(starts)) == len(starts) and not any(word is None for word in pages)):
         raise Wrong(f"{len(lost)} records are in no page and no row: {lost[:3]}", content)
