@@ -160,7 +160,7 @@ def _context(workspace: Path) -> dict[str, Any]:
         "verdict": _verdict(gate),
         "rules": list(_rules(gate)),
         "rules_met": rules_met([str(rule.get("verdict")) for rule in gate.get("rules", [])]).rstrip("."),
-        "protection": _json(data / "decontaminate" / "protected.json").get("items", {}),
+        "protection": _json(_file(by_name["decontaminate"], data, "protected.json")).get("items", {}),
         "release": by_name["release"],
         "weights": _weights(data / "release") if by_name["release"].ran else [],
         "hosts": hosts.most_common(_HOSTS_SHOWN),

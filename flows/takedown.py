@@ -196,8 +196,14 @@ def apply(as_json: JsonOption = False) -> None:
         changed = 0
         for manifest, (release, documents) in found.releases.items():
             counted = Counter(found.tombstone_of[doc_id] for doc_id in documents)
+            held_out = Counter(found.tombstone_of[doc_id] for doc_id in found.held_out[manifest])
             tombstones: dict[str, dict[str, Any]] = {
-                name: {"kind": rows[name].kind, "date": rows[name].date, "documents": number}
+                name: {
+                    "kind": rows[name].kind,
+                    "date": rows[name].date,
+                    "documents": number,
+                    "held_out": held_out[name],
+                }
                 for name, number in sorted(counted.items())
             }
             folders = [release.folder, *([Path("data/release")] if is_release(Path("data/release"), manifest) else [])]
@@ -253,7 +259,13 @@ def _answer(found: Any) -> dict[str, Any]:
         "perplexity_reference": found.reference,
         "retrain": found.checkpoint or bool(found.shards.get("mix")),
         "releases": [
-            {"name": one.name, "manifest_sha256": name, "documents": len(documents), "marked": one.takedown is not None}
+            {
+                "name": one.name,
+                "manifest_sha256": name,
+                "documents": len(documents),
+                "held_out": len(found.held_out[name]),
+                "marked": one.takedown is not None,
+            }
             for name, (one, documents) in found.releases.items()
         ],
     }
@@ -279,7 +291,11 @@ def _print(answer: dict[str, Any], tombstones: int) -> None:
         console.print("The perplexity model's reference may hold it: that model is trained again too.")
     for one in answer["releases"]:
         mark = "marked" if one["marked"] else "not marked yet"
-        console.print(f"release {one['name']} {one['manifest_sha256'][:12]}: {one['documents']} documents ({mark})")
+        only = f", {one['held_out']} of them held out of training, in its tasks/" if one["held_out"] else ""
+        console.print(
+            f"release {one['name']} {one['manifest_sha256'][:12]}: {one['documents']} documents{only} ({mark})",
+            soft_wrap=True,
+        )
     if answer["read_elsewhere"]:
         console.print(f"not (or no longer) in data/, and read from the caches: {', '.join(answer['read_elsewhere'])}")
     if not answer["complete"]:

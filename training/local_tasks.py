@@ -6,6 +6,7 @@ So the tasks of a release name a loader of a few lines, which finds the items be
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -47,3 +48,13 @@ def write_local_tasks(holdout: Path, release: Path) -> list[str]:
     if names:
         write_bytes(target / LOADER, _LOADER.encode())
     return names
+
+
+def documents_of_tasks(release: Path) -> set[str]:
+    """Return the documents whose text stands in the items of a release's tasks."""
+    found: set[str] = set()
+    for path in sorted((release / FOLDER).glob("*.jsonl")):
+        for line in path.read_bytes().splitlines():
+            row = json.loads(line)
+            found.update((row["doc_id"], *row.get("choice_doc_ids", ())))
+    return found

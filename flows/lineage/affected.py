@@ -21,15 +21,27 @@ import pyarrow.parquet as pq
 
 from flows.graph import load_graph
 from flows.lineage.chain import Link
+from flows.lineage.marks import is_release
 from flows.lineage.reach import IN_DATA, READ, Reach, describe_gap, look_around, wanted
 from flows.lineage.records import read_records
-from flows.lineage.releases import OWN, KnownRelease, holders, missing_lists, read_names, remember_documents
+from flows.lineage.releases import (
+    OWN,
+    KnownRelease,
+    held_out_file,
+    holders,
+    missing_held_out,
+    missing_lists,
+    read_names,
+    remember_documents,
+    remember_held_out,
+)
 from flows.params import read_params
 from tasks.contracts.ledger import read_ledger
 from tasks.contracts.manifest import Shard
 from tasks.contracts.takedowns import SHINGLE_WORDS, Fingerprint, Takedowns, text_sha256
 from tasks.dedup.shingles import normal_bytes, shingle_sets
 from tasks.dedup.taken import Lookup, text_key
+from training.local_tasks import FOLDER
 
 TEXT_STAGES: Final = ("extract", "filter", "dedup", "perplexity", "holdout", "decontaminate", "mix")
 MOST_SHINGLES: Final = 20_000
@@ -64,7 +76,8 @@ class Affected:
         shards: stage → its parts that hold a covered document.
         of: stage → how many parts it has.
         checkpoint: whether training text holds one; reference: whether the perplexity reference may have.
-        releases: manifest → the release and the covered documents in it.
+        releases: manifest → the release and the covered documents in it, those of its held-out items too.
+        held_out: manifest → those of them that it was not trained on, but holds in `tasks/` to be scored on.
         tombstone_of: doc_id → its tombstone, with those that were applied before.
         elsewhere: stages that were read from the shard cache or the DVC cache, as they are not in data/.
         unreachable: what could not be looked at, a sentence each; none means that the answer is complete.
@@ -79,6 +92,7 @@ class Affected:
     checkpoint: bool = False
     reference: bool = False
     releases: dict[str, tuple[KnownRelease, tuple[str, ...]]] = field(default_factory=dict)
+    held_out: dict[str, tuple[str, ...]] = field(default_factory=dict)
     tombstone_of: dict[str, str] = field(default_factory=dict)
     elsewhere: list[str] = field(default_factory=list)
     unreachable: list[str] = field(default_factory=list)
@@ -130,7 +144,9 @@ def find_affected(takedowns: Takedowns, data: Path = Path("data")) -> Affected:
 
 
 def _releases(found: Affected, reach: Reach) -> None:
-    """Find the releases that hold a covered document, from the lists of their documents or from their mixtures."""
+    """Find the releases that hold a covered document, from the lists of their documents or from what they were made
+    from: those that were trained on it, and those that hold it among their held-out items.
+    """
     for release in missing_lists():
         (mix,) = reach.links("mix", release.manifest_sha256)[:1] or (None,)
         paths = [path for _, path in reach.readable(mix)] if mix else []
@@ -141,10 +157,30 @@ def _releases(found: Affected, reach: Reach) -> None:
             )
         else:
             remember_documents(release.manifest_sha256, paths)
+    for release in missing_held_out():
+        (own,) = reach.links("release", release.manifest_sha256)[:1] or (None,)
+        if own and not any(shard.name.startswith(f"{FOLDER}/") for shard in own.manifest.shards):
+            continue  # made before releases held any
+        try:
+            if not is_release(release.folder, release.manifest_sha256):
+                raise FileNotFoundError(release.folder)
+            remember_held_out(release.manifest_sha256, release.folder)
+        except (OSError, ValueError, KeyError) as error:
+            found.unreachable.append(
+                f"the release {release.name} {release.manifest_sha256[:12]}: which held-out texts it holds was not "
+                f"noted, and cannot be read in its kept copy {release.folder} ({type(error).__name__})"
+            )
     by_release: dict[str, tuple[KnownRelease, set[str]]] = {}
-    for doc_id, releases in holders(sorted(found.tombstone_of)).items():
+    trained: dict[str, set[str]] = {}
+    asked = sorted(found.tombstone_of)
+    for doc_id, releases in holders(asked).items():
+        for release in releases:
+            trained.setdefault(release.manifest_sha256, set()).add(doc_id)
+            by_release.setdefault(release.manifest_sha256, (release, set()))[1].add(doc_id)
+    for doc_id, releases in holders(asked, held_out_file).items():
         for release in releases:
             by_release.setdefault(release.manifest_sha256, (release, set()))[1].add(doc_id)
+    found.held_out = {name: tuple(sorted(docs - trained.get(name, set()))) for name, (_, docs) in by_release.items()}
     found.releases = {name: (release, tuple(sorted(docs))) for name, (release, docs) in sorted(by_release.items())}
 
 

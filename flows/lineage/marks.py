@@ -35,7 +35,8 @@ def mark_release(folder: Path, manifest_sha256: str, tombstones: Mapping[str, Ma
     """Add tombstones to a release folder's mark; return whether anything changed.
 
     Args:
-        tombstones: id → {"kind", "date", "documents"}.
+        tombstones: id → {"kind", "date", "documents", "held_out"}; held out: how many of the documents stand in
+            `tasks/` only.
     """
     old: Any = read_mark(folder) or {}
     listed = {**old.get("tombstones", {}), **{name: dict(one) for name, one in tombstones.items()}}
@@ -52,15 +53,15 @@ def notice(tombstones: Mapping[str, Any]) -> str:
     lines = [
         "# Taken down",
         "",
-        "This release was trained on text that has been taken down since. Do not deploy it or train on it further;",
-        "use a later release. The weights in this folder are unchanged.",
+        "This release was trained on text that has been taken down since, or holds such text in `tasks/`, to be scored",
+        "on. Do not deploy it, train on it further or pass it on; use a later release. Its files are unchanged.",
         "",
-        "| tombstone | kind | asked on | documents in this release |",
-        "| --- | --- | --- | --- |",
+        "| tombstone | kind | asked on | trained on (documents) | in `tasks/` only (documents) |",
+        "| --- | --- | --- | --- | --- |",
     ]
-    lines += [
-        f"| `{name}` | {one['kind']} | {one['date']} | {one['documents']} |" for name, one in sorted(tombstones.items())
-    ]
+    for name, one in sorted(tombstones.items()):
+        held_out = one.get("held_out", 0)
+        lines.append(f"| `{name}` | {one['kind']} | {one['date']} | {one['documents'] - held_out} | {held_out} |")
     return "\n".join([*lines, ""])
 
 
@@ -68,8 +69,10 @@ def takedown_note(mark: Mapping[str, Any]) -> str:
     """Return in one line what a mark says."""
     tombstones = mark.get("tombstones", {})
     documents = sum(one["documents"] for one in tombstones.values())
+    held_out = sum(one.get("held_out", 0) for one in tombstones.values())
+    only = f" ({held_out} of them held out of training, in tasks/)" if held_out else ""
     more = f" and {len(tombstones) - FEW} more" if len(tombstones) > FEW else ""
-    return f"holds {documents} documents under tombstones {', '.join(sorted(tombstones)[:FEW])}{more}"
+    return f"holds {documents} documents{only} under tombstones {', '.join(sorted(tombstones)[:FEW])}{more}"
 
 
 def restore_mark(release: Path) -> None:

@@ -2,15 +2,17 @@
 
 A release's row is in `.headwater/champions.jsonl` (training/champion.py), with a kept copy of its files. Beside it
 stands here, written right after the stage release, `.headwater/lineage/releases/<manifest>/documents.bin`: the sorted
-16-byte doc_ids of data/mix, so that a document is looked up in a few reads of a mapped file; and `names.parquet`, by
-which a takedown finds documents in a release whose data is on no disk any more.
+16-byte doc_ids of data/mix, so that a document is looked up in a few reads of a mapped file; `held_out.bin`, the same
+of the documents whose text stands in the release's own `tasks/`, to be scored on; and `names.parquet`, by which a
+takedown finds documents in a release whose data is on no disk any more.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +32,7 @@ from tasks.contracts.manifest import MANIFEST_NAME, manifest_hash, read_manifest
 from tasks.contracts.takedowns import text_sha256
 from tasks.contracts.workspace import state_folder
 from training.champion import read_champions
+from training.local_tasks import documents_of_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +72,11 @@ def documents_file(manifest_sha256: str) -> Path:
     return state_folder() / "lineage" / "releases" / manifest_sha256 / "documents.bin"
 
 
+def held_out_file(manifest_sha256: str) -> Path:
+    """Return where the doc_ids of a release's held-out items are kept."""
+    return documents_file(manifest_sha256).with_name("held_out.bin")
+
+
 def names_file(manifest_sha256: str) -> Path:
     """Return where the addresses and hashes of a release's documents are kept."""
     return documents_file(manifest_sha256).with_name("names.parquet")
@@ -95,19 +103,31 @@ def remember_release(release: Path, mix: Path, inputs: Mapping[str, Path] | None
             fix="run the pipeline: `headwater run`",
         )
     own = manifest_hash(release)
-    remember_names(own, mix, inputs or {})
+    held_out = remember_held_out(own, release)
+    remember_names(own, mix, inputs or {}, held_out)
     remember_documents(own, [mix / shard.name for shard in text_shards(mix)])
 
 
 def remember_documents(manifest_sha256: str, shards: Sequence[Path]) -> None:
     """Keep the doc_ids of a release, read from the shards of its mixture."""
-    raw = b"".join(bytes.fromhex("".join(_doc_ids(path))) for path in shards)
+    _note(documents_file(manifest_sha256), itertools.chain.from_iterable(map(_doc_ids, shards)))
+
+
+def remember_held_out(manifest_sha256: str, release: Path) -> set[str]:
+    """Keep the doc_ids of a release's held-out items, read from its own files, and return them."""
+    found = documents_of_tasks(release)
+    _note(held_out_file(manifest_sha256), found)
+    return found
+
+
+def _note(path: Path, doc_ids: Iterable[str]) -> None:
+    raw = bytes.fromhex("".join(doc_ids))
     found = np.unique(np.frombuffer(raw, dtype=f"V{DOC_ID_BYTES}").view(_DOC_ID))
-    write_bytes(documents_file(manifest_sha256), found.tobytes())
-    logger.debug("release: %d documents noted in %s", len(found), documents_file(manifest_sha256))
+    write_bytes(path, found.tobytes())
+    logger.debug("release: %d documents noted in %s", len(found), path)
 
 
-def remember_names(manifest_sha256: str, mix: Path, inputs: Mapping[str, Path]) -> None:
+def remember_names(manifest_sha256: str, mix: Path, inputs: Mapping[str, Path], held_out: Collection[str] = ()) -> None:
     """Keep by which names a release's documents can be asked for once all data is gone; about 100 bytes a document.
 
     Each document's URL, host, payload digest and text's hash, that of its text before any stage edited it, and the
@@ -115,14 +135,15 @@ def remember_names(manifest_sha256: str, mix: Path, inputs: Mapping[str, Path]) 
     """
     path = names_file(manifest_sha256)
     shards = [mix / shard.name for shard in text_shards(mix)]
-    known = {doc_id for path in shards for doc_id in _doc_ids(path)}
+    known = {doc_id for path in shards for doc_id in _doc_ids(path)} | set(held_out)
     ids = pa.array(sorted(known), pa.string())
     with atomic_path(path) as temporary, pq.ParquetWriter(temporary, NAMES) as writer:
         for shard in shards:
             writer.write_table(_names_of(shard))
-        if "extract" in inputs:
-            for described in text_shards(inputs["extract"]):
-                table = _names_of(inputs["extract"] / described.name)
+        # What filters edited of held-out texts stands after `filter`; the mixture has none of them.
+        for stage in (one for one in ("extract", "filter") if one in inputs):
+            for described in text_shards(inputs[stage]):
+                table = _names_of(inputs[stage] / described.name)
                 writer.write_table(table.filter(pc.is_in(table["doc_id"], value_set=ids)))
         survivors: dict[str, str] = {}
         aliases: list[dict[str, str | None]] = []
@@ -233,17 +254,22 @@ def read_mark(folder: Path) -> Mapping[str, JsonValue] | None:
     return mark
 
 
-def holders(doc_ids: Sequence[str]) -> Mapping[str, tuple[KnownRelease, ...]]:
-    """Return for each document the releases that hold it, oldest first; none is an empty tuple.
+def holders(
+    doc_ids: Sequence[str], list_of: Callable[[str], Path] = documents_file
+) -> Mapping[str, tuple[KnownRelease, ...]]:
+    """Return for each document the releases that were trained on it, oldest first; none is an empty tuple.
 
     A release that was made before this was kept has no list here; `missing_lists` names those.
+
+    Args:
+        list_of: `held_out_file` asks for the releases whose `tasks/` hold the document instead.
     """
     found: dict[str, list[KnownRelease]] = {doc_id: [] for doc_id in doc_ids}
     asked = np.frombuffer(bytes.fromhex("".join(found)), dtype=_DOC_ID)
     names = list(found)
     for release in known_releases():
-        path = documents_file(release.manifest_sha256)
-        if not _is_list(release.manifest_sha256):
+        path = list_of(release.manifest_sha256)
+        if not _is_list(path):
             continue
         kept = np.memmap(path, dtype=_DOC_ID, mode="r")
         for at in np.flatnonzero(_within(kept, asked)):
@@ -253,11 +279,15 @@ def holders(doc_ids: Sequence[str]) -> Mapping[str, tuple[KnownRelease, ...]]:
 
 def missing_lists() -> tuple[KnownRelease, ...]:
     """Return the releases whose documents were never noted here, or whose list is damaged."""
-    return tuple(known for known in known_releases() if not _is_list(known.manifest_sha256))
+    return tuple(known for known in known_releases() if not _is_list(documents_file(known.manifest_sha256)))
 
 
-def _is_list(manifest_sha256: str) -> bool:
-    path = documents_file(manifest_sha256)
+def missing_held_out() -> tuple[KnownRelease, ...]:
+    """Return the releases whose held-out items were never noted here; a release may have none, and an empty list."""
+    return tuple(known for known in known_releases() if not held_out_file(known.manifest_sha256).is_file())
+
+
+def _is_list(path: Path) -> bool:
     return path.is_file() and path.stat().st_size > 0 and path.stat().st_size % DOC_ID_BYTES == 0
 
 

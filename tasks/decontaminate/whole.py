@@ -11,7 +11,6 @@ pages. Candidates come from the hashes of the words, the same for pages as for n
 from __future__ import annotations
 
 import hashlib
-import html
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.contracts.files import atomic_path
+from tasks.decontaminate.folding import without_entities
 from tasks.decontaminate.words import Hashes, Located, Places, Units, gram_hashes
 
 GRAMS, NUMBERS, ANCHORS, LENGTHS = "whole_grams.npy", "whole_numbers.npy", "whole_anchors.npy", "whole_lengths.npy"
@@ -225,8 +225,9 @@ def read_whole(folder: Path) -> WholeIndex:
 
 
 def _written(gap: str) -> str:
-    if "&" in gap:
-        gap = html.unescape(html.unescape(gap))
+    gap = without_entities(gap)
+    if not gap.isascii():
+        gap = "".join(character for character in gap if unicodedata.category(character) != "Cf")
     return unicodedata.normalize("NFKC", gap.translate(_WRITTEN)).translate(_WRITTEN)
 
 

@@ -163,3 +163,9 @@ def test_a_loss_that_diverged_does_not_break_the_chart() -> None:
     assert len(chart.lines[0].points) == 2
     assert loss_chart([]) is None
     assert loss_chart([{"step": 1.0, "train_loss": 5.0}]) is not None
+
+
+def test_a_report_of_a_run_that_stopped_after_its_first_stage_asks_for_no_later_file(workspace: Path) -> None:
+    counts = Counts(in_=1, out=1)
+    plant_manifest(Path("data/crawl"), stage="crawl", unit="urls", params={}, inputs={}, counts=counts)
+    assert "1 of 14 stages" in build_report(Path()).read_text()

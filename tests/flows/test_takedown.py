@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from flows.lineage.marks import is_release, mark_release, restore_mark, takedown_note
 from flows.lineage.records import now, write_record
-from flows.lineage.releases import known_releases, remember_release
+from flows.lineage.releases import held_out_file, known_releases, remember_release
 from flows.takedown import app
 from tasks.contracts.document import Document, write_documents
 from tasks.contracts.errors import InputError, UsageError
@@ -53,7 +53,7 @@ def make_stage(name: str, documents: list[Document], inputs: dict[str, Path] | N
     return folder
 
 
-def make_data() -> tuple[list[Document], Path]:
+def make_data(held_out: list[Document] | None = None) -> tuple[list[Document], Path]:
     documents = [page(1, TEXT, "sha1:A"), page(2, TEXT.upper()), page(3, TEXT + " and more"), page(4, "Other text.")]
     write_ledger(
         Path("data/crawl/dropped/part-00000.parquet"),
@@ -67,7 +67,8 @@ def make_data() -> tuple[list[Document], Path]:
     plant_manifest(before, stage="crawl", unit="urls", params={}, inputs={}, counts=Counts(in_=4, out=4))
     inputs = {"crawl": before}
     for stage in ("extract", "filter", "dedup", "mix"):
-        inputs[stage] = before = make_stage(stage, documents, {before.name: before})
+        listed = documents if stage == "mix" else [*documents, *(held_out or ())]
+        inputs[stage] = before = make_stage(stage, listed, {before.name: before})
     write_json(Path("data/release/lineage.json"), {"name": "only", "weights_sha256": "w"})
     release = Path("data/release")
     counts = Counts(in_=1, out=1)
@@ -122,6 +123,35 @@ def test_apply_covers_copies_and_marks_the_release_once(workspace: Path) -> None
     (release / "TAKEDOWN.md").unlink()
     restore_mark(release)
     assert (release / "TAKEDOWN.md").is_file()
+
+
+@pytest.mark.parametrize("noted", ["yes", "no", "no, and the kept copy is gone"])
+@pytest.mark.parametrize("data", ["here", "gone"])
+def test_a_text_that_a_release_holds_only_to_be_scored_on_is_found(noted: str, data: str) -> None:
+    item, choice = page(5, "A text held out of training."), page(6, "Another one, of which a choice was made.")
+    row = {"doc_id": item.doc_id, "text": item.text, "choice_doc_ids": [item.doc_id, choice.doc_id]}
+    write_bytes(Path("data/release/tasks/held.jsonl"), json.dumps(row).encode())
+    _, release = make_data([item, choice])
+    (known,) = known_releases()
+    if data == "gone":
+        for stage in ("crawl", "extract", "filter", "dedup", "mix"):
+            shutil.rmtree(Path("data") / stage)
+    if noted != "yes":
+        held_out_file(known.manifest_sha256).unlink()
+    call("add", item.url, "--reason", "asked")
+    call("add", choice.host, "--reason", "asked")
+    if noted == "no, and the kept copy is gone":
+        shutil.rmtree(known.folder)
+        shutil.rmtree(release)
+        assert "which held-out texts it holds was not noted" in " ".join(call("plan", code=1)["unreachable"])
+        return
+    (told,) = call("plan", code=1)["releases"]
+    assert (told["documents"], told["held_out"]) == (2, 2)
+    call("apply")
+    (known,) = known_releases()
+    assert known.takedown is not None
+    assert "| 0 | 1 |" in (known.folder / "TAKEDOWN.md").read_text()
+    assert "2 of them held out of training" in takedown_note(known.takedown)
 
 
 def test_a_page_that_the_crawl_stored_under_another_address_is_found() -> None:

@@ -12,6 +12,8 @@ import pytest
 from tasks.contracts.document import read_documents
 from tasks.contracts.errors import InputError
 from tasks.contracts.manifest import Manifest, text_shards
+from tasks.decontaminate.index import IndexSettings, read_index, write_index
+from tasks.decontaminate.items import ItemText
 from tasks.decontaminate.stage import Params, run
 from tests.corpus import document, prose, write_stage
 
@@ -154,3 +156,11 @@ def test_a_short_item_in_many_documents_is_named_too_common_but_a_copy_of_the_be
     copies = ["\n".join([prose(i), *(str(one["question"]) for one in [everyday, *others])]) for i in range(12)]
     _, kept = decontaminate([LONG, everyday, *others], copies)
     assert kept == [prose(i) for i in range(12)]
+
+
+@pytest.mark.parametrize("hidden", ["\u200b", "\u00ad", "\u2060", "\ufeff", "&#8203;", "&amp;amp;amp;shy;"])
+def test_what_shows_nothing_between_digits_and_their_point_hides_no_item(tmp_path: Path, hidden: str) -> None:
+    settings = IndexSettings(ngram=13, min_words=8, min_characters=35, short_items="whole")
+    text = "3.14 / 2"
+    write_index(tmp_path, [ItemText(task="t", split="", item="i", field="q", text=text, role="asked")], settings)
+    assert read_index(tmp_path, settings).search_whole(f"Here is {hidden.join(text)} to work out.")
