@@ -216,6 +216,10 @@ FORGERIES: dict[str, tuple[str, Callable[[Path], object]]] = {
         "copied",
         lambda data: edit_json(data / "train/model/tokenizer.json", lambda value: value.update(version="9")),
     ),
+    "another end of a text in the model's config": (
+        "copied",
+        lambda data: edit_json(data / "train/model/generation_config.json", lambda value: value.update(eos_token_id=5)),
+    ),
     "an evaluation item changed": (
         "items",
         lambda data: flip(data / "holdout/tasks/heldout_continuation.jsonl", 40),

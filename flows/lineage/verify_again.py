@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import shutil
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -199,14 +200,21 @@ def batches(data: Path, sample: int | None) -> Iterator[Break]:
 
 
 def copies(data: Path) -> Iterator[Break]:
-    """Compare what a stage only copies: the tokenizer, which stands beside the model."""
-    made = {shard.name: shard.sha256 for shard in read_manifest(data / "tokenizer").shards}
-    for shard in read_manifest(data / "train").shards:
-        name = shard.name.removeprefix("model/")
-        if shard.name != name and name in made and made[name] != shard.sha256:
-            yield Break(
-                f"{data}/train/{shard.name}, SHA-256", f"{made[name]}, of {data}/tokenizer/{name}", shard.sha256
-            )
+    """Put the learnt tokenizer beside the model again, as training does, and compare."""
+    from training.launch import TOKENIZER_FILES
+    from training.model import name_special_tokens
+
+    model = data / "train/model"
+    configs = ("config.json", "generation_config.json")
+    with tempfile.TemporaryDirectory() as place:
+        again = Path(place)
+        for source, names in ((data / "tokenizer", TOKENIZER_FILES), (model, configs)):
+            for name in names:
+                shutil.copyfile(source / name, again / name)
+        name_special_tokens(again)
+        for name in (*TOKENIZER_FILES, *configs):
+            if (made := sha256_file(again / name)) != (found := sha256_file(model / name)):
+                yield Break(f"{model / name}, SHA-256", f"{made}, of {data}/tokenizer", found)
 
 
 def items(data: Path) -> Iterator[Break]:
