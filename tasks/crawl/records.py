@@ -258,10 +258,19 @@ class _Form:
 
     def skip(self, content: Buffered, *, at_least: int = 0, most: int | None = None) -> Skipped:
         """Consume up to the next record, or member of records."""
-        if not self.among_members:
-            return content.skip_to(self.following, at_least=at_least, most=most)
-        either = re.compile(self.following.pattern + rb"|" + _MAGIC.pattern, re.IGNORECASE)
-        return content.skip_to(either, at_least=at_least, most=most, accept=self._begins)
+        return content.skip_to(self._next, at_least=at_least, most=most, accept=self._begins)
+
+    def find(self, content: bytes | bytearray, start: int, stop: int) -> int | None:
+        """Return where between two bytes the next record, or member of records, begins."""
+        match = self._next.search(content, start, stop)
+        while match is not None and not self._begins(content[match.start() : match.start() + OVERLAP]):
+            match = self._next.search(content, match.start() + 1, stop)
+        return None if match is None else match.start()
+
+    @property
+    def _next(self) -> re.Pattern[bytes]:
+        pattern = self.following.pattern + (rb"|" + _MAGIC.pattern if self.among_members else b"")
+        return re.compile(pattern, re.IGNORECASE if self.name == "WARC" else 0)
 
     def _begins(self, content: bytes | bytearray) -> bool:
         return not content.startswith(GZIP_MAGIC) or _begins_member(content)
@@ -315,8 +324,8 @@ def _one(content: Buffered, form: _Form) -> Iterator[Canonical | Damage]:
     end = total + len(buffer[total : total + OVERLAP]) - len(buffer[total : total + OVERLAP].lstrip(b"\r\n"))
     whole = end == len(buffer) >= total or form.start.match(buffer, end) is not None
     whole = whole or (form.among_members and buffer.startswith(GZIP_MAGIC, end) and _begins_member(buffer[end:]))
-    again = None if whole else form.following.search(buffer, head.size, total + OVERLAP)
-    there = again.start() if again is not None and again.start() < total else min(total, len(buffer))
+    again = None if whole else form.find(buffer, head.size, total + OVERLAP)
+    there = again if again is not None and again < total else min(total, len(buffer))
     if there < total:
         detail = f"a record of {length} bytes of which {there - head.size} are there"
         detail += " before the next one" if again is not None else ""
@@ -366,7 +375,9 @@ def _warc_head(content: bytes | bytearray) -> _Head | str:
     # An address may end like a record's first line, so only what makes no sense as one header is taken for two.
     match = _NEXT_RECORD.search(header, 5)
     inner = match.start() if match else 0
-    two = length is None or conflict(fields) is not None
+    member = header.find(GZIP_MAGIC)
+    two = member > 0 or length is None or conflict(fields) is not None
+    inner = min(one for one in (inner, member) if one > 0) if member > 0 else inner
     return _Head(len(header), header, length, url, inner=inner, ends_at=inner if two else 0)
 
 

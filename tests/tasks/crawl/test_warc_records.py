@@ -98,6 +98,15 @@ def test_members_and_plain_records_in_one_file_are_all_read(packed: tuple[bool, 
     assert bool(damages) == bool(between)
 
 
+@pytest.mark.parametrize("cut", [60, 200])
+def test_a_plain_record_that_is_cut_does_not_take_the_members_after_it_with_it(cut: int) -> None:
+    raw = [record(bytes([65 + n]) * 300) for n in range(4)]
+    broken = raw[0][:cut] if cut < 100 else record(b"A", length=cut)
+    records, damages = read(raw[3] + broken + gzip.compress(raw[1]) + gzip.compress(raw[2]) + raw[0])
+    assert [gzip.decompress(one.member) for one in records] == [raw[3], raw[1], raw[2], raw[0]]
+    assert damages
+
+
 def test_a_record_that_a_wrong_length_swallows_is_named() -> None:
     odd = record(b"2").replace(b"WARC/1.0\r\n", b"WARC/1.0\r\n  \r\n").replace(b"//a.example", b"//b.example")
     content = record(b"1", length=100) + odd + record(b"3")
