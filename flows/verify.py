@@ -34,7 +34,8 @@ Check = tuple[str, Callable[[], Iterator[Break]]]
 
 SIGNED = (
     "Who can change every file of data/, .headwater/ and the release can forge all of it at once, and this program "
-    "finds nothing: other pages than were crawled, weights that were trained on something else, scores of items. "
+    "finds nothing: other pages than were crawled, weights that were trained on something else, scores of items, the "
+    "reasons in a ledger, what sources.json says of the crawl. A title or a reservation is made again in a sample. "
     "Against that helps only what stands elsewhere: the manifest's hash (--expect) or a signature (--public-key)."
 )
 

@@ -162,6 +162,10 @@ FORGERIES: dict[str, tuple[str, Callable[[Path], object]]] = {
         "documents",
         lambda data: everywhere(data, ALL, lambda row: row.update(url=row["url"] + "?x")),
     ),
+    "a date changed from extract on": (
+        "documents",
+        lambda data: everywhere(data, ALL, lambda row: row.update(captured_at="1999-01-01T00:00:00Z")),
+    ),
     "a score changed": (
         "documents",
         lambda data: everywhere(data, ("decontaminate", "mix"), lambda row: row.update(scores=[])),
@@ -194,6 +198,10 @@ FORGERIES: dict[str, tuple[str, Callable[[Path], object]]] = {
         "counted",
         lambda data: ledger(data, "dedup", lambda rows: drops(rows)[0].update(survivor_id=drops(rows)[0]["doc_id"])),
     ),
+    "a survivor that never was": (
+        "documents",
+        lambda data: ledger(data, "dedup", lambda rows: drops(rows)[0].update(survivor_id="e" * 32)),
+    ),
     "a document twice": ("counted", second_copy),
     "a part more": ("counted", extra_part),
     "a file replaced by a link to the same bytes": ("folders", linked),
@@ -215,6 +223,10 @@ FORGERIES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "the model's tokenizer changed": (
         "copied",
         lambda data: edit_json(data / "train/model/tokenizer.json", lambda value: value.update(version="9")),
+    ),
+    "another end of a text in the model's config": (
+        "copied",
+        lambda data: edit_json(data / "train/model/generation_config.json", lambda value: value.update(eos_token_id=5)),
     ),
     "an evaluation item changed": (
         "items",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import shutil
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ from typing import Any, TypeVar
 
 from tasks.contracts.files import sha256_file
 from tasks.contracts.manifest import MANIFEST_NAME, Manifest, read_manifest, text_shards
+from tasks.contracts.warc import http_head
 from training.verify import ROUNDED, Break, NotCheckableError, figures_of
 
 Item = TypeVar("Item")
@@ -33,6 +35,8 @@ def warc_digests(data: Path) -> Iterator[Break]:
     """Compute block and payload digests of every record again, and count the records."""
     from fastwarc.warc import ArchiveIterator, WarcRecordType
 
+    from tasks.extract.records import sha1_digest
+
     crawl = read_manifest(data / "crawl")
     files = _warc_files(crawl)
     answers = 0
@@ -43,10 +47,10 @@ def warc_digests(data: Path) -> Iterator[Break]:
                 answers += record.record_type in (WarcRecordType.response, WarcRecordType.resource)
                 if "WARC-Block-Digest" in record.headers and not record.verify_block_digest():
                     yield Break(where, f"block digest {record.headers['WARC-Block-Digest']}", "another")
-                if "WARC-Payload-Digest" in record.headers and record.is_http and _ours(crawl):
-                    record.parse_http()
-                    if not record.verify_payload_digest():
-                        yield Break(where, f"payload digest {record.headers['WARC-Payload-Digest']}", "another")
+                if (stated := record.headers.get("WARC-Payload-Digest")) and record.is_http and _ours(crawl):
+                    block = record.reader.read()
+                    if stated != (found := sha1_digest(block[http_head(block).size :])):
+                        yield Break(where, f"payload digest {stated}", found)
     if answers != (expected := read_manifest(data / "extract").counts.in_):
         yield Break(f"{data}/crawl, records of pages", str(expected), str(answers))
 
@@ -199,14 +203,21 @@ def batches(data: Path, sample: int | None) -> Iterator[Break]:
 
 
 def copies(data: Path) -> Iterator[Break]:
-    """Compare what a stage only copies: the tokenizer, which stands beside the model."""
-    made = {shard.name: shard.sha256 for shard in read_manifest(data / "tokenizer").shards}
-    for shard in read_manifest(data / "train").shards:
-        name = shard.name.removeprefix("model/")
-        if shard.name != name and name in made and made[name] != shard.sha256:
-            yield Break(
-                f"{data}/train/{shard.name}, SHA-256", f"{made[name]}, of {data}/tokenizer/{name}", shard.sha256
-            )
+    """Put the learnt tokenizer beside the model again, as training does, and compare."""
+    from training.launch import TOKENIZER_FILES
+    from training.model import name_special_tokens
+
+    model = data / "train/model"
+    configs = ("config.json", "generation_config.json")
+    with tempfile.TemporaryDirectory() as place:
+        again = Path(place)
+        for source, names in ((data / "tokenizer", TOKENIZER_FILES), (model, configs)):
+            for name in names:
+                shutil.copyfile(source / name, again / name)
+        name_special_tokens(again)
+        for name in (*TOKENIZER_FILES, *configs):
+            if (made := sha256_file(again / name)) != (found := sha256_file(model / name)):
+                yield Break(f"{model / name}, SHA-256", f"{made}, of {data}/tokenizer", found)
 
 
 def items(data: Path) -> Iterator[Break]:

@@ -23,6 +23,7 @@ from flows.params import read_params, stage_params
 from tasks.contracts.conservation import HELD_OUT, LEDGER, Holding, source_of
 from tasks.contracts.document import DOCUMENT_SCHEMA, Document, make_doc_id
 from tasks.contracts.manifest import holding, read_manifest
+from tasks.contracts.warc import utc
 from tasks.contracts.warc_index import WarcEntry, read_entries
 from tasks.contracts.words import words
 from training.verify import Break
@@ -43,11 +44,27 @@ def documents(data: Path, names: Sequence[str]) -> Iterator[Break]:
         if len(sources) != 1 or not own.parts or own.parts.keys() != sources[0].parts.keys():
             continue
         again = _rules(name)
+        yield from _survivors(sources[0], own)
         for part in own.parts:
             if sources[0].rows.get(f"{part}.parquet") is None:
                 yield from _captured(sources[0], own, part)
             else:
                 yield from _followed(sources[0], own, part, again)
+
+
+def _survivors(source: Holding, own: Holding) -> Iterator[Break]:
+    """Check that what a document was dropped for is one that the stage was given, in whatever part."""
+    ledgers = {part: own.folder / LEDGER / f"{part}.parquet" for part in own.parts}
+    named = {part: pq.read_table(path, columns=["doc_id", "survivor_id"]).to_pylist() for part, path in ledgers.items()}
+    if not any(row["survivor_id"] for rows in named.values() for row in rows):
+        return
+    paths = [source.folder / f"{part}.parquet" for part in source.parts]
+    given = {one for path in paths for one in pq.read_table(path, columns=["doc_id"])["doc_id"].to_pylist()}
+    for part, rows in named.items():
+        for row in rows:
+            if row["survivor_id"] and row["survivor_id"] not in given:
+                where = f"{ledgers[part]}, document {row['doc_id']}, survivor_id"
+                yield Break(where, f"a document of {source.name}", row["survivor_id"])
 
 
 def _followed(source: Holding, own: Holding, part: str, again: Again | None) -> Iterator[Break]:
@@ -155,6 +172,7 @@ def _from_record(row: Row, entry: WarcEntry, warc: str, where: str) -> Iterator[
         "url": entry.url,
         "host": urlsplit(row["url"]).hostname or "",
         "warc_path": warc,
+        "captured_at": utc(entry.fields.get("warc-date")),
         "payload_digest": entry.fields.get("warc-payload-digest", row["payload_digest"]),
     }
     for column, expected in told.items():

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -27,7 +27,7 @@ LEDGER = "dropped"
 HELD_OUT = "heldout"
 RUN_AGAIN = "run the stages from the first one named here again (`headwater run --force STAGE`); if it comes back, "
 REPORT = "this is a bug in the stage: please report it with this message"
-_LEDGER_COLUMNS = ("doc_id", "action", "rule", "score", "survivor_id")
+_LEDGER_COLUMNS = ("doc_id", "action", "rule", "survivor_id")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,24 +215,15 @@ def _check_ledger(own: Holding, dropped: Mapping[str, int], ledger: Mapping[str,
         )
 
 
-def ledger_differences(dropped: Mapping[str, int], tables: Iterator[pa.Table] | Any) -> Iterator[tuple[str, int, int]]:
-    """Yield each rule of which a ledger's "drop" rows are not as many as counted: rule, counted, rows.
-
-    A row stands for one, or for as many as its score says where all rows of its rule do: a crawl counts what it does
-    not keep one by one.
-    """
+def ledger_differences(dropped: Mapping[str, int], tables: Iterable[pa.Table]) -> Iterator[tuple[str, int, int]]:
+    """Yield each rule of which a ledger's "drop" rows are not as many as counted: rule, counted, rows."""
     rows: Counter[str] = Counter()
-    scores: Counter[str] = Counter()
     for table in tables:
-        drops = table.filter(pc.equal(table["action"], "drop"))
-        grouped = drops.group_by("rule").aggregate([("rule", "count"), ("score", "sum")])
-        for one in grouped.to_pylist():
-            rows[one["rule"]] += one["rule_count"]
-            scores[one["rule"]] += int(one["score_sum"] or 0)
+        counted = pc.value_counts(table.filter(pc.equal(table["action"], "drop"))["rule"])
+        rows.update({one["values"]: one["counts"] for one in counted.to_pylist()})
     for rule in sorted({*dropped, *rows}):
-        counted = dropped.get(rule, 0)
-        if counted not in (rows[rule], scores[rule] if rows[rule] else -1):
-            yield rule, counted, rows[rule]
+        if dropped.get(rule, 0) != rows[rule]:
+            yield rule, dropped.get(rule, 0), rows[rule]
 
 
 def document_files(folder: Path) -> list[str]:

@@ -34,6 +34,7 @@ _MAGIC = re.compile(re.escape(GZIP_MAGIC))
 WARC_START = re.compile(rb"WARC/[0-9]{1,3}\.[0-9]{1,3}[ \t]*\r?\n", re.IGNORECASE)
 # Where reading goes on after damage: a page may hold the words above.
 _NEXT_RECORD = re.compile(WARC_START.pattern + rb"(?=[!-9;-~]{1,100}[ \t]*:)", re.IGNORECASE)
+_MAGIC_OR_RECORD = re.compile(_MAGIC.pattern + rb"|" + _NEXT_RECORD.pattern, re.IGNORECASE)
 _HEADER_END = re.compile(rb"\n\r?\n|\n(?=" + WARC_START.pattern + rb")", re.IGNORECASE)
 _CONCURRENT_RESPONSE = re.compile(rb"(?is)(?=.*\nwarc-type:[ \t]*response)(?=.*\nwarc-concurrent-to:)")
 MOST_PLAIN_BYTES = 32 << 20
@@ -67,13 +68,18 @@ def read_records(stream: BinaryIO, start: int = 0, stop: int | None = None) -> I
         stop: and what begins at this byte or later.
     """
     source = Buffered(stream, start)
+    plain = False
     if start:
         _skip_to_slice(source)
-    elif not source.fill(4).startswith(GZIP_MAGIC[:2]):
-        for one in _plain(source):
-            yield one if isinstance(one, Damage) else _record(one, compress(one.content))
-        return
+    else:
+        plain = not source.fill(4).startswith(GZIP_MAGIC[:2])
     while source.fill(CHUNK):
+        # Files of both kinds are put behind each other: `cat a.warc b.warc.gz`.
+        if plain or WARC_START.match(source.buffer):
+            plain = False
+            for one in _plain(source, among_members=True):
+                yield one if isinstance(one, Damage) else _record(one, compress(one.content))
+            continue
         if not source.buffer.startswith(GZIP_MAGIC):
             yield from _between_members(source)
             continue
@@ -100,6 +106,17 @@ def _header_of(compressed: bytes | bytearray) -> bytes | None:
     except zlib.error:
         return None
     return content.partition(b"\r\n\r\n")[0] if content.startswith(b"WARC/") else None
+
+
+def _begins_member(compressed: bytes | bytearray) -> bool:
+    """Tell whether a gzip member of a WARC or ARC file begins here, and not the compressed body of a page."""
+    if not compressed.startswith(GZIP_MAGIC):
+        return False
+    try:
+        content = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(compressed[:CHUNK], OVERLAP)
+    except zlib.error:
+        return False
+    return WARC_START.match(content) is not None or arc.START.match(content) is not None
 
 
 def _may_begin_slice(compressed: bytes | bytearray) -> bool:
@@ -160,7 +177,7 @@ def _record(canonical: Canonical, member: bytes, offset: int | None = None) -> R
 
 def _between_members(source: Buffered) -> Iterator[Damage]:
     offset = source.offset
-    skipped = source.skip_to(_MAGIC)
+    skipped = source.skip_to(_MAGIC_OR_RECORD)
     if not skipped.blank:
         yield from skipped.damages(offset, f"{skipped.size} bytes that are no gzip member")
 
@@ -223,39 +240,68 @@ class _Head:
     ends_at: int = 0
 
 
-def _plain(content: Buffered) -> Iterator[Canonical | Damage]:
-    """Yield each record of an uncompressed stream."""
-    begins = arc.START.match(content.fill(CHUNK))
-    start, following = (arc.START, arc.NEXT) if begins else (WARC_START, _NEXT_RECORD)
-    read_head = _arc_head if begins else _warc_head
-    while content.fill(CHUNK):
-        if start.match(content.buffer):
-            yield from _one(content, start, following, read_head)
-            continue
-        offset = content.offset
-        skipped = content.skip_to(following)
-        if not skipped.blank:
-            yield from skipped.damages(offset, f"{skipped.size} bytes that are no {'ARC' if begins else 'WARC'} record")
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """How records of one kind are read.
 
-
-def _one(
-    content: Buffered,
-    start: re.Pattern[bytes],
-    following: re.Pattern[bytes],
-    read_head: Callable[[bytes | bytearray], _Head | str],
-) -> Iterator[Canonical | Damage]:
-    """Yield the record that begins here, or say what is wrong with it.
-
-    Args:
+    Attributes:
         start: how a record begins.
         following: how the next one is found where the bytes do not lead to it.
+        among_members: whether gzip members may stand between them.
     """
+
+    name: str
+    start: re.Pattern[bytes]
+    following: re.Pattern[bytes]
+    read_head: Callable[[bytes | bytearray], _Head | str]
+    among_members: bool
+
+    def skip(self, content: Buffered, *, at_least: int = 0, most: int | None = None) -> Skipped:
+        """Consume up to the next record, or member of records."""
+        return content.skip_to(self._next, at_least=at_least, most=most, accept=self._begins)
+
+    def find(self, content: bytes | bytearray, start: int, stop: int) -> int | None:
+        """Return where between two bytes the next record, or member of records, begins."""
+        match = self._next.search(content, start, stop)
+        while match is not None and not self._begins(content[match.start() : match.start() + OVERLAP]):
+            match = self._next.search(content, match.start() + 1, stop)
+        return None if match is None else match.start()
+
+    @property
+    def _next(self) -> re.Pattern[bytes]:
+        pattern = self.following.pattern + (rb"|" + _MAGIC.pattern if self.among_members else b"")
+        return re.compile(pattern, re.IGNORECASE if self.name == "WARC" else 0)
+
+    def _begins(self, content: bytes | bytearray) -> bool:
+        return not content.startswith(GZIP_MAGIC) or _begins_member(content)
+
+
+def _plain(content: Buffered, *, among_members: bool = False) -> Iterator[Canonical | Damage]:
+    """Yield each record of an uncompressed stream; where members may stand in it, up to the first."""
+    if arc.START.match(content.fill(CHUNK)):
+        form = _Form("ARC", arc.START, arc.NEXT, _arc_head, among_members)
+    else:
+        form = _Form("WARC", WARC_START, _NEXT_RECORD, _warc_head, among_members)
+    while content.fill(CHUNK):
+        if form.start.match(content.buffer):
+            yield from _one(content, form)
+            continue
+        if among_members and _begins_member(content.buffer):
+            return
+        offset = content.offset
+        skipped = form.skip(content)
+        if not skipped.blank:
+            yield from skipped.damages(offset, f"{skipped.size} bytes that are no {form.name} record")
+
+
+def _one(content: Buffered, form: _Form) -> Iterator[Canonical | Damage]:
+    """Yield the record that begins here, or say what is wrong with it."""
     offset = content.offset
-    head = read_head(content.buffer)
+    head = form.read_head(content.buffer)
     if isinstance(head, str):
-        head = read_head(content.fill(MOST_HEADER_BYTES))
+        head = form.read_head(content.fill(MOST_HEADER_BYTES))
     if isinstance(head, str):
-        yield from content.skip_to(following, at_least=5).damages(offset, head)
+        yield from form.skip(content, at_least=5).damages(offset, head)
         return
     if head.ends_at:
         content.take(head.ends_at)
@@ -265,20 +311,21 @@ def _one(
         content.take(head.size)
         yield Damage(offset, "a header without a valid length", head.url)
         after = content.offset
-        yield from content.skip_to(following).others("bytes behind a record without a length")
+        yield from form.skip(content).others("bytes behind a record without a length")
         return
     length, total = head.length, head.size + head.length
     if length > MOST_RECORD_BYTES:
         detail = f"a record of {length} bytes, more than {MOST_RECORD_BYTES}"
         yield Damage(offset, detail, head.url)
         content.take(head.size)
-        yield from content.skip_to(following, most=length).others(detail)
+        yield from form.skip(content, most=length).others(detail)
         return
     buffer = content.fill(total + OVERLAP)
     end = total + len(buffer[total : total + OVERLAP]) - len(buffer[total : total + OVERLAP].lstrip(b"\r\n"))
-    whole = end == len(buffer) >= total or start.match(buffer, end) is not None
-    again = None if whole else following.search(buffer, head.size, total + OVERLAP)
-    there = again.start() if again is not None and again.start() < total else min(total, len(buffer))
+    whole = end == len(buffer) >= total or form.start.match(buffer, end) is not None
+    whole = whole or (form.among_members and buffer.startswith(GZIP_MAGIC, end) and _begins_member(buffer[end:]))
+    again = None if whole else form.find(buffer, head.size, total + OVERLAP)
+    there = again if again is not None and again < total else min(total, len(buffer))
     if there < total:
         detail = f"a record of {length} bytes of which {there - head.size} are there"
         detail += " before the next one" if again is not None else ""
@@ -292,14 +339,14 @@ def _one(
     rewritten = _finished(head, block, offset)
     yield rewritten
     yield from _second(head, offset, kept=not isinstance(rewritten, Damage))
-    if _NEXT_RECORD.search(block):
+    if not whole or _NEXT_RECORD.search(block):
         # A length that is wrong and leads to some later record's end, or a page about archives: its length is the law,
         # or any page could put records into an archive, but what is in it is not passed over in silence.
         inside = Skipped.of(offset + head.size, block).others("the block of the record before, by its Content-Length")
         yield from (replace(damage, kept=True) for damage in inside)
     if not whole and end == total:
         after = content.offset
-        skipped = content.skip_to(following)
+        skipped = form.skip(content)
         detail = f"{skipped.size} bytes behind a record's Content-Length of {length}"
         kept = not isinstance(rewritten, Damage)
         if kept:
@@ -328,7 +375,9 @@ def _warc_head(content: bytes | bytearray) -> _Head | str:
     # An address may end like a record's first line, so only what makes no sense as one header is taken for two.
     match = _NEXT_RECORD.search(header, 5)
     inner = match.start() if match else 0
-    two = length is None or conflict(fields) is not None
+    member = header.find(GZIP_MAGIC)
+    two = member > 0 or length is None or conflict(fields) is not None
+    inner = min(one for one in (inner, member) if one > 0) if member > 0 else inner
     return _Head(len(header), header, length, url, inner=inner, ends_at=inner if two else 0)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -67,13 +67,26 @@ class Buffered:
         offset = self.offset
         return Skipped.of(offset, self.take(size))
 
-    def skip_to(self, pattern: re.Pattern[bytes], *, at_least: int = 0, most: int | None = None) -> Skipped:
-        """Consume up to the next match behind `at_least` bytes, the end, or `most` bytes, and say what that was."""
+    def skip_to(
+        self,
+        pattern: re.Pattern[bytes],
+        *,
+        at_least: int = 0,
+        most: int | None = None,
+        accept: Callable[[bytes | bytearray], bool] = lambda _: True,
+    ) -> Skipped:
+        """Consume up to the next match behind `at_least` bytes, the end, or `most` bytes, and say what that was.
+
+        Args:
+            accept: tells of what begins with a match whether it is one.
+        """
         skipped = Skipped()
         while True:
             room = None if most is None else most - skipped.size
             self.fill(CHUNK + OVERLAP if room is None else min(room, CHUNK + OVERLAP))
             match = pattern.search(self.buffer, max(0, at_least - skipped.size))
+            while match is not None and not accept(self.buffer[match.start() : match.start() + OVERLAP]):
+                match = pattern.search(self.buffer, match.start() + 1)
             # What begins in the overlap is seen whole in the next window.
             last = self.ended or (room is not None and room <= CHUNK)
             end = match.start() if match else len(self.buffer) if last else max(0, len(self.buffer) - OVERLAP)

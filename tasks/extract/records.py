@@ -121,7 +121,7 @@ def _read(record: Any, name: str, max_bytes: int, evidence: Evidence | None) -> 
     payload = block[http.size :] if http is not None else block
     if (length := size - len(block) + len(payload)) > max_bytes:
         return Page(**facts, reason=_too_large(max_bytes, float(length)))
-    facts["payload_digest"] = facts["payload_digest"] or _digest(payload)
+    facts["payload_digest"] = facts["payload_digest"] or sha1_digest(payload)
     said = {*header_signals(http.items() if http is not None else ()), *(evidence.signals if evidence else ())}
     facts["signals"] = tuple(sorted({str(signal) for signal in said}))
     try:
@@ -218,5 +218,6 @@ def _bounded(body: bytes, max_bytes: int) -> bytes:
     return body
 
 
-def _digest(payload: bytes) -> str:
+def sha1_digest(payload: bytes) -> str:
+    """Return the SHA-1 of some bytes as WARC files state it."""
     return "sha1:" + base64.b32encode(hashlib.sha1(payload, usedforsecurity=False).digest()).decode()

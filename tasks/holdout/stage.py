@@ -97,7 +97,8 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
         code=CODE,
     )
     held = [d for item in work for d in read_documents(output / "heldout" / f"{item.name}.parquet")]
-    write_tasks(held, params, output / "tasks")
+    texts, questions = write_tasks(held, params, output / "tasks")
+    logger.info("holdout: %d documents, %d texts, %d continuations", len(held), texts, questions)
     return commit_manifest(
         output,
         stage=STAGE,
@@ -171,8 +172,8 @@ def _split_shard(work: ShardWork, folder: Path, *, last: int, fraction: float, s
     return counts
 
 
-def write_tasks(held: list[Document], params: Params, folder: Path) -> None:
-    """Make the evaluation tasks from the held-out documents.
+def write_tasks(held: list[Document], params: Params, folder: Path) -> tuple[int, int]:
+    """Make the evaluation tasks from the held-out documents; return how many texts and how many questions they are.
 
     Raises:
         CorpusTooSmallError: too few items can be made from them.
@@ -195,6 +196,6 @@ def write_tasks(held: list[Document], params: Params, folder: Path) -> None:
             found=f"{len(questions)} continuation items and {len(texts)} texts from {len(held)} held-out documents",
             fix="raise holdout.fraction or holdout.items_per_document, or lower holdout.min_context_words",
         )
-    logger.info("holdout: %d documents, %d texts, %d continuations", len(held), len(texts), len(questions))
     write_task(folder, BITS_PER_BYTE, [asdict(item) for item in texts])
     write_task(folder, CONTINUATION, [asdict(item) for item in questions])
+    return len(texts), len(questions)

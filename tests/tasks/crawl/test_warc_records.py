@@ -3,7 +3,9 @@
 import gzip
 import hashlib
 import io
+import itertools
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -84,6 +86,32 @@ def test_a_length_that_is_too_small_keeps_what_it_says() -> None:
     records, damages = read(record(b"0123456789", length=4) + record(b"next"))
     assert len(records) == 2
     assert "behind" in damages[0].detail
+
+
+@pytest.mark.parametrize("between", [b"", b"garbage! ", gzip.compress(b"<p>the body of a page")])
+@pytest.mark.parametrize("packed", list(itertools.product((True, False), repeat=4)))
+def test_members_and_plain_records_in_one_file_are_all_read(packed: tuple[bool, ...], between: bytes) -> None:
+    raw = [record(bytes([65 + n]) * 300) for n in range(len(packed))]
+    pieces = [gzip.compress(one) if pack else one for one, pack in zip(raw, packed, strict=True)]
+    records, damages = read(between.join(pieces))
+    assert [gzip.decompress(one.member) for one in records] == raw
+    assert bool(damages) == bool(between)
+
+
+@pytest.mark.parametrize("cut", [60, 200])
+def test_a_plain_record_that_is_cut_does_not_take_the_members_after_it_with_it(cut: int) -> None:
+    raw = [record(bytes([65 + n]) * 300) for n in range(4)]
+    broken = raw[0][:cut] if cut < 100 else record(b"A", length=cut)
+    records, damages = read(raw[3] + broken + gzip.compress(raw[1]) + gzip.compress(raw[2]) + raw[0])
+    assert [gzip.decompress(one.member) for one in records] == [raw[3], raw[1], raw[2], raw[0]]
+    assert damages
+
+
+def test_a_record_that_a_wrong_length_swallows_is_named() -> None:
+    odd = record(b"2").replace(b"WARC/1.0\r\n", b"WARC/1.0\r\n  \r\n").replace(b"//a.example", b"//b.example")
+    content = record(b"1", length=100) + odd + record(b"3")
+    _, damages = read(content)
+    assert "http://b.example/" in [one.url for one in damages]
 
 
 def test_folded_and_odd_cased_headers_are_understood() -> None:
