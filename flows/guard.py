@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers
-from starlette.responses import HTMLResponse, PlainTextResponse
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flows.access import TOKEN_PARAMETER, USER
@@ -40,7 +40,8 @@ class Guard:
 
     Args:
         app: what is guarded.
-        address: where browsers find it, as host:port; `localhost` with the same port is taken for it.
+        address: where browsers find it, as host:port; `localhost` with the same port is taken for it, and sends a
+            person's browser on to it: Prefect's UI asks its API at one address only.
         token: the secret that opens the UI: `http://ADDRESS/?token=TOKEN`.
         api_secret: what a program sends as Basic authorisation, "user:password"; made of the token when left out.
         prefect: whether it is Prefect's server. That reads JSON sent as anything else too, so what is not called JSON
@@ -54,6 +55,7 @@ class Guard:
             raise ValueError("a server without a secret would be anybody's")
         port = address.rpartition(":")[2]
         self._app = app
+        self._address = address
         self._hosts = (address, f"localhost:{port}")
         # Browsers keep one set of cookies for all ports of a host.
         self._cookie = f"headwater-{port}"
@@ -61,6 +63,9 @@ class Guard:
         self._api_secret = api_secret or f"{USER}:{token}"
         self._basic = basic_authorization(self._api_secret)
         self._prefect = prefect
+        # No other page may show it in a frame; and its own page asks nobody else: Prefect's tells a service of
+        # analytics (Amplitude) of each visit, also where PREFECT_SERVER_ANALYTICS_ENABLED is off.
+        self._policy = f"frame-ancestors 'self'; connect-src 'self' ws://{address}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -68,6 +73,9 @@ class Guard:
             return
         headers = Headers(scope=scope)
         refusal = self._foreign(scope, headers) or self._unfit(scope, headers)
+        if refusal is None and headers["host"] != self._address and (self._opens(scope) or _is_page(scope, headers)):
+            await self._send_on(scope, receive, send)
+            return
         if refusal is None and self._opens(scope):
             await self._answer_opening(scope, receive, send)
             return
@@ -79,7 +87,7 @@ class Guard:
         if refusal is not None:
             await _refuse(refusal, scope, receive, send)
             return
-        await self._app(scope, receive, _hardened(send))
+        await self._app(scope, receive, self._hardened(send))
 
     def _foreign(self, scope: Scope, headers: Headers) -> _Refusal | None:
         """Refuse another Host (DNS rebinding) and what a page of another origin sends, also of another port here."""
@@ -89,8 +97,7 @@ class Guard:
         if any(origin != f"http://{hosts[0]}" for origin in origins):
             return _Refusal(403, "a page of another origin may not ask this server")
         # A page of another origin may ask for a picture or a script without an Origin. What a person follows is a link.
-        link = scope["type"] == "http" and scope["method"] == "GET" and headers.get("sec-fetch-dest") == "document"
-        if headers.get("sec-fetch-site", "none") not in ("none", "same-origin") and not link:
+        if headers.get("sec-fetch-site", "none") not in ("none", "same-origin") and not _is_page(scope, headers):
             return _Refusal(403, "a page of another origin may not ask this server")
         return None
 
@@ -112,7 +119,24 @@ class Guard:
     async def _answer_opening(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = HTMLResponse(_OPEN, headers={"cache-control": "no-store"})
         answer.set_cookie(self._cookie, self._token, httponly=True, samesite="strict")
-        await answer(scope, receive, _hardened(send))
+        # Else the first page of the UI, and every script in it, would find the token in document.referrer.
+        await answer(scope, receive, self._hardened(send, referrer="no-referrer"))
+
+    async def _send_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        query = scope["query_string"].decode("latin-1")
+        answer = RedirectResponse(f"http://{self._address}{scope['path']}{'?' if query else ''}{query}")
+        await answer(scope, receive, self._hardened(send, referrer="no-referrer"))
+
+    def _hardened(self, send: Send, referrer: str = "same-origin") -> Send:
+        """Add to what is answered whom a browser may tell of it."""
+
+        async def sent(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = _with(message.get("headers", []), "content-security-policy", self._policy)
+                message = {**message, "headers": _with(headers, "referrer-policy", referrer)}
+            await send(message)
+
+        return sent
 
     def _knows_secret(self, headers: Headers) -> bool:
         # A browser may hold the password of another Prefect that once had this address, and sends it too.
@@ -139,6 +163,11 @@ class Guard:
             return message
 
         return received
+
+
+def _is_page(scope: Scope, headers: Headers) -> bool:
+    """Say whether a person goes to a page of this server, by whatever link."""
+    return scope["type"] == "http" and scope["method"] == "GET" and headers.get("sec-fetch-dest") == "document"
 
 
 def _is_probe(scope: Scope) -> bool:
@@ -180,18 +209,6 @@ def _cookies(headers: Headers) -> Mapping[str, list[str]]:
 def _with(headers: Iterable[tuple[bytes, bytes]], name: str, value: str) -> list[tuple[bytes, bytes]]:
     kept = [(key, held) for key, held in headers if key.lower() != name.encode()]
     return [*kept, (name.encode(), value.encode("latin-1"))]
-
-
-def _hardened(send: Send) -> Send:
-    """Add to what is answered that no other page may show it in a frame or learn its address."""
-
-    async def sent(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            headers = _with(message.get("headers", []), "content-security-policy", "frame-ancestors 'self'")
-            message = {**message, "headers": _with(headers, "referrer-policy", "same-origin")}
-        await send(message)
-
-    return sent
 
 
 async def _refuse(refusal: _Refusal, scope: Scope, receive: Receive, send: Send) -> None:

@@ -26,6 +26,7 @@ class Page:
     def __init__(self, line: ClientConnection) -> None:
         self._line = line
         self._number = 0
+        self._asked: list[str] = []
 
     def go(self, address: str) -> None:
         """Load an address and wait until its document is complete."""
@@ -33,9 +34,9 @@ class Page:
         self.wait("document.readyState === 'complete' && location.href !== 'about:blank'")
 
     def wait(self, condition: str) -> None:
-        """Wait until an expression of the page is true."""
+        """Wait until an expression of the page is true; a page that goes on to another has no body for a moment."""
         deadline = time.monotonic() + SCRIPT_SECONDS
-        while not self.run(condition):
+        while not self.run(f"document.body !== null && ({condition})"):
             assert time.monotonic() < deadline, f"{condition} never came true: {self.run('document.body.innerText')}"
             time.sleep(0.2)
 
@@ -45,11 +46,18 @@ class Page:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
+    def asked(self) -> list[str]:
+        """Return a list that from now on holds the address of everything that the page asks for."""
+        self._call("Network.enable")
+        return self._asked
+
     def _call(self, method: str, **parameters: Any) -> Any:
         self._number += 1
         self._line.send(json.dumps({"id": self._number, "method": method, "params": parameters}))
         while True:
             message = json.loads(self._line.recv(timeout=SCRIPT_SECONDS))
+            if message.get("method") == "Network.requestWillBeSent":
+                self._asked.append(message["params"]["request"]["url"])
             if message.get("id") == self._number:
                 return message["result"]
 

@@ -349,6 +349,21 @@ def page(up: Up) -> Iterator[Page]:
         yield page
 
 
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
+def test_the_uis_open_by_either_name_and_their_pages_neither_hold_the_token_nor_ask_anybody_else(
+    up: Up, name: str
+) -> None:
+    with browser() as opened:
+        asked = opened.asked()
+        for link, shown in ((up.links["Prefect"], "Dashboard"), (up.links["MLflow"], "Default")):
+            opened.go(link.replace("127.0.0.1", name))
+            opened.wait(f"document.body.innerText.includes({shown!r}) && !location.search.includes('token')")
+            time.sleep(2)
+            assert up.kept["token"] not in opened.run("document.referrer + location.href + document.cookie")
+    assert len(asked) > 10
+    assert [url for url in asked if not re.match(r"(http|ws)://(127\.0\.0\.1|localhost):|data:|blob:", url)] == []
+
+
 # By its name, by the loopback's own name (to which the browser sends its cookies for every port), and by a name that
 # was somebody else's a moment ago and now leads here (DNS rebinding), which makes the page one of the server's own.
 @pytest.mark.parametrize("place", ["other name", "other port", "rebound name"])

@@ -170,8 +170,24 @@ def test_the_printed_address_opens_the_ui_for_this_port_alone(client: TestClient
     assert cookie.startswith("headwater-4200=")
     assert {"httponly", "samesite=strict", "path=/"} <= set(cookie.split("; "))
     assert client.get("/", headers={"sec-fetch-site": "same-origin"}).text == "secret data", "the cookie is kept"
-    framed = client.get("/").headers["content-security-policy"]
-    assert framed == "frame-ancestors 'self'"
+    assert answer.headers["referrer-policy"] == "no-referrer", "the page after it would have the token as its referrer"
+
+
+def test_a_page_of_the_ui_is_framed_by_no_other_and_tells_nobody_of_a_visit(client: TestClient) -> None:
+    policy = client.get("/", headers=COOKIE).headers["content-security-policy"]
+    assert policy == "frame-ancestors 'self'; connect-src 'self' ws://127.0.0.1:4200"
+
+
+@pytest.mark.parametrize("path", [f"/?token={TOKEN}", "/runs?a=b", "//evil.example/", "/"])
+def test_a_persons_browser_at_localhost_is_sent_on_to_the_one_address(client: TestClient, path: str) -> None:
+    page = {"host": "localhost:4200", "sec-fetch-dest": "document", "sec-fetch-mode": "navigate"}
+    for secret in ({}, COOKIE):
+        answer = client.get(f"http://{ADDRESS}{path}", headers={**page, **secret})
+        assert (answer.status_code, answer.headers["location"]) == (307, f"http://{ADDRESS}{path}")
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert "set-cookie" not in answer.headers
+    old = client.get(f"/?token={TOKEN}", headers={"host": "localhost:4200"})
+    assert old.headers["location"] == f"http://{ADDRESS}/?token={TOKEN}", "a browser without Sec-Fetch-Dest"
 
 
 @pytest.mark.parametrize("path", ["/?token=", "/?token=wrong", f"/?token=wrong&token={TOKEN}", f"/api/x?token={TOKEN}"])
