@@ -40,8 +40,9 @@ from tasks.contracts.files import atomic_folder, write_json
 from tasks.contracts.ledger import LEDGER_SCHEMA
 from tasks.contracts.manifest import MANIFEST_NAME, manifest_hash, read_manifest
 from tasks.contracts.tokens import INDEX_SCHEMA
+from tasks.contracts.warc import host_of
 from tasks.contracts.workspace import state_folder
-from tasks.crawl.urls import canonical_url, host_of
+from tasks.crawl.urls import canonical_url
 
 logger = logging.getLogger(__name__)
 

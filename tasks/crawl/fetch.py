@@ -29,6 +29,7 @@ from tasks.contracts.answers import no_page
 from tasks.contracts.evidence import Certificate, Evidence
 from tasks.contracts.files import disk_full_is_clear
 from tasks.contracts.redaction import without_secrets, without_userinfo
+from tasks.contracts.warc import host_of
 from tasks.crawl.addresses import GuardedResolver, named
 from tasks.crawl.backoff import CERTIFICATE, SHORTEST_DELAY_SECONDS, HostBusy
 from tasks.crawl.exchange import REDIRECTS, header_pairs, request_bytes, status_line
@@ -36,8 +37,8 @@ from tasks.crawl.frontier import Refusals
 from tasks.crawl.hosts import Forbidden, HostRules, TooSlow, Unreachable, evidence_of
 from tasks.crawl.jobs import Job, owner
 from tasks.crawl.journal import DONE, FAR, NOTE, PAGE, TAKEN, Journal
-from tasks.crawl.reading import Links, joined, links_of, page_text, sitemap_links
-from tasks.crawl.urls import Counted, canonical_url, host_of
+from tasks.crawl.reading import Links, absolute_link, links_of, page_text, sitemap_links
+from tasks.crawl.urls import Counted, canonical_url
 from tasks.crawl.warc_writer import Note, Page, Writer, warc_date
 
 Result = TypeVar("Result")
@@ -196,7 +197,7 @@ class Pages(scrapy.Spider):
         if response.status in REDIRECTS and response.headers.get("Location"):
             # A server may repeat in its answers what it was asked with.
             location = response.headers["Location"].decode("latin-1")
-            target = joined(url, location)
+            target = absolute_link(url, location)
             target = None if target is None else self.job.crawl.placeholders.hidden(target)
             ours = None if target is None else canonical_url(target, self.job.crawl.drop_query)
             if ours is not None and named(host_of(ours), self.job.allowed) and response.meta["hops"] < MOST_REDIRECTS:

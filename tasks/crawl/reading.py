@@ -17,8 +17,9 @@ from scrapy.http import TextResponse
 from scrapy.utils.sitemap import Sitemap
 
 from tasks.contracts.markup import tags, utf16_without_mark
+from tasks.contracts.warc import host_of
 from tasks.crawl.addresses import named
-from tasks.crawl.urls import canonical_url, host_of
+from tasks.crawl.urls import canonical_url
 
 MOST_LINKS = 50_000  # of a page; and of a sitemap, whose protocol (sitemaps.org) allows no more
 MOST_LINK_CHARACTERS = 1 << 14
@@ -87,7 +88,7 @@ def links_of(
             hrefs[href] = None
         else:
             read.more += 1
-    read.urls = _taken(hrefs, joined(url, base) or url, drop_query, allowed, hide)
+    read.urls = _taken(hrefs, absolute_link(url, base) or url, drop_query, allowed, hide)
     return read
 
 
@@ -140,7 +141,7 @@ def _taken(
         if place and hide is None and _PLAIN_PATH.fullmatch(link):
             url: str | None = place + link
         else:
-            absolute = joined(base, link)
+            absolute = absolute_link(base, link)
             url = None if absolute is None else canonical_url(absolute if hide is None else hide(absolute), drop_query)
         if url is None or url in urls or urlsplit(url).path.lower().endswith(SKIPPED_ENDINGS):
             continue
@@ -152,7 +153,7 @@ def _taken(
     return list(urls)
 
 
-def joined(base: str, link: str) -> str | None:
+def absolute_link(base: str, link: str) -> str | None:
     """Return an absolute link, None where it is none."""
     try:
         return urljoin(base, link)

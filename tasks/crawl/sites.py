@@ -22,13 +22,14 @@ from tasks.contracts.document import make_doc_id
 from tasks.contracts.errors import InputError, NetworkError
 from tasks.contracts.ledger import LedgerRow, write_ledger
 from tasks.contracts.manifest import Counts
+from tasks.contracts.warc import host_of
 from tasks.crawl.credentials import Placeholders
 from tasks.crawl.frontier import Refusals
 from tasks.crawl.jobs import Crawl, Job, owner
 from tasks.crawl.journal import COUNTED, TAKEN, Journal, Place, Progress, read_progress
 from tasks.crawl.parts import PartWriter
 from tasks.crawl.processes import run_in_processes
-from tasks.crawl.urls import LIMIT_RULES, Counted, canonical_url, host_of
+from tasks.crawl.urls import LIMIT_RULES, Counted, canonical_url
 from tasks.crawl.warc_writer import SOFTWARE, Writer, sha1, warc_date
 
 logger = logging.getLogger(__name__)

@@ -20,6 +20,7 @@ from w3lib.url import safe_url_string
 
 from tasks.contracts.takedowns import RULE as TAKEDOWN
 from tasks.contracts.takedowns import Takedowns
+from tasks.contracts.warc import host_of
 
 PORTS = {"http": "80", "https": "443"}
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
@@ -212,11 +213,3 @@ LIMIT_RULES = frozenset(
     {"max_pages", "max_depth", "max_pages_per_host", "url_too_long", "path_too_deep", "path_repeats",
      "query_parameters", "query_variants", "too_many_links", TAKEDOWN}
 )  # fmt: skip
-
-
-def host_of(url: str) -> str:
-    """Return a URL's host, "" where it has none."""
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""
