@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,8 +35,9 @@ def document(text: str, *, name: str, host: str = "a.example", source: str = "te
 
 
 def write_stage(folder: Path, parts: Sequence[Sequence[Document]], stage: str = "before") -> Manifest:
-    """Write documents as the folder of the stage before; what stood there is gone."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Write documents as the folder of the stage before; the parts that stood there are gone."""
+    for old in folder.glob("part-*.parquet"):
+        old.unlink()
     for k, documents in enumerate(parts):
         write_documents(folder / f"part-{k:05d}.parquet", documents)
     total = sum(map(len, parts))

@@ -10,7 +10,7 @@ import pytest
 
 from tasks.contracts.errors import InputError, NetworkError
 from tasks.contracts.files import sha256_file
-from tasks.contracts.manifest import Counts, commit_manifest, manifest_hash
+from tasks.contracts.manifest import Counts, manifest_hash
 from tasks.holdout.lm_eval_files import BITS_PER_BYTE, CONTINUATION, write_task
 from tasks.tokenization.byte_level import save_tokenizer, train_tokenizer
 from tests.corpus import prose
@@ -32,7 +32,7 @@ QUESTIONS = [
 
 
 def committed(folder: Path, stage: str) -> Path:
-    commit_manifest(folder, stage=stage, unit="items", params={}, inputs={}, counts=Counts(in_=0, out=0))
+    plant_manifest(folder, stage=stage, unit="items", params={}, inputs={}, counts=Counts(in_=0, out=0))
     return folder
 
 

@@ -7,7 +7,8 @@ import pytest
 from tasks.contracts.document import Document, write_documents
 from tasks.contracts.errors import GateError, InputError
 from tasks.contracts.files import write_json
-from tasks.contracts.manifest import Counts, commit_manifest, manifest_hash, read_manifest
+from tasks.contracts.manifest import Counts, manifest_hash, read_manifest
+from tests.planted import plant_manifest
 from training import gate
 from training.baseline import ByteTrigrams
 from training.champion import champion_to_beat, champions, promote
@@ -27,7 +28,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def commit(folder: Path, stage: str, params: dict | None = None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     none = Counts(in_=0, out=0)
-    commit_manifest(folder, stage=stage, unit="documents", params=params or {}, inputs={}, counts=none)
+    plant_manifest(folder, stage=stage, unit="documents", params=params or {}, inputs={}, counts=none)
     return folder
 
 
@@ -200,7 +201,7 @@ def test_the_report_says_how_many_items_are_not_protected(tmp_path: Path) -> Non
     folder = tmp_path / "decontaminate"
     found = {"quiz.jsonl": {"items": 50, "by_ngrams": 40, "whole": 3, "not_protected": 7, "reasons": {"one word": 7}}}
     write_json(folder / "protected.json", {"items": found})
-    commit_manifest(folder, stage="decontaminate", unit="documents", params={}, inputs={}, counts=Counts(in_=0, out=0))
+    plant_manifest(folder, stage="decontaminate", unit="documents", params={}, inputs={}, counts=Counts(in_=0, out=0))
     report = judge({**inputs, "decontaminate": folder}, tmp_path / "out")
     assert report["protection"] == found
     said = (tmp_path / "out" / "report.md").read_text()

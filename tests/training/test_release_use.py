@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from tasks.contracts.files import write_json
-from tasks.contracts.manifest import Counts, commit_manifest, read_manifest
+from tasks.contracts.manifest import Counts, read_manifest
 from tasks.holdout.lm_eval_files import BITS_PER_BYTE, CONTINUATION, write_task
 from tasks.tokenization.byte_level import EOS, PADDING, save_tokenizer, train_tokenizer
 from tests.corpus import prose
+from tests.planted import plant_manifest
 from tests.training.papers.chain import make_chain
 from training import release
 from training.model import ModelSize, build_model, model_config, name_special_tokens, save_model
@@ -49,7 +50,7 @@ def make_release(root: Path) -> Path:
     for stage, folder in folders.items():  # what was added is in the manifests, and the chain holds
         old = read_manifest(folder)
         none = Counts(in_=old.counts.in_, out=old.counts.out, dropped=old.counts.dropped)
-        commit_manifest(folder, stage=stage, unit=old.unit, params=old.params, inputs=before, counts=none)
+        plant_manifest(folder, stage=stage, unit=old.unit, params=old.params, inputs=before, counts=none)
         before = {stage: folder}
     release.run(params=release.Params(), inputs=folders, output=root / "release")
     return root / "release"
