@@ -47,7 +47,7 @@ _LENGTH = re.compile(r"[0-9]{1,18}")
 _HEADER = re.compile(
     rb"WARC/1\.[01]\r\n(?:[A-Za-z][A-Za-z0-9_-]*: [^\x00-\x20\x7f][^\x00-\x1f\x7f]*(?<! )\r\n)+\r\n", re.DOTALL
 )
-_FIELD = re.compile(r"\n([^:]+): ([^\r]*)")
+_FIELD = re.compile(r"\n([^:\n]+): ([^\r\n]*)")
 _SPELT = frozenset(_STANDARD)
 _ONCE = _SPELT - {"WARC-Concurrent-To"}
 _ID = re.compile(r"<[^\x00-\x20\x7f<>]{1,250}>")

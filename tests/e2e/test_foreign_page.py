@@ -156,7 +156,7 @@ def listening(root: psutil.Process) -> dict[tuple[str, int], str]:
             with suppress(psutil.NoSuchProcess):
                 for line in process.net_connections("inet"):
                     if line.status == psutil.CONN_LISTEN:
-                        found[line.laddr.ip, line.laddr.port] = " ".join(process.cmdline()[:6])
+                        found[line.laddr.ip, line.laddr.port] = " ".join(process.cmdline()[:8])
     return found
 
 

@@ -23,8 +23,9 @@ from flows.cli import app, main
 from flows.terminal import Terminal, Text, VisibleFormatter, one_line, visible
 from tasks.contracts.document import Document, read_documents, write_documents
 from tasks.contracts.errors import InputError
+from tasks.contracts.files import write_json
 from tasks.contracts.ledger import LedgerRow, ledger_row
-from tasks.contracts.manifest import MANIFEST_NAME, Counts, commit_manifest
+from tasks.contracts.manifest import MANIFEST_NAME, Counts, commit_manifest, describe_file, read_manifest
 from tasks.extract.stage import Params as ExtractParams
 from tests.conftest import ROOT
 from tests.flows.lineage import traced_workspace
@@ -201,6 +202,10 @@ def _hostile_documents(folder: Path) -> None:
     for path in sorted(folder.glob("part-*.parquet")):
         documents: list[Document] = list(read_documents(path))
         write_documents(path, [replace(one, **odd) for one in documents])
+    manifest = read_manifest(folder)
+    shards = tuple(describe_file(folder, shard.name) for shard in manifest.shards)
+    told = manifest.model_copy(update={"shards": shards})
+    write_json(folder / MANIFEST_NAME, told.model_dump(mode="json", by_alias=True))
 
 
 @pytest.fixture
@@ -218,8 +223,9 @@ def inside(hostile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
 def test_a_runs_summary(inside: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """It ends a run, which no call above comes to."""
     from flows import cli
+    from flows.graph import load_graph
 
-    cli._print_summary()
+    cli._print_summary(list(load_graph()))
     cli._print_places()
     printed = "".join(capfd.readouterr())
     assert not OBEYED.findall(printed), printed

@@ -14,6 +14,7 @@ from tasks.contracts.manifest import Counts, manifest_hash
 from tasks.holdout.lm_eval_files import BITS_PER_BYTE, CONTINUATION, write_task
 from tasks.tokenization.byte_level import save_tokenizer, train_tokenizer
 from tests.corpus import prose
+from tests.planted import plant_manifest
 from training.evaluate import Params, read_samples, run
 
 TEXTS = [
