@@ -226,7 +226,7 @@ def test_a_runs_summary(inside: Path, capfd: pytest.CaptureFixture[str]) -> None
     from flows.graph import load_graph
 
     cli._print_summary(list(load_graph()))
-    cli._print_places()
+    cli._print_places(list(load_graph()))
     printed = "".join(capfd.readouterr())
     assert not OBEYED.findall(printed), printed
     assert SHOWN in printed
