@@ -86,6 +86,7 @@ def ledger(data: Path, stage: str, change: Callable[[list[Row]], object]) -> Non
         if any(row["action"] == "drop" for row in pq.read_table(path).to_pylist()):
             edit_rows(path, change, LEDGER_SCHEMA)
             return
+    raise AssertionError(f"{stage} drops nothing here, so nothing would be forged")
 
 
 def drops(rows: list[Row]) -> list[Row]:
@@ -172,10 +173,10 @@ FORGERIES: dict[str, tuple[str, Callable[[Path], object]]] = {
     ),
     "two shards swapped": ("documents", swap_parts),
     "two ids swapped": ("documents", swap_ids),
-    "a drop of another document": ("documents", lambda data: ledger(data, "dedup", another_document)),
+    "a drop of another document": ("documents", lambda data: ledger(data, "filter", another_document)),
     "a drop's URL changed": (
         "documents",
-        lambda data: ledger(data, "dedup", lambda rows: drops(rows)[0].update(url="http://other.example/")),
+        lambda data: ledger(data, "filter", lambda rows: drops(rows)[0].update(url="http://other.example/")),
     ),
     "a held-out text changed": (
         "documents",
@@ -196,11 +197,11 @@ FORGERIES: dict[str, tuple[str, Callable[[Path], object]]] = {
     ),
     "its own survivor": (
         "counted",
-        lambda data: ledger(data, "dedup", lambda rows: drops(rows)[0].update(survivor_id=drops(rows)[0]["doc_id"])),
+        lambda data: ledger(data, "filter", lambda rows: drops(rows)[0].update(survivor_id=drops(rows)[0]["doc_id"])),
     ),
     "a survivor that never was": (
         "documents",
-        lambda data: ledger(data, "dedup", lambda rows: drops(rows)[0].update(survivor_id="e" * 32)),
+        lambda data: ledger(data, "filter", lambda rows: drops(rows)[0].update(survivor_id="e" * 32)),
     ),
     "a document twice": ("counted", second_copy),
     "a part more": ("counted", extra_part),
