@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from flows.lineage import verify_again, verify_documents, verify_files
+from flows.lineage import verify_again, verify_documents, verify_figures, verify_files
 from flows.terminal import console
 from tasks.contracts.errors import HeadwaterError, UsageError
 from tasks.contracts.manifest import MANIFEST_NAME
@@ -34,9 +34,10 @@ Check = tuple[str, Callable[[], Iterator[Break]]]
 
 SIGNED = (
     "Who can change every file of data/, .headwater/ and the release can forge all of it at once, and this program "
-    "finds nothing: other pages than were crawled, weights that were trained on something else, scores of items, the "
-    "reasons in a ledger, what sources.json says of the crawl. A title or a reservation is made again in a sample. "
-    "Against that helps only what stands elsewhere: the manifest's hash (--expect) or a signature (--public-key)."
+    "finds nothing: other pages than were crawled, weights that were trained on something else, losses, scores of "
+    "items, the reasons in a ledger, what sources.json says of the crawl. A title or a reservation is made again in a "
+    "sample. Against that helps only what stands elsewhere: the manifest's hash (--expect) or a signature "
+    "(--public-key)."
 )
 
 
@@ -143,9 +144,25 @@ def deep_checks(data: Path, names: list[str], sample: int) -> dict[str, Check]:
             lambda: again.tokens(data, tokens),
         ),
         "batches": (f"{some} training step saw what its hash says.", lambda: again.batches(data, tokens)),
+        "tokens_counted": (
+            "tokens.json says what the token shards and their indices hold.",
+            lambda: verify_figures.counts(data),
+        ),
+        "tokenizer_measured": (
+            "The tokenizer measures on the mixture as it did.",
+            lambda: verify_figures.measured(data),
+        ),
+        "trained": (
+            "Training's figures are those of its order, its weights and its table of losses.",
+            lambda: verify_figures.trained(data),
+        ),
         "copied": ("The tokenizer beside the model is the one that was learnt.", lambda: again.copies(data)),
         "figures": ("The evaluation's figures come out of its items' scores again.", lambda: again.scores(data)),
         "judged": ("The gate's rules find the same of the items' scores again.", lambda: again.gate(data)),
+        "papers": (
+            "The release is assembled of the stages' folders again, papers and all.",
+            lambda: verify_figures.papers(data),
+        ),
     }
 
 

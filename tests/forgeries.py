@@ -137,6 +137,26 @@ def flip(path: Path, at: int = 0) -> None:
     path.write_bytes(content)
 
 
+def replace_text(path: Path, change: Callable[[str], str]) -> None:
+    text = change(path.read_text())
+    path.unlink()
+    path.write_text(text)
+
+
+def drop_line(path: Path, number: int) -> None:
+    replace_text(path, lambda text: "".join(line for k, line in enumerate(text.splitlines(True)) if k != number))
+
+
+def paper(data: Path, change: Callable[[Path], object]) -> None:
+    """Change a file of the release, and name it anew in the release's manifest."""
+    folder = data / "release"
+    change(folder)
+    told = read_manifest(folder)
+    shards = tuple(describe_file(folder, shard.name) for shard in told.shards)
+    made = told.model_copy(update={"shards": shards})
+    replace_json(folder / MANIFEST_NAME, made.model_dump(mode="json", by_alias=True))
+
+
 def other_step(rows: list[Row]) -> None:
     rows[-1]["batch_sha256"] = "0" * 64
 
@@ -250,6 +270,51 @@ FORGERIES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a detail of the verdict changed": (
         "judged",
         lambda data: edit_json(data / "gate/report.json", lambda v: v["rules"][1].update(detail="all right")),
+    ),
+    "a token less in tokens.json": (
+        "tokens_counted",
+        lambda data: edit_json(data / "tokenize/tokens.json", lambda value: value.update(tokens=value["tokens"] - 1)),
+    ),
+    "bytes of the validation text": (
+        "tokens_counted",
+        lambda data: edit_json(data / "tokenize/tokens.json", lambda value: value.update(validation_bytes=10**6)),
+    ),
+    "a better tokenizer": (
+        "tokenizer_measured",
+        lambda data: edit_json(data / "tokenizer/metrics.json", lambda value: value.update(fertility=1.0)),
+    ),
+    "a better tokenizer of one host": (
+        "tokenizer_measured",
+        lambda data: edit_json(
+            data / "tokenizer/metrics.json", lambda v: next(iter(v["hosts"].values())).update(bytes_per_token=9.0)
+        ),
+    ),
+    "more parameters": (
+        "trained",
+        lambda data: edit_json(data / "train/metrics.json", lambda value: value.update(parameters=7 * 10**9)),
+    ),
+    "a lower last loss": (
+        "trained",
+        lambda data: edit_json(data / "train/metrics.json", lambda value: value.update(validation_loss=0.5)),
+    ),
+    "more tokens seen": (
+        "trained",
+        lambda data: edit_json(data / "train/metrics.json", lambda value: value.update(tokens_seen=10**9)),
+    ),
+    "a step missing in the table of losses": ("trained", lambda data: drop_line(data / "train/loss.csv", 2)),
+    "another learning rate in the table of losses": (
+        "trained",
+        lambda data: replace_text(data / "train/loss.csv", lambda text: text[: text.rstrip().rindex(",")] + ",0.5\n"),
+    ),
+    "a paper that was improved": (
+        "papers",
+        lambda data: paper(data, lambda folder: replace_text(folder / "data_card.md", lambda t: t + "All licensed.\n")),
+    ),
+    "a source that was left out of sources.json": (
+        "papers",
+        lambda data: paper(
+            data, lambda folder: edit_json(folder / "sources.json", lambda value: value["domains"].pop(0))
+        ),
     ),
 }
 """What was done → the claim of `headwater verify --deep` that must fail, and how it is done."""

@@ -48,6 +48,22 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
         InputError: a stage's folder is not given, or a file that the papers are written from cannot be read.
         ManifestError: a stage was run again and what comes after it was not.
     """
+    assemble(params, inputs, output)
+    files = sum(1 for path in output.rglob("*") if path.is_file())
+    manifest = commit_manifest(
+        output,
+        stage="release",
+        unit="files",
+        params=params.identity(),
+        inputs={stage: inputs[stage] for stage in STAGES},
+        counts=Counts(in_=files, out=files),
+    )
+    promote(output)
+    return manifest
+
+
+def assemble(params: Params, inputs: Mapping[str, Path], output: Path) -> None:
+    """Write every file of the release but its manifest."""
     facts = read_facts(
         inputs, name=params.name, license=params.license, language=params.language, statement=params.statement
     )
@@ -62,17 +78,6 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     write_json(output / "lineage.json", _lineage(facts, params))
     shutil.copyfile(Path(__file__).with_name("verify.py"), output / "verify.py")
     write_papers(facts, output)
-    files = sum(1 for path in output.rglob("*") if path.is_file())
-    manifest = commit_manifest(
-        output,
-        stage="release",
-        unit="files",
-        params=params.identity(),
-        inputs={stage: inputs[stage] for stage in STAGES},
-        counts=Counts(in_=files, out=files),
-    )
-    promote(output)
-    return manifest
 
 
 def _lineage(facts: Facts, params: Params) -> dict[str, JsonValue]:

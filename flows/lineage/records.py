@@ -29,10 +29,18 @@ from pydantic import Field, JsonValue, ValidationError
 
 from tasks.contracts.base import FrozenModel
 from tasks.contracts.errors import HeadwaterError, ManifestError, UsageError
-from tasks.contracts.files import canonical_json, disk_full_is_clear, sha256_file, sync_file, write_bytes, write_json
+from tasks.contracts.files import (
+    canonical_json,
+    disk_full_is_clear,
+    sha256_file,
+    sha256_json,
+    sync_file,
+    write_bytes,
+    write_json,
+)
 from tasks.contracts.manifest import MANIFEST_NAME, Manifest
 from tasks.contracts.redaction import without_secrets
-from tasks.contracts.workspace import ROOT, state_folder
+from tasks.contracts.workspace import ROOT, code_hash, state_folder
 
 logger = logging.getLogger(__name__)
 
@@ -54,10 +62,15 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 class Code(FrozenModel):
-    """The state of the code: the git commit (None outside git) and whether files differed from it."""
+    """The state of the code: the git commit (None outside git), whether files differed from it, and a hash of its own.
+
+    `sha256` is over the sources of tasks/ and training/ and the pinned versions: what decides the bytes of a release.
+    Records of before it was kept have None.
+    """
 
     commit: str | None = None
     dirty: bool | None = None
+    sha256: str | None = None
 
 
 class Machine(FrozenModel):
@@ -246,12 +259,12 @@ def missing_records() -> list[str]:
     return [line.record for line in read_chain() if not (runs_folder() / line.record).is_file()]
 
 
-def latest_record(stage: str, manifest_sha256: str) -> RunRecord | None:
-    """Return the newest successful record of a stage whose output had this manifest, None if there is none."""
+def latest_record(stage: str, manifest_sha256: str | None = None) -> RunRecord | None:
+    """Return the newest successful record of a stage (whose output had this manifest), None if there is none."""
     for line in reversed(read_chain()):
         if Path(line.record).name.split(".")[0] == stage:
             record = _read(runs_folder() / line.record)
-            if record.status == "done" and record.manifest_sha256 == manifest_sha256:
+            if record.status == "done" and manifest_sha256 in (None, record.manifest_sha256):
                 return record
     return None
 
@@ -322,12 +335,14 @@ def _kept_problems(record: str, sha256: str) -> list[str]:
 
 
 def code_state() -> Code:
-    """Return the git commit of the project and whether its files differ from it."""
+    """Return the git commit of the project, whether its files differ from it, and the hash of its sources."""
+    pins = ROOT / "constraints.txt"
+    sha256 = sha256_json([code_hash("tasks", "training"), sha256_file(pins) if pins.is_file() else None])
     commit = _git("rev-parse", "HEAD")
     if commit is None:
-        return Code()
+        return Code(sha256=sha256)
     changes = _git("status", "--porcelain", "--untracked-files=no")
-    return Code(commit=commit, dirty=bool(changes) if changes is not None else None)
+    return Code(commit=commit, dirty=bool(changes) if changes is not None else None, sha256=sha256)
 
 
 @cache

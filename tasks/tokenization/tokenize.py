@@ -75,8 +75,6 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
         libraries=("tokenizers",),
         shared=shared,
     )
-    names = sorted(shard.name for shard in made.files if shard.name.endswith(".bin"))
-    shards = tuple(TokenShard(name=name, tokens=(output / name).stat().st_size // WIDTHS[dtype]) for name in names)
     if not made.counts.out:
         raise CorpusTooSmallError(
             "there is no document to train on",
@@ -97,17 +95,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
             found="none",
             fix="raise holdout.fraction",
         )
-    info = TokensInfo(
-        dtype=dtype,
-        vocab_size=tokenizer.get_vocab_size(),
-        eos_id=tokenizer.token_to_id(EOS),
-        tokens=sum(shard.tokens for shard in shards),
-        shards=shards,
-        documents=made.counts.out,
-        bytes=sum(one.bytes for name in names for one in read_index(output / index_name(name))),
-        validation_tokens=(output / VALIDATION_NAME).stat().st_size // WIDTHS[dtype],
-        validation_bytes=sum(one.bytes for one in read_index(output / index_name(VALIDATION_NAME))),
-    )
+    info = describe(output, tokenizer)
     logger.info("tokenize: %d tokens of %d bytes, %s", info.tokens, info.bytes, dtype)
     write_json(output / TOKENS_NAME, info.model_dump(mode="json"))
     return commit_manifest(
@@ -118,6 +106,29 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
         inputs=inputs,
         counts=made.counts,
         known=made.files,
+    )
+
+
+def describe(folder: Path, tokenizer: Tokenizer) -> TokensInfo:
+    """Return what tokens.json says of a folder's shards: counted from the shards and their indices."""
+    dtype = smallest_dtype(tokenizer.get_vocab_size())
+    tokens = {path.name: path.stat().st_size // WIDTHS[dtype] for path in sorted(folder.glob("*.bin"))}
+    validation_tokens = tokens.pop(VALIDATION_NAME)
+    documents = bytes_ = 0
+    for name in tokens:
+        for one in read_index(folder / index_name(name)):
+            documents += one.epoch == 1
+            bytes_ += one.bytes
+    return TokensInfo(
+        dtype=dtype,
+        vocab_size=tokenizer.get_vocab_size(),
+        eos_id=tokenizer.token_to_id(EOS),
+        tokens=sum(tokens.values()),
+        shards=tuple(TokenShard(name=name, tokens=count) for name, count in tokens.items()),
+        documents=documents,
+        bytes=bytes_,
+        validation_tokens=validation_tokens,
+        validation_bytes=sum(one.bytes for one in read_index(folder / index_name(VALIDATION_NAME))),
     )
 
 

@@ -15,7 +15,6 @@ from itertools import islice
 from pathlib import Path
 
 from pydantic import Field, JsonValue, model_validator
-from tokenizers import Tokenizer
 
 from tasks.contracts.base import StageParams
 from tasks.contracts.document import Document, read_documents
@@ -78,7 +77,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     """
     source = inputs["mix"]
     paths = [source / shard.name for shard in text_shards(source)]
-    total = sum(_copies(document) * _size(document) for document in _documents(paths))
+    total = _total(paths)
     rate = params.max_bytes / max(total, 1)
     texts = (d.text for d in _sample(paths, rate, params.seed) for _ in range(_copies(d)))
     tokenizer = train_tokenizer(
@@ -96,7 +95,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
             fix="lower tokenizer.vocab_size, or crawl more pages",
         )
     save_tokenizer(tokenizer, output, params.special_tokens)
-    metrics = _measure(load_tokenizer(output), paths, params.metric_bytes / max(total, 1), params)
+    metrics = measure(output, source, params)
     write_json(output / METRICS_NAME, metrics)
     logger.info("tokenizer: %s bytes a token, %s tokens a word", metrics["bytes_per_token"], metrics["fertility"])
     files = sum(1 for path in output.iterdir() if path.is_file())
@@ -132,8 +131,16 @@ class _Totals:
         }
 
 
-def _measure(tokenizer: Tokenizer, paths: Sequence[Path], rate: float, params: Params) -> dict[str, JsonValue]:
-    """Return bytes per token and fertility (tokens per word): over all, by host (the largest) and by language."""
+def measure(folder: Path, mix: Path, params: Params) -> dict[str, JsonValue]:
+    """Return bytes per token and fertility (tokens per word): over all, by host (the largest) and by language.
+
+    Args:
+        folder: where the tokenizer stands.
+        mix: the mixture that it was learnt from.
+    """
+    tokenizer = load_tokenizer(folder)
+    paths = [mix / shard.name for shard in text_shards(mix)]
+    rate = params.metric_bytes / max(_total(paths), 1)
     overall = _Totals()
     hosts: dict[str, _Totals] = {}
     languages: dict[str, _Totals] = {}
@@ -152,6 +159,11 @@ def _measure(tokenizer: Tokenizer, paths: Sequence[Path], rate: float, params: P
         "hosts": {name: hosts[name].report() for name, _ in largest},
         "languages": {name: totals.report() for name, totals in sorted(languages.items())},
     }
+
+
+def _total(paths: Sequence[Path]) -> int:
+    """Return the UTF-8 bytes of the mixture, copies included."""
+    return sum(_copies(document) * _size(document) for document in _documents(paths))
 
 
 def _documents(paths: Sequence[Path]) -> Iterator[Document]:

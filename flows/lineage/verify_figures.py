@@ -1,0 +1,116 @@
+"""What the stages after the mixture say of their own work, made again: counts, measurements, figures, papers.
+
+Nothing is written beside a temporary folder. What only the training run itself knows (the losses) is compared where it
+is said twice.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from flows.lineage.records import code_state, latest_record
+from tasks.contracts.files import sha256_file
+from tasks.contracts.manifest import read_manifest
+from training.verify import Break, NotCheckableError
+
+LOSSES = ("train_loss", "validation_loss")
+
+
+def counts(data: Path) -> Iterator[Break]:
+    """Count tokens, documents and bytes of the token shards again."""
+    from tasks.tokenization.byte_level import load_tokenizer
+    from tasks.tokenization.tokenize import describe
+
+    again = describe(data / "tokenize", load_tokenizer(data / "tokenizer")).model_dump(mode="json")
+    yield from _differing(data / "tokenize/tokens.json", again)
+
+
+def measured(data: Path) -> Iterator[Break]:
+    """Measure the tokenizer on the mixture again."""
+    from tasks.tokenization.tokenizer import METRICS_NAME, Params, measure
+
+    params = Params.model_validate(read_manifest(data / "tokenizer").params, strict=False)
+    again = measure(data / "tokenizer", data / "mix", params)
+    yield from _differing(data / "tokenizer" / METRICS_NAME, again)
+
+
+def trained(data: Path) -> Iterator[Break]:
+    """Compare training's figures with its order, its weights, its schedule and its table of losses."""
+    from training.launch import DECIMALS, Params
+    from training.loop import learning_rate
+    from training.order import Order, read_packing
+    from training.verify import weights_sha256
+
+    order = Order.model_validate_json((data / "train/order.json").read_bytes())
+    asked = {name: v for name, v in read_manifest(data / "train").params.items() if name in Params.model_fields}
+    params = Params.model_validate(asked, strict=False)
+    rows = list(csv.DictReader((data / "train/loss.csv").read_text().splitlines()))
+    table = f"{data}/train/loss.csv"
+    if [row["step"] for row in rows] != [str(step) for step in range(order.steps)]:
+        yield Break(f"{table}, steps", f"each of {order.steps} steps once, in order", f"{len(rows)} rows")
+        return
+    for step, row in enumerate(rows):
+        peak, final = params.learning_rate, params.final_learning_rate
+        rate = learning_rate(step, peak=peak, final=final, warmup=params.warmup_steps, steps=order.steps)
+        if row["learning_rate"] != f"{rate:.8g}":
+            yield Break(f"{table}, learning rate of step {step}", f"{rate:.8g}", row["learning_rate"])
+        due = step + 1 == order.steps or (step + 1) % params.validate_every == 0
+        if row["validation_loss"] and not due:
+            yield Break(f"{table}, validation loss of step {step}", "not measured then", row["validation_loss"])
+    weights = sorted((data / "train/model").glob("*.safetensors"))
+    last = {name: round(float(value), DECIMALS) if (value := rows[-1][name]) else None for name in LOSSES}
+    again = last | {
+        "parameters": sum(_parameters(path) for path in weights),
+        "steps": order.steps,
+        "tokens_seen": order.tokens_seen(read_packing(data / "tokenize", order.shards, order.seq_len)),
+        "weights_sha256": weights_sha256(weights),
+    }
+    yield from _differing(data / "train/metrics.json", again)
+
+
+def papers(data: Path) -> Iterator[Break]:
+    """Assemble the release again from the stages' folders, and compare every file.
+
+    Other code writes other papers: what differs is a break where the run record says that the same code stands here.
+    """
+    from training.release import Params, assemble
+
+    manifest = read_manifest(data / "release")
+    params = Params.model_validate(manifest.params, strict=False)
+    with tempfile.TemporaryDirectory() as place:
+        again = Path(place)
+        assemble(params, {stage: data / stage for stage in manifest.inputs}, again)
+        made = {p.relative_to(again).as_posix(): sha256_file(p) for p in again.rglob("*") if p.is_file()}
+    listed = {shard.name: shard.sha256 for shard in manifest.shards}
+    differing = sorted(name for name in made.keys() | listed.keys() if made.get(name) != listed.get(name))
+    record = latest_record("release")
+    if differing and (record is None or record.code.sha256 != code_state().sha256):
+        raise NotCheckableError(f"other code than stands here made it, and it differs: {', '.join(differing)}")
+    for name in differing:
+        expected = f"{made[name]}, made from data/ again" if name in made else "no such file"
+        yield Break(f"{data}/release/{name}, SHA-256", expected, listed.get(name, "missing"))
+
+
+def _parameters(path: Path) -> int:
+    from safetensors import safe_open
+
+    with safe_open(path, "np") as tensors:
+        return sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+
+
+def _differing(path: Path, again: Mapping[str, Any]) -> Iterator[Break]:
+    told = json.loads(path.read_bytes())
+    for name in sorted(again.keys() | told.keys()):
+        if told.get(name) != again.get(name):
+            yield Break(f"{path}, {name}", _short(again.get(name)), _short(told.get(name)))
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 200 else f"{text[:197]}..."
