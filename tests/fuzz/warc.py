@@ -97,13 +97,20 @@ def make_record(rng: Random, word: bytes) -> bytes:
 
 def make_file(rng: Random, records: list[bytes]) -> tuple[bytes, list[int]]:
     """Return a file of records in one of the usual packings, and where each of them begins as rows name it."""
-    shape = rng.randrange(4)
+    shape = rng.randrange(5)
     content = b""
     starts: list[int] = []
     if shape == 0:
         for record in records:
             starts.append(len(content))
             content += record
+    elif shape == 4:
+        # As it comes of files put behind each other: runs of plain records, runs of members.
+        packed = rng.random() < 0.5
+        for record in records:
+            starts.append(len(content))
+            content += gzip.compress(record, compresslevel=1, mtime=0) if packed else record
+            packed ^= rng.random() < 0.1
     else:
         step = {1: 1, 2: 3, 3: len(records)}[shape]
         for at in range(0, len(records), step):
