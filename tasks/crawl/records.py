@@ -27,7 +27,17 @@ from tasks.crawl.canonical import (
     read_fields,
     target_uri,
 )
-from tasks.crawl.streams import CHUNK, MOST_RECORD_BYTES, OVERLAP, Buffered, Damage, Member, Skipped, compress
+from tasks.crawl.streams import (
+    CHUNK,
+    MOST_RECORD_BYTES,
+    MOST_URLS,
+    OVERLAP,
+    Buffered,
+    Damage,
+    Member,
+    Skipped,
+    compress,
+)
 
 GZIP_MAGIC = b"\x1f\x8b\x08"
 _MAGIC = re.compile(re.escape(GZIP_MAGIC))
@@ -344,6 +354,8 @@ def _one(content: Buffered, form: _Form) -> Iterator[Canonical | Damage]:
         # or any page could put records into an archive, but what is in it is not passed over in silence.
         inside = Skipped.of(offset + head.size, block).others("the block of the record before, by its Content-Length")
         yield from (replace(damage, kept=True) for damage in inside)
+    if form.among_members:
+        yield from _members_in(block, offset + head.size)
     if not whole and end == total:
         after = content.offset
         skipped = form.skip(content)
@@ -354,6 +366,21 @@ def _one(content: Buffered, form: _Form) -> Iterator[Canonical | Damage]:
         yield from skipped.others(detail)
     while content.fill(2).startswith((b"\r", b"\n")):
         content.take(1)
+
+
+def _members_in(block: bytes, offset: int) -> Iterator[Damage]:
+    """Yield the gzip members of records that stand in a block that was kept, as its Content-Length has it."""
+    at, looks = block.find(GZIP_MAGIC), 0
+    while at >= 0:
+        looks += 1
+        if looks > MOST_URLS:
+            yield Damage(offset + at, f"more than {MOST_URLS} gzip members in the record before", kept=True)
+            return
+        if _begins_member(member := block[at : at + OVERLAP]):
+            fields = read_fields((_header_of(member) or b"") + b"\r\n\r\n")
+            url = next((target_uri(value) for name, value in fields if name == "warc-target-uri" and value), None)
+            yield Damage(offset + at, "a member of records lost in the block of the record before", url, kept=True)
+        at = block.find(GZIP_MAGIC, at + 1)
 
 
 def _second(head: _Head, offset: int, kept: bool = False) -> Iterator[Damage]:

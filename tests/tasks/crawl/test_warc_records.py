@@ -114,6 +114,15 @@ def test_a_record_that_a_wrong_length_swallows_is_named() -> None:
     assert "http://b.example/" in [one.url for one in damages]
 
 
+@pytest.mark.parametrize("swallowed", [1, 3])
+def test_members_that_a_wrong_length_swallows_are_named(swallowed: int) -> None:
+    members = [gzip.compress(record(b"%d" % n).replace(b"//a.example", b"//m%d.example" % n)) for n in range(4)]
+    inside = b"1\r\n\r\n" + b"".join(members[:swallowed])
+    records, damages = read(record(b"1", length=len(inside))[: -len(b"1\r\n\r\n")] + inside + members[3])
+    assert [one.url for one in damages if one.kept] == [f"http://m{n}.example/" for n in range(swallowed)]
+    assert len(records) == 2
+
+
 def test_folded_and_odd_cased_headers_are_understood() -> None:
     raw = b"warc/1.0\r\nWARC-Type:\r\n\tRESPONSE\r\nwarc-TARGET-uri:\n http://a.example/\r\n"
     raw += b"content-length: \r\n 3\r\n\r\nabc\r\n\r\n"
