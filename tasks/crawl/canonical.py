@@ -154,8 +154,8 @@ def in_canonical_form(header: bytes, block: bytes, raw: bytes | None = None) -> 
     for name, value in fields:
         if name == MANY or name not in SPELLING:
             more.append((name, value))
-        else:
-            values.setdefault(name, value)
+        elif values.setdefault(name, value) != value:
+            notes.append(f"another {SPELLING[name]} was left out: {_shown(value)}")
     kind = values.get("warc-type", "").lower()
     if kind not in KINDS:
         return f"a WARC header without WARC-Type{f' that the standard knows: {_shown(kind)}' if kind else ''}"

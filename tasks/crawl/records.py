@@ -228,7 +228,7 @@ def _member_records(source: Buffered) -> Iterator[Record | Damage]:
     if broken is not None:
         yield broken
     if member.damage is not None and source.fill(1) and not source.buffer.startswith(GZIP_MAGIC):
-        source.skip_to(_MAGIC)
+        source.skip_to(_MAGIC_OR_RECORD)
 
 
 @dataclass(frozen=True, slots=True)

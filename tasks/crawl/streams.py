@@ -163,7 +163,7 @@ class Member:
     def read(self, _size: int = -1) -> bytes:
         """Return some content, or nothing at the end of the member or where it is damaged."""
         while not self.finished:
-            chunk = self.source.take(1 << 16)
+            chunk = self.source.take(CHUNK if self.compressed else OVERLAP)
             if not chunk:
                 self.finished, self.damage = True, "the file ends inside a gzip member"
                 return b""
@@ -173,6 +173,11 @@ class Member:
                 self.finished, self.damage = True, f"damaged gzip member: {error}"
                 # The next member may begin in this chunk; one byte stays consumed, so that reading goes on.
                 self.source.give_back(chunk if self.compressed else chunk[1:])
+                return b""
+            if not self.compressed and not content and not self.decompress.eof:
+                # A magic number in front of something else: as a header it may go on to the end of the file.
+                self.finished, self.damage = True, f"a gzip member with nothing in its first {len(chunk)} bytes"
+                self.source.give_back(chunk[1:])
                 return b""
             if self.decompress.eof:
                 self.finished = True

@@ -153,9 +153,10 @@ def batch(rng: Random, folder: Path, records: int = RECORDS) -> int:
     twice = [word for word, number in Counter(pages).items() if word and number > 1]
     if twice:
         raise Wrong(f"{len(twice)} records became two pages: {twice[:3]}", content)
-    seen = {word for word in pages if word} | other | _named(rows, words, starts)
+    read = {word for word in pages if word} | other
+    seen = read | _named(rows, words, starts)
     spoken = [int(at[1]) for row in drops if (at := AT.search(row.detail or ""))]
-    good = [start for word, start in zip(words, starts, strict=True) if word in seen]
+    good = [start for word, start in zip(words, starts, strict=True) if word in read]
     lost = [
         word
         for word, start, record in zip(words, starts, made, strict=True)

@@ -119,6 +119,14 @@ def test_a_date_is_read_or_noted(date: str, read: str | None, tmp_path: Path) ->
     assert [(row.action, row.rule) for row in rows] == ([] if read else [("note", "odd_header")])
 
 
+def test_a_second_value_of_a_field_is_noted(tmp_path: Path) -> None:
+    [page], [row] = taken(record(more=b"WARC-Date: 2026-07-07T07:07:07Z\r\n"), tmp_path)
+    assert page.captured_at is not None
+    assert row.action == "note"
+    assert row.detail is not None
+    assert "another WARC-Date was left out: 2026-07-07T07:07:07Z" in row.detail
+
+
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
