@@ -36,6 +36,9 @@ class RayParams(StageParams):
     """Processors that a local session uses; null takes all of this machine's."""
     object_store_megabytes: int = Field(256, ge=80)
     """Shared memory of a local session, in MiB. Text never travels through it, so it can be small."""
+    worker_niceness: int = Field(0, ge=0, le=19)
+    """Niceness of a local session's workers: 0 gives a run its share of a busy machine; 15, Ray's own, leaves it to all
+    others first."""
 
 
 def _start(init: Callable[[], object], shutdown: Callable[[], None]) -> None:
@@ -95,6 +98,8 @@ def ray_session(params: RayParams) -> Iterator[None]:
     shared = bool(os.environ.get("RAY_ADDRESS"))
     if not shared:
         _keep_to_loopback()
+        # Ray has no argument for it: what starts the workers reads it from its environment.
+        os.environ["RAY_worker_niceness"] = str(params.worker_niceness)  # noqa: SIM112 - its name
     import ray
     from ray.data import DataContext
 

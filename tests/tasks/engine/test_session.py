@@ -86,3 +86,18 @@ def test_a_local_session_is_on_the_loopback_and_is_joined_with_its_token_only(lo
     assert len(seen["token"]) == 64
     assert seen["joined"] == 0
     assert 0 not in seen["refused"], "joined without the session's token"
+
+
+NICENESS = """
+import os, sys
+from tasks.engine.session import RayParams, ray_session
+with ray_session(RayParams(num_cpus=1, worker_niceness=int(sys.argv[1]))):
+    import ray
+    print(ray.get(ray.remote(lambda: os.nice(0)).remote()) - os.nice(0))
+"""
+
+
+@pytest.mark.parametrize("niceness", [0, 3])
+def test_a_local_sessions_workers_are_as_nice_as_it_is_set(niceness: int) -> None:
+    done = subprocess.run([sys.executable, "-c", NICENESS, str(niceness)], capture_output=True, text=True, check=True)
+    assert int(done.stdout.split()[-1]) == niceness
