@@ -20,14 +20,15 @@ from flows.graph import Stage, load_graph, select
 from flows.lineage.digest import dvc_digest
 from flows.lineage.marks import restore_mark
 from flows.lineage.mirror import StageMirror
-from flows.lineage.records import PrefectIds, now, write_record
+from flows.lineage.records import PrefectIds, kept_manifest, now, records_on_disk, write_record
 from flows.lineage.releases import remember_release
 from flows.locks import workspace_lock
 from flows.named_files import contents, remember
 from flows.params import ray_params, read_params, signing_key, stage_params
 from flows.snapshot import put_back, replaced_when_complete
 from tasks.contracts.base import StageParams
-from tasks.contracts.errors import CorpusTooSmallError
+from tasks.contracts.disk import size_of
+from tasks.contracts.errors import CorpusTooSmallError, DiskFullError
 from tasks.contracts.files import disk_full_is_clear
 from tasks.contracts.manifest import Manifest, manifest_hash, read_whole
 from tasks.engine.session import RayParams, ray_on_demand
@@ -60,7 +61,8 @@ def run_stage(name: str) -> Manifest:
         try:
             with disk_full_is_clear(stage.output):  # whatever a library was writing, not only our own files
                 return _run(stage, params, ray_params(settings), key, run, started_at)
-        except BaseException as error:
+        except BaseException as caught:
+            error = _with_need(caught, stage) if isinstance(caught, DiskFullError) else caught
             write_record(
                 run=run,
                 stage=name,
@@ -70,7 +72,19 @@ def run_stage(name: str) -> Manifest:
                 inputs=stage.inputs,
                 prefect=_prefect_ids(),
             )
+            if error is not caught:
+                raise error from caught
             raise
+
+
+def _with_need(error: DiskFullError, stage: Stage) -> DiskFullError:
+    """Say beside a full disk how much the stage's output took the last time, where there was one."""
+    for record in reversed(records_on_disk(stage.name)):
+        if record.manifest_sha256:
+            shards = kept_manifest(record.manifest_sha256).shards
+            took = sum(shard.bytes for shard in shards)
+            return DiskFullError(f"{error.problem}; the last output of {stage.name} took {size_of(took)}")
+    return error
 
 
 def _run(

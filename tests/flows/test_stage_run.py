@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -10,8 +12,8 @@ import pytest
 
 from flows.lineage.records import read_records
 from flows.stage_run import run_stage
-from tasks.contracts.errors import CorpusTooSmallError
-from tasks.contracts.manifest import Counts
+from tasks.contracts.errors import CorpusTooSmallError, DiskFullError
+from tasks.contracts.manifest import Counts, Manifest
 from tests.planted import plant_manifest
 
 GRAPH = """
@@ -52,3 +54,25 @@ def test_a_stage_that_keeps_nothing_stops_the_run_and_says_why(dropping: None) -
     ):
         assert part in said
     assert [record.status for record in read_records()] == ["failed"]
+
+
+def test_a_full_disk_is_told_with_what_the_stage_took_the_last_time(
+    dropping: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*, output: Path, **_: object) -> Manifest:
+        output.mkdir()
+        (output / "part").write_bytes(bytes(2_500_000))
+        counts = Counts(in_=1200, out=1200)
+        return plant_manifest(output, stage="filter", unit="documents", params={}, inputs={}, counts=counts)
+
+    def full(*, output: Path, **_: object) -> Manifest:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("tasks.filters.stage.run", run)
+    run_stage("filter")
+    monkeypatch.setattr("tasks.filters.stage.run", full)
+    with pytest.raises(DiskFullError, match=r"the disk is full: .*; the last output of filter took 2\.5 MB$"):
+        run_stage("filter")
+    error = read_records()[-1].error
+    assert error is not None
+    assert error.message.endswith("took 2.5 MB")
