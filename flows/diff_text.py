@@ -57,6 +57,10 @@ def _heads(found: Difference) -> Iterator[Any]:
         said = ", ".join([f"gate: {side.verdict or 'no report'}", *_beside(side)])
         yield Text.assemble((f"{letter}  {side.name}", "bold"), f"  {side.manifest_sha256[:SHORT]}  {said}")
         yield Text(f"   {_place(side)}", "dim")
+        if side.broken:
+            yield Text("   NOT as its manifest says:", "bold red")
+            yield from (Text(f"     {broken}") for broken in side.broken[:NAMED])
+            yield Text(f"   `headwater verify {_place(side)}` names all that is wrong with it", "dim")
 
 
 def _place(side: Side) -> str:
@@ -78,6 +82,8 @@ def _cause(found: Difference) -> Iterator[Any]:
     first = next((stage for stage in found.stages if stage.first), None)
     if found.same:
         yield Text("Nothing differs: it is one release.", "bold")
+    elif first is None and found.a.beside == found.b.beside:
+        yield Text("Both have the manifest of one release, but not both folders hold what it lists.", "bold")
     elif first is None:
         yield Text("It is one release. What differs stands beside it: a takedown's mark, or a signature.", "bold")
     else:

@@ -7,6 +7,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from flows.graph import MODULES
@@ -38,8 +39,11 @@ def dvc_command() -> list[str]:
     return [sys.executable, "-m", "dvc"]
 
 
-def stream(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[str]:
+def stream(command: Sequence[str], environment: Mapping[str, str], output: Path | None = None) -> Iterator[str]:
     """Run a command and yield its output by lines, standard error included.
+
+    Args:
+        output: the folder that DVC puts into its cache when the command has made it.
 
     Raises:
         StageFailedError: it ended with another exit code than 0.
@@ -66,12 +70,16 @@ def stream(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[s
             process.terminate()
             raise
     if code != 0:
-        if full := disk_full_in("".join(said)):
+        if full := disk_full_in("".join(said), needed=_bytes_in(output) if output else None):
             raise full
         raise StageFailedError(f"{' '.join(command[2:])} ended with exit code {code}")
 
 
 LINES_KEPT = 50
+
+
+def _bytes_in(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def dvc_status() -> dict[str, list[Any]] | None:

@@ -148,7 +148,7 @@ def run_through_dvc(name: str, run: str, force: bool, restorable: bool) -> None:
     options = [*(["--force"] if force else []), *([] if restorable else ["--no-run-cache"])]
     command = [*dvc_command(), "--wait-for-lock", "repro", "--single-item", *options, name]
     try:
-        for line in stream(command, environment):
+        for line in stream(command, environment, load_graph()[name].output):
             if not line.startswith(DVC_CHATTER):
                 _say(line)
     except StageFailedError as failed:

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
+from pathlib import Path
 
 import psutil
 
@@ -19,13 +20,15 @@ from flows.graph import Stage, load_graph, select
 from flows.lineage.digest import dvc_digest
 from flows.lineage.marks import restore_mark
 from flows.lineage.mirror import StageMirror
-from flows.lineage.records import PrefectIds, now, write_record
+from flows.lineage.records import PrefectIds, kept_manifest, now, records_on_disk, write_record
 from flows.lineage.releases import remember_release
 from flows.locks import workspace_lock
 from flows.named_files import contents, remember
 from flows.params import ray_params, read_params, signing_key, stage_params
 from flows.snapshot import put_back, replaced_when_complete
 from tasks.contracts.base import StageParams
+from tasks.contracts.disk import size_of
+from tasks.contracts.errors import CorpusTooSmallError, DiskFullError
 from tasks.contracts.files import disk_full_is_clear
 from tasks.contracts.manifest import Manifest, manifest_hash, read_whole
 from tasks.engine.session import RayParams, ray_on_demand
@@ -58,7 +61,8 @@ def run_stage(name: str) -> Manifest:
         try:
             with disk_full_is_clear(stage.output):  # whatever a library was writing, not only our own files
                 return _run(stage, params, ray_params(settings), key, run, started_at)
-        except BaseException as error:
+        except BaseException as caught:
+            error = _with_need(caught, stage) if isinstance(caught, DiskFullError) else caught
             write_record(
                 run=run,
                 stage=name,
@@ -68,7 +72,19 @@ def run_stage(name: str) -> Manifest:
                 inputs=stage.inputs,
                 prefect=_prefect_ids(),
             )
+            if error is not caught:
+                raise error from caught
             raise
+
+
+def _with_need(error: DiskFullError, stage: Stage) -> DiskFullError:
+    """Say beside a full disk how much the stage's output took the last time, where there was one."""
+    for record in reversed(records_on_disk(stage.name)):
+        if record.manifest_sha256:
+            shards = kept_manifest(record.manifest_sha256).shards
+            took = sum(shard.bytes for shard in shards)
+            return DiskFullError(f"{error.problem}; the last output of {stage.name} took {size_of(took)}")
+    return error
 
 
 def _run(
@@ -121,6 +137,7 @@ def _make(stage: Stage, params: StageParams, ray: RayParams) -> Manifest:
             if stage.output.exists():
                 shutil.rmtree(stage.output)
             made: Manifest = run(params=params, inputs=stage.inputs, output=stage.output)
+            _refuse_nothing_kept(stage.output, made)
             return made
         kept = None if forced() else put_back(stage, params)
         if kept is None:
@@ -128,6 +145,28 @@ def _make(stage: Stage, params: StageParams, ray: RayParams) -> Manifest:
                 kept = run(params=params, inputs={}, output=output)
     assert kept is not None, "it was put back or made"
     return kept
+
+
+def _refuse_nothing_kept(output: Path, manifest: Manifest) -> None:
+    """Stop a run at the stage that dropped everything: no later one could say why there is nothing.
+
+    Raises:
+        CorpusTooSmallError: nothing is left; says which rules dropped it.
+    """
+    counts, stage = manifest.counts, manifest.stage
+    if counts.out:
+        return
+    rules = sorted(counts.dropped.items(), key=lambda item: (-item[1], item[0]))
+    fix = f"change the section {stage} of params.yaml (`headwater params show {stage}` says what each setting means)"
+    if stage == "filter":
+        fix += "; `headwater filters try RULE` shows what a rule does to these pages"
+    raise CorpusTooSmallError(
+        f"{stage} kept none of {counts.in_:,} {manifest.unit}",
+        where=f"{output / 'dropped'}, a row for each" if rules else str(output),
+        expected=f"at least one of its {manifest.unit} kept",
+        found="dropped by " + ", ".join(f"{rule} {number:,}" for rule, number in rules) if rules else "nothing to keep",
+        fix=fix + "; then run again",
+    )
 
 
 def _digest(stage: Stage) -> dict[str, str]:

@@ -160,7 +160,10 @@ def chance_rule(params: Policy, samples: Sequence[Sample]) -> Rule:
         raise InputError("a task has no items", where=params.chance_task, fix="hold more documents out")
     right = sum(_number(row, params.chance_metric) > 0.5 for row in samples)
     found = wilson(right, len(samples), params.confidence)
-    detail = f"{right} of {len(samples)} continuations right ({found.value:.3f}), guessing gives {params.chance:g}"
+    detail = (
+        f"{right} of {len(samples)} continuations right by {params.chance_metric} ({found.value:.3f}), "
+        f"guessing gives {params.chance:g}"
+    )
     return _judge("chance", params.chance_task, found, "low", params.chance, 0.0, detail)
 
 

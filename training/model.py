@@ -113,6 +113,9 @@ def save_model(folder: Path, config: Any, weights: Mapping[str, torch.Tensor]) -
     write_json(folder / "config.json", described)
     write_json(folder / "generation_config.json", {"eos_token_id": config.eos_token_id, "do_sample": False})
     save_torch_state_dict(dict(weights), folder)
+    for path in folder.glob("*.safetensors"):
+        # It is written for its owner alone; the other files are as the umask says, and so is a model to be read.
+        path.chmod((folder / "config.json").stat().st_mode)
 
 
 def name_special_tokens(folder: Path) -> None:

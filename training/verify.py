@@ -600,6 +600,7 @@ def report(folder: Path, results: list[Result]) -> dict[str, Any]:
     """Return all results as one JSON value, with the first broken link by itself."""
     broken = [(result.claim, one) for result in results for one in result.breaks]
     return {
+        "folder": shown(folder.absolute()),
         "verdict": "fail" if broken else "pass",
         "manifest_sha256": sha256_file(folder / MANIFEST, MOST_JSON_BYTES),
         "first_break": {"claim": broken[0][0], **asdict(broken[0][1])} if broken else None,
@@ -610,7 +611,7 @@ def report(folder: Path, results: list[Result]) -> dict[str, Any]:
 
 def as_text(told: dict[str, Any]) -> str:
     """Return the report for people."""
-    lines = []
+    lines = [f"checked: {told['folder']}", ""]
     for claim in told["claims"]:
         lines.append(f"{claim['verdict']:<18}  {claim['claim']}: {claim['text']}")
         if claim["why"]:
@@ -623,6 +624,8 @@ def as_text(told: dict[str, Any]) -> str:
     if first := told["first_break"]:
         lines += ["", f"FAIL: the first broken link is {first['where']}"]
         lines += [f"  expected: {first['expected']}", f"  found: {first['found']}"]
+        if told["manifest_sha256"] == "no such file":
+            lines += [f"  no release stands in {told['folder']}: to check another folder, name it behind the command"]
     else:
         lines += ["", "PASS: every claim that can be checked here holds"]
     return "\n".join(lines) + "\n"
@@ -631,7 +634,9 @@ def as_text(told: dict[str, Any]) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Check a folder and say what was found."""
     parser = argparse.ArgumentParser(prog="verify.py", description="Check a Headwater release offline.")
-    parser.add_argument("folder", nargs="?", default=".", type=Path, help="the release folder; by default this one")
+    parser.add_argument(
+        "folder", nargs="?", default=".", type=Path, help="the release folder; by default the current one"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--expect", metavar="SHA256", help=f"SHA-256 of {MANIFEST} as it was published")
     options = parser.parse_args(arguments)

@@ -39,6 +39,8 @@ class Side:
         verdict: the gate's; None where there is no report.
         takedowns: tombstones that it is marked with; `marked` also where the mark names none.
         signed: whether a signature stands beside it; only `headwater verify` says whether it holds.
+        broken: what in its folder is not as its manifest says, a sentence each. Of releases with one manifest every
+            file is hashed; of others, names and kinds are looked at.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Side:
     marked: bool
     takedowns: tuple[str, ...]
     signed: bool
+    broken: tuple[str, ...]
 
     @property
     def beside(self) -> tuple[bool, tuple[str, ...], bool]:
@@ -157,7 +160,9 @@ class Difference:
 
     @property
     def same(self) -> bool:
-        """Whether the two are one release, with the same marks and a signature or none."""
+        """Whether the two are one release, each folder whole, with the same marks and a signature or none."""
+        if self.a.broken or self.b.broken:
+            return False
         return self.a.manifest_sha256 == self.b.manifest_sha256 and self.a.beside == self.b.beside
 
 
@@ -186,8 +191,8 @@ def compare(
 
     gates = compare_gates(a, b)
     return Difference(
-        a=_side(a),
-        b=_side(b),
+        a=_side(a, b),
+        b=_side(b, a),
         stages=compare_stages(a, b, runs),
         scores=kept(compare_scores(a, b)),
         gate=kept(gates),
@@ -273,8 +278,9 @@ def compare_code(
     return tuple(found)
 
 
-def _side(release: ReleaseFiles) -> Side:
+def _side(release: ReleaseFiles, other: ReleaseFiles) -> Side:
     mark = read_mark(release.folder)
+    breaks = release.breaks(contents=release.hashes[RELEASE] == other.hashes[RELEASE])
     tombstones: Any = (mark or {}).get("tombstones")
     return Side(
         name=release.name,
@@ -285,6 +291,7 @@ def _side(release: ReleaseFiles) -> Side:
         marked=mark is not None or (release.folder / NOTICE).is_file(),
         takedowns=tuple(sorted(tombstones)) if isinstance(tombstones, dict) else (),
         signed=(release.folder / SIGNATURE).is_file(),
+        broken=tuple(f"{one.where}: {one.found} (expected: {one.expected})" for one in breaks),
     )
 
 

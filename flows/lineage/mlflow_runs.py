@@ -330,8 +330,10 @@ def _counts(manifest: Manifest) -> dict[str, float]:
     metrics |= {
         "shards.files": len(manifest.shards),
         "shards.bytes": sum(shard.bytes for shard in manifest.shards),
-        "shards.rows": sum(shard.rows or 0 for shard in manifest.shards if shard.name.startswith("part-")),
     }
+    rows = [shard.rows for shard in manifest.shards if shard.rows is not None and shard.name.startswith("part-")]
+    if rows:  # 0 would be said of files that have none
+        metrics["shards.rows"] = sum(rows)
     return {name: float(value) for name, value in metrics.items()}
 
 

@@ -1,7 +1,7 @@
 """The files of one release folder, each compared with the hash that the release's manifest gives it as it is read.
 
-Nothing but the folder is needed, so a release of another machine is read like one of ours. What is not read is not
-hashed: the whole folder is checked by `headwater verify`.
+Nothing but the folder is needed, so a release of another machine is read like one of ours. What is not read is hashed
+by `breaks` alone; every other claim of a release is checked by `headwater verify`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ from pydantic import ValidationError
 
 from tasks.contracts.errors import InputError
 from tasks.contracts.manifest import MANIFEST_NAME, Manifest
-from training.verify import Release, is_plain, parse
+from training.verify import Break, Release, check_claim, check_contents, check_names, is_plain, parse
 
 Read = TypeVar("Read")
 
@@ -62,6 +63,17 @@ class ReleaseFiles:
             name,
             lambda: understand([parse(line) for line in lines] if name.endswith("l") else parse(content)),
         )
+
+    def breaks(self, *, contents: bool) -> tuple[Break, ...]:
+        """Return what in the folder is not as its manifest says: files that are missing, were added or are none.
+
+        Args:
+            contents: hash every file too.
+        """
+        release = Release(self.folder)
+        checks = [check_names, *([check_contents] if contents else [])]
+        results = [check_claim("files", "", partial(check, release)) for check in checks]
+        return tuple(one for result in results for one in result.breaks)
 
 
 def open_release(folder: Path) -> ReleaseFiles:

@@ -7,12 +7,13 @@ possible cache link types", Ray's OutOfDiskError, and from torch's writer only t
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,33 +37,38 @@ _MAY_MEAN = re.compile(
 NEARLY_FULL = 1 << 20
 """Bytes free under which a disk counts as full, where the message alone is not clear: 1 MiB."""
 WEIGHING_SECONDS = 2.0
+CACHES = ("shards", "perplexity/models")
+UNFINISHED = ("crawl", "train")
 FREED_BY = {
-    "shards": "`headwater gc --keep-days 1`",
-    "crawl": "`headwater gc --keep-days 1`",
-    "train": "`headwater gc --keep-days 1`",
-    "mlflow-artifacts": "by hand: `headwater lineage sync` makes it again",
+    "mlflow-artifacts": "by hand, with mlflow.db: `headwater lineage sync` makes both again",
     "snapshots": "by hand: crawls that no command fetches again",
 }
-"""Folders of the state folder that may be large, and how they are freed."""
+"""Folders of the state folder that may be large: those that `headwater gc` empties, what an interrupted stage goes on
+from, and how others are freed."""
+_IN_LOCK = re.compile(r"\bmd5: ([0-9a-f]{32}(?:\.dir)?)")
 
 
 @contextmanager
-def disk_full_is_clear(path: Path) -> Iterator[None]:
-    """Turn "no space left", said by whatever was writing, into an error that names the disk and what to do."""
+def disk_full_is_clear(path: Path, needed: int | None = None) -> Iterator[None]:
+    """Turn "no space left", said by whatever was writing, into an error that names the disk and what to do.
+
+    Args:
+        needed: bytes that are written to `path`, where that is known.
+    """
     try:
         yield
     except Exception as error:
-        full = disk_full(error, path)
+        full = disk_full(error, path, needed)
         if full is None or full is error:
             raise
         raise full from error
 
 
-def disk_full(error: BaseException, path: Path | None = None) -> DiskFullError | None:
+def disk_full(error: BaseException, path: Path | None = None, needed: int | None = None) -> DiskFullError | None:
     """Return what an error means if it means a full disk, None if it does not.
 
     Args:
-        path: what was being written, where that is known.
+        path: what was being written, where that is known; `needed` likewise its bytes.
     """
     cause: BaseException | None = error
     seen: set[int] = set()
@@ -72,22 +78,24 @@ def disk_full(error: BaseException, path: Path | None = None) -> DiskFullError |
             return cause
         if isinstance(cause, OSError) and cause.errno in NO_SPACE:
             named = Path(cause.filename) if isinstance(cause.filename, str) else None
-            return _error(path or named, os.strerror(cause.errno))
+            return _error(path or named, os.strerror(cause.errno), needed)
         # Our own errors say what they mean, and may quote a page.
-        if not isinstance(cause, HeadwaterError) and (full := disk_full_in(f"{type(cause).__name__}: {cause}", path)):
+        if not isinstance(cause, HeadwaterError) and (
+            full := disk_full_in(f"{type(cause).__name__}: {cause}", path, needed)
+        ):
             return full
         cause = cause.__cause__ or cause.__context__
     return None
 
 
-def disk_full_in(text: str, path: Path | None = None) -> DiskFullError | None:
+def disk_full_in(text: str, path: Path | None = None, needed: int | None = None) -> DiskFullError | None:
     """Return what a message means if it means a full disk, None if it does not."""
     said = _SAID.search(text)
     if said:
-        return _error(path, said[0])
+        return _error(path, said[0], needed)
     may = _MAY_MEAN.search(text)
     if may and any(shutil.disk_usage(place).free < NEARLY_FULL for place in _places(path)):
-        return _error(path, may[0])
+        return _error(path, may[0], needed)
     return None
 
 
@@ -106,7 +114,7 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _error(path: Path | None, said: str) -> DiskFullError:
+def _error(path: Path | None, said: str, needed: int | None) -> DiskFullError:
     place = _places(path)[0]
     fullest = min(_places(path), key=lambda one: shutil.disk_usage(one).free)
     # A library may have been writing elsewhere, to its temporary files or to shared memory.
@@ -119,12 +127,16 @@ def _error(path: Path | None, said: str) -> DiskFullError:
     elif usage.free >= NEARLY_FULL and "quota" in said.lower():
         what = f"the quota on {disk} is used up"
     else:
-        what = f"{disk} has {_size(usage.free)} of {_size(usage.total)} free"
+        what = f"{disk} has {size_of(usage.free)} of {size_of(usage.total)} free"
+        if needed is not None and needed > usage.free:
+            what += f", {size_of(needed - usage.free)} too little,"
     writing = f" while {path} was written" if path is not None else ""
     freed = _freeable(disk)
+    ways = (
+        ", ".join(freed) or "nothing of Headwater's on this disk can be spared: free what else is on it, or enlarge it"
+    )
     return DiskFullError(
-        f"the disk is full: {what} ({said}){writing}; free space, then run again, as what is finished is kept: "
-        + ", ".join(freed)
+        f"the disk is full: {what} ({said}){writing}; free space, then run again, as what is finished is kept: {ways}"
     )
 
 
@@ -137,29 +149,54 @@ def mount_point(path: Path) -> Path:
 
 
 def _freeable(disk: Path) -> list[str]:
-    """Say what can be freed on this disk, the largest first."""
-    ways = {state_folder() / name: way for name, way in FREED_BY.items()}
-    ways[Path(".dvc/cache").absolute()] = "`dvc gc -w`"
-    ways[Path(tempfile.gettempdir()) / "ray"] = "by hand, when no run is at work"
+    """Say what can be freed on this disk, and by what, the largest first."""
     deadline = time.monotonic() + WEIGHING_SECONDS
-    sizes = {}
-    for folder in ways:
-        if folder.is_dir() and mount_point(folder) == disk:
-            sizes[folder] = _weigh(folder, deadline)
-    listed = sorted(((size, folder) for folder, size in sizes.items() if size), reverse=True)
-    said = [f"{_size(size)} in {_short(folder)} ({ways[folder]})" for size, folder in listed]
-    return said or ["`headwater gc` and `dvc gc -w` free caches of a workspace; none is on this disk"]
+    state = state_folder()
+    lost = [name for name in UNFINISHED if any(path.is_dir() for path in (state / name).glob("*"))]
+    collect = "`headwater gc --keep-days 0`" + (
+        f", which drops the unfinished {' and '.join(lost)} too" if lost else ""
+    )
+    ways = {state / name: collect for name in CACHES}
+    ways |= {state / name: way for name, way in FREED_BY.items()}
+    ways[Path(tempfile.gettempdir()) / "ray"] = "by hand, when no run is at work"
+    here = [folder for folder in ways if folder.is_dir() and mount_point(folder) == disk]
+    found = [(_weigh(folder, deadline), f"in {_short(folder)} ({ways[folder]})") for folder in here]
+    cache = Path(".dvc/cache").absolute()
+    if cache.is_dir() and mount_point(cache) == disk:
+        found.append((_weigh(cache, deadline, _in_use(cache)), "of earlier runs in .dvc/cache (`dvc gc -w`)"))
+    return [f"{size_of(size)} {where}" for size, where in sorted(found, reverse=True) if size]
+
+
+def _in_use(cache: Path) -> set[str]:
+    """Return the digests that dvc.lock names, which `dvc gc -w` keeps, those of the files in its folders too."""
+    try:
+        digests = set(_IN_LOCK.findall(Path("dvc.lock").read_text()))
+    except OSError:
+        return set()
+    for digest in [one for one in digests if one.endswith(".dir")]:
+        try:
+            listed = json.loads((cache / "files" / "md5" / digest[:2] / digest[2:]).read_bytes())
+            digests |= {entry["md5"] for entry in listed}
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return digests
 
 
 def _short(path: Path) -> str:
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def _weigh(folder: Path, deadline: float) -> int:
-    """Return the bytes in a folder, as far as they can be counted in time."""
+def _weigh(folder: Path, deadline: float, spared: Collection[str] = ()) -> int:
+    """Return the bytes in a folder, as far as they can be counted in time.
+
+    Args:
+        spared: digests whose files of a DVC cache are left out: a file's is its folder's name and its own.
+    """
     size = 0
     for parent, _, names in os.walk(folder):
         for name in names:
+            if spared and Path(parent).name + name in spared:
+                continue
             try:
                 size += Path(parent, name).lstat().st_size
             except OSError:
@@ -169,7 +206,8 @@ def _weigh(folder: Path, deadline: float) -> int:
     return size
 
 
-def _size(size: int) -> str:
+def size_of(size: int) -> str:
+    """Return a number of bytes as people say it: 7300000 → "7.3 MB"."""
     for factor, unit in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
         if size >= factor:
             return f"{size / factor:.1f} {unit}"

@@ -17,6 +17,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from tasks.contracts.base import FrozenModel
+from tasks.contracts.licences import absolute, is_creative_commons, is_licence, marked_licence
 from tasks.contracts.markup import tags
 from tasks.contracts.robots import EVERYONE, Robots, matches, url_path
 
@@ -37,13 +38,13 @@ AI_ROBOTS = (
 _ASKED_ABOUT = frozenset({EVERYONE, "headwater", *(robot.lower() for robot in AI_ROBOTS)})
 # Directives of robots metas that have a value behind a colon, and so are no robot's name.
 VALUED = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
-CREATIVE_COMMONS = re.compile(r"https?://(?:www\.)?creativecommons\.org/(?:licenses|publicdomain)/[\w./+-]+", re.I)
 _ROBOT_NAME = re.compile(r"robots|[\w-]*(?:bot|crawler|spider|-extended|-ai|externalagent)", re.I)
 _STOP_OF_LINK = re.compile(r'[,<"]')
-_REL = re.compile(r"\brel\s*=\s*\"?([^\";]*)", re.I)
+_OF_LINK = {name: re.compile(rf'\b{name}\s*=\s*"?([^";]*)', re.I) for name in ("rel", "type")}
 # Enough to look closer: a page in other capitals than these has not been seen.
 _LICENSE_WORDS = ("license", "License", "LICENSE", "rights", "Rights", "RIGHTS", "creativecommons")
 MOST_LICENSES = 8
+MOST_LICENSE_CHARACTERS = 500
 MOST_SIGNALS = 200  # kept of one page; those to everyone and to known robots of AI first
 MOST_SIGNAL_CHARACTERS = 500  # of a robot's name, and of the words behind a signal
 _META = frozenset({"meta"})
@@ -318,8 +319,8 @@ def _tdm_entries(content: bytes) -> tuple[tuple[tuple[int, bool, str], str], ...
     return tuple(sorted(ranked, reverse=True))
 
 
-def find_licenses(headers: Iterable[tuple[str, str]], text: str) -> tuple[str, ...]:
-    """Return the licences that a page links to, the plainest statement first.
+def find_licenses(headers: Iterable[tuple[str, str]], text: str, url: str) -> tuple[str, ...]:
+    """Return the licences that a page at `url` links to, the plainest statement first.
 
     The order: elements with rel=license, the Link header, licence meta elements, links to Creative Commons.
     """
@@ -328,21 +329,20 @@ def find_licenses(headers: Iterable[tuple[str, str]], text: str) -> tuple[str, .
     linked: list[str] = []
     if any(word in text for word in _LICENSE_WORDS):
         for tag, attributes in tags(text, _OF_LICENSES, of_licenses=frozenset({"a", "area"})):
-            href = (attributes.get("href") or "").strip()
             if tag == "meta":
                 if (attributes.get("name") or "").strip().lower() in ("license", "dc.rights", "dcterms.license"):
                     metas.append((attributes.get("content") or "").strip())
-            elif "license" in (attributes.get("rel") or "").lower().split():
-                stated.append(href)
-            elif CREATIVE_COMMONS.match(href):
+            elif (target := marked_licence(attributes)) is not None:
+                stated.append(target)
+            elif is_creative_commons(href := (attributes.get("href") or "").strip()):
                 linked.append(href)
     for name, value in headers:
         if name.lower() == "link":
             for target, parameters in _linked(value):
-                relations = _REL.search(parameters)
-                if relations and "license" in relations[1].lower().split():
-                    stated.append(target.strip())
-    found = [one[:500] for one in (*stated, *metas, *linked) if one]
+                said = {name: match[1] for name, one in _OF_LINK.items() if (match := one.search(parameters))}
+                if (marked := marked_licence({"href": target, **said})) is not None:
+                    stated.append(marked)
+    found = [absolute(one, url)[:MOST_LICENSE_CHARACTERS] for one in (*stated, *metas, *linked) if is_licence(one)]
     return tuple(dict.fromkeys(found))[:MOST_LICENSES]
 
 

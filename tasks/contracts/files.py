@@ -19,11 +19,15 @@ from tasks.contracts.disk import disk_full_is_clear as disk_full_is_clear
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; on success it becomes `path` in one step, on error it is removed."""
+def atomic_path(path: Path, needed: int | None = None) -> Iterator[Path]:
+    """Give a temporary path beside `path`; on success it becomes `path` in one step, on error it is removed.
+
+    Args:
+        needed: bytes that will be written, where that is known: a full disk is said to lack them.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with disk_full_is_clear(path):
+        with disk_full_is_clear(path, needed):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             sync_file(temporary)
@@ -54,7 +58,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to `path` under the commit protocol."""
-    with atomic_path(path) as temporary:
+    with atomic_path(path, len(content)) as temporary:
         temporary.write_bytes(content)
 
 

@@ -248,5 +248,5 @@ def evidence_of(
         files=files,
         certificate=certificate,
         signals=most_telling(said),
-        licenses=find_licenses(headers, text),
+        licenses=find_licenses(headers, text, url),
     )

@@ -11,7 +11,7 @@ Each is a pure function of the page's HTML. docs/benchmarks.md compares them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice
 from typing import Any
@@ -24,6 +24,7 @@ from trafilatura.metadata import extract_license
 from trafilatura.settings import Extractor
 
 from tasks.contracts.evidence import meta_elements
+from tasks.contracts.licences import licence_in_words
 from tasks.extract.answers import EngineName, Mode, Settings
 from tasks.extract.blocks import lines_of, read
 from tasks.extract.language import identify
@@ -147,7 +148,12 @@ def _head_of(document: DocumentNode, title: str | None, html: str) -> Head:
         title=" ".join((title or "").split()),
         metas=list(meta_elements(html)),
         json_ld=[script.text for script in found("script[type*='ld+json']")],
-        licenses=[link.getattr("href") or "" for name in ("a", "link") for link in found(f"{name}[rel~=license]")],
+        links=[
+            {attribute: link.getattr(attribute) or "" for attribute in ("rel", "type", "href")}
+            for name in ("a", "link")
+            for link in found(f"{name}[rel~=license]")
+        ],
+        base=next((base.getattr("href") or "" for base in found("base[href]")), ""),
     )
 
 
@@ -188,9 +194,8 @@ def _with_metadata(tree: Any, html: str, text: str) -> Content:
     headings = tree.findall(".//h1")
     metadata = metadata_of(head_of(tree), " ".join(headings[0].text_content().split()) if len(headings) == 1 else None)
     if metadata.license is None and _may_name_a_license(html.lower()):
-        metadata = Metadata(
-            title=metadata.title, author=metadata.author, published=metadata.published, license=extract_license(tree)
-        )
+        # It takes the text of any link that is marked as a licence.
+        metadata = replace(metadata, license=licence_in_words(extract_license(tree) or ""))
     return Content(text=text, metadata=metadata, truncated=bool(_too_deep()(tree)))
 
 

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
-HEAD_TAGS = frozenset({"meta", "link", "title", "script"})
+from tasks.contracts.licences import absolute, is_licence, licence_name, marked_licence
+
+HEAD_TAGS = frozenset({"meta", "link", "title", "script", "base"})
 MAX_CHARACTERS = 500
 MAX_JSON_CHARACTERS = 200_000
 
@@ -45,21 +46,6 @@ DATES = (
     "date",
 )
 LICENCES = ("license", "dc.rights", "dcterms.license")
-# What sites mark as their licence and is none, by the last part of its address; and permits of other kinds.
-_OTHER_PAGE = re.compile(
-    r"(?<![a-z])(?:privacy|datenschutz\w*|confidentialite|privacidad|cookies?|gdpr|dsgvo|imprint|impressum|"
-    r"mentions[-_ ]?legales|about|contact|accessibility|barrierefreiheit|log-?in|sign-?in|sign-?up|register)(?![a-z])",
-    re.IGNORECASE,
-)
-_PERMIT = re.compile(
-    r"(?<![a-z])(?:driv(?:er'?s?|ing)|fishing|hunting|marriage|business|liquor|alcohol|gun|firearms?|pilot'?s?|dog|pet|"
-    r"vehicle|trade|medical|nursing|professional|contractor'?s?|tv)[-_ +]?licen[cs]\w*",
-    re.IGNORECASE,
-)
-_LICENCE = re.compile(r"licen[cs]|lizenz|creative.?commons|\bcc[ -](?:by|0)|public domain", re.IGNORECASE)
-_RESERVED = re.compile(r"^\W*(?:copyright|\(c\)|©)|rights reserved|版权所有|版權所有", re.IGNORECASE)
-_TARGETS_OF_SCRIPTS = ("javascript:", "mailto:", "tel:", "data:", "about:", "blob:")
-_CREATIVE_COMMONS = re.compile(r"creativecommons\.org/(licenses|publicdomain)/([a-z-]+)/(\d\.\d)", re.IGNORECASE)
 _DATE = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})")
 _BETWEEN_TITLE_AND_SITE = re.compile(r" [|–—·•»:-] ")  # the title's white space is single spaces
 
@@ -70,6 +56,7 @@ class Head:
 
     Attributes:
         licenses: targets of the links that are marked as the licence.
+        base: to which the page says that its links are relative, empty where it does not.
         json_ld: the scripts of type application/ld+json.
     """
 
@@ -78,6 +65,7 @@ class Head:
     licenses: list[str] = field(default_factory=list)
     json_ld: list[str] = field(default_factory=list)
     title: str = ""
+    base: str = ""
 
     def take(self, tag: str, attributes: Mapping[str, str]) -> list[str] | None:
         """Take note of an element; a list means that the caller collects its text into it, for `finish`."""
@@ -85,6 +73,8 @@ class Head:
             self.metas.append(attributes)
         elif tag == "link":
             self.links.append(attributes)
+        elif tag == "base":
+            self.base = self.base or (attributes.get("href") or "").strip()
         elif (tag == "title" and not self.title) or (tag == "script" and "ld+json" in attributes.get("type", "")):
             return []
         return None
@@ -103,6 +93,7 @@ class Metadata:
 
     Attributes:
         published: the day of publication, "2026-01-31".
+        license: its name, or its address, which is relative to the page's own where the page says it so.
     """
 
     title: str | None = None
@@ -114,12 +105,11 @@ class Metadata:
 def head_of(tree: Any) -> Head:
     """Return what a page's lxml tree says about the page."""
     head = Head()
-    for element in tree.iter("meta", "link", "title", "script"):
+    for element in tree.iter(*HEAD_TAGS):
         if head.take(element.tag, element.attrib) is not None:
             head.finish(element.tag, element.text or "")
-    head.licenses = [
-        a.get("href", "") for a in tree.iterfind(".//a[@rel]") if "license" in a.get("rel").lower().split()
-    ]
+    marked = map(marked_licence, (link.attrib for link in tree.iterfind(".//a[@rel]")))
+    head.licenses = [target for target in marked if target is not None]
     return head
 
 
@@ -180,43 +170,11 @@ def _day(text: str) -> str | None:
         return None
 
 
-def is_licence(said: str) -> bool:
-    """Return whether what a page marks as its licence may be one.
-
-    An anchor of the page itself, a script, a page about privacy or the publisher, a permit of another kind and a
-    sentence that reserves all rights are none.
-
-    >>> is_licence("https://site.example/license"), is_licence("/privacy-policy"), is_licence("#")
-    (True, False, False)
-    >>> is_licence("© 2020 Someone. All rights reserved."), is_licence("© 2020 Someone, CC BY 4.0")
-    (False, True)
-    """
-    said = said.strip()
-    if not said or said.startswith(("#", "?")) or said.lower().startswith(_TARGETS_OF_SCRIPTS):
-        return False
-    if "/" not in said and " " in said:
-        return _PERMIT.search(said) is None and (_LICENCE.search(said) is not None or _RESERVED.search(said) is None)
-    try:
-        parts = urlsplit(said)
-    except ValueError:
-        return False
-    path = unquote(parts.path).rstrip("/")
-    if (parts.netloc and not path and not parts.query) or _PERMIT.search(path):
-        return False
-    page = path.rpartition("/")[2]
-    return _LICENCE.search(page) is not None or _OTHER_PAGE.search(page) is None
-
-
 def _license(head: Head, said: Mapping[str, str]) -> str | None:
-    targets = list(head.licenses)
-    targets += [link.get("href") or "" for link in head.links if "license" in (link.get("rel") or "").lower().split()]
-    for target in filter(is_licence, map(str.strip, targets)):
-        match = _CREATIVE_COMMONS.search(target)
-        if match is None:
-            return target
-        name = "CC0" if match[2].lower() == "zero" else f"CC {match[2].upper()}"
-        return f"{name} {match[3]}"
-    return next((said[name] for name in LICENCES if name in said and is_licence(said[name])), None)
+    targets = [*head.licenses, *(target for link in head.links if (target := marked_licence(link)) is not None)]
+    for target in filter(is_licence, targets):
+        return licence_name(absolute(target, head.base))
+    return next((licence_name(said[name]) for name in LICENCES if name in said and is_licence(said[name])), None)
 
 
 def _from_json_ld(scripts: Iterable[str]) -> tuple[str | None, str | None]:

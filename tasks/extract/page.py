@@ -7,6 +7,7 @@ from collections import OrderedDict
 from dataclasses import replace
 
 from tasks.contracts.evidence import html_signals
+from tasks.contracts.licences import absolute
 from tasks.contracts.markup import with_few_attributes
 from tasks.extract.answers import Extracted, Settings
 from tasks.extract.charset import decode
@@ -44,6 +45,8 @@ class PageExtractor:
             found = self._seen[key] = _extracted(page, settings)
             if len(self._seen) > REMEMBERED_PAYLOADS:
                 self._seen.popitem(last=False)
+        if found.license:
+            found = replace(found, license=absolute(found.license, page.url))
         return replace(found, opt_out=tuple(sorted({*headers, *found.opt_out}))) if headers else found
 
 

@@ -33,6 +33,11 @@ class Page:
         self._call("Page.navigate", url=address)
         self.wait("document.readyState === 'complete' && location.href !== 'about:blank'")
 
+    def resize(self, width: int, height: int) -> None:
+        """Show pages as on a screen of so many CSS pixels; a narrow one is a telephone."""
+        narrow = width < 500
+        self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=narrow)
+
     def wait(self, condition: str) -> None:
         """Wait until an expression of the page is true; a page that goes on to another has no body for a moment."""
         deadline = time.monotonic() + SCRIPT_SECONDS

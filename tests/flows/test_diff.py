@@ -1,7 +1,10 @@
 """`headwater diff`: exit codes, the ways to name a release, and what a person reads first in 80 columns."""
 
 import json
+import os
 import shutil
+import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +80,44 @@ def test_exit_code_0_says_that_nothing_differs_1_that_something_does(folders: tu
     assert marked.exit_code == 1
     assert "It is one release" in marked.output
     assert "signed" in marked.output
+
+
+def bound_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(str(path))
+
+
+def link_to_the_same_bytes(path: Path) -> None:
+    path.rename(path.parent.parent / "moved")
+    path.symlink_to("../moved")
+
+
+CHANGES: dict[str, tuple[str, Callable[[Path], object], str]] = {
+    "pipe": ("odd", os.mkfifo, "odd: a pipe"),
+    "socket": ("odd", bound_socket, "odd: a socket"),
+    "added": ("odd", Path.touch, "odd: added"),
+    "folder": ("odd", Path.mkdir, "odd: added"),
+    "removed": ("verify.py", Path.unlink, "verify.py: missing"),
+    "link": ("verify.py", link_to_the_same_bytes, "verify.py: a link"),
+    "other bytes": ("verify.py", lambda path: path.write_bytes(path.read_bytes()[:-1] + b"#"), "verify.py, SHA-256"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_folder_that_is_not_as_its_manifest_says_is_not_the_same(folders: tuple[Path, Path], change: str) -> None:
+    name, do, said = CHANGES[change]
+    do(Path("data/release") / name)
+    result = call(str(folders[1]), "data/release")
+    assert result.exit_code == 1
+    text = " ".join(result.output.split())
+    assert "Nothing differs" not in text
+    assert said in text
+    assert "headwater verify data/release" in text
+    whole, broken = (value(str(folders[1]), "data/release")[side]["broken"] for side in "ab")
+    assert not whole
+    assert broken
+    if change != "other bytes":  # of another release's files those that are compared are hashed
+        assert said in " ".join(call(str(folders[0]), "data/release").output.split())
 
 
 def test_a_release_is_named_by_folder_name_or_the_beginning_of_its_hash(folders: tuple[Path, Path]) -> None:

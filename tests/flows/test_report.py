@@ -85,7 +85,7 @@ def results() -> dict[str, dict[str, str]]:
         "tokenize": {"tokens.json": json.dumps({"tokens": 1_240_332, "bytes": 4_400_000, "vocab_size": 4096})},
         "train": {
             "loss.csv": "\n".join(loss) + "\n",
-            "metrics.json": json.dumps({"parameters": 3_211_264, "steps": 400}),
+            "metrics.json": json.dumps({"parameters": 3_211_264, "steps": 400, "tokens_seen": 1_102_400}),
         },
         "evaluate": {"metrics.json": json.dumps({"heldout_bits_per_byte": 1.91, "heldout_continuation": 0.46})},
         "gate": {"report.json": json.dumps({"verdict": "pass", "rules": rules})},

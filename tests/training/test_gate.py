@@ -90,6 +90,8 @@ def test_a_good_model_passes_without_a_champion(tmp_path: Path) -> None:
     assert [rule["verdict"] for rule in report["rules"]] == ["pass", "pass", *none, "pass"]
     assert "3 of 3 rules met, 2 not applicable." in (tmp_path / "out" / "report.md").read_text()
     assert "no champion yet" in (tmp_path / "out" / "report.md").read_text()
+    # Beside it stands the accuracy by other metrics, which is another figure.
+    assert "continuations right by acc_mutual_info" in (tmp_path / "out" / "report.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,8 @@ def test_a_release_loads_and_generates_and_its_cards_say_what_the_manifests_say(
     assert f"{figures['parameters']:,} parameters" in card
     dropped = read_manifest(stages["dedup"]).counts.dropped["near_duplicate"]
     assert f"| dedup | `near_duplicate` | {dropped:,} |" in data
+    modes = {path.stat().st_mode for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert len(modes) == 1, "who may read the card may read the weights"
     lineage = json.loads((tmp_path / "out" / "lineage.json").read_text())
     assert lineage["stages"]["gate"]["inputs"] == {"evaluate": manifest_hash(stages["evaluate"])}
     assert {path.stem for path in (tmp_path / "out" / "manifests").iterdir()} == set(release.STAGES)

@@ -105,6 +105,17 @@ def test_it_runs_from_the_folder_alone_without_any_package_and_writes_nothing(fo
     assert told["verdict"] == "pass"
     assert told["manifest_sha256"] == sha256_file(folder / "_manifest.json")
     assert sorted(folder.rglob("*")) == before
+    assert told["folder"] == str(folder)
+    # From elsewhere it looks where it is called, so it says where that is, and how to name another folder.
+    command[3] = str(folder / "verify.py")
+    away = subprocess.run(command[:-1], cwd=folder.parent, capture_output=True, text=True, check=False)
+    assert away.returncode == 1
+    assert away.stdout.startswith(f"checked: {folder.parent}\n")
+    assert away.stdout.endswith(
+        f"no release stands in {folder.parent}: to check another folder, name it behind the command\n"
+    )
+    named = subprocess.run([*command[:-1], folder.name], cwd=folder.parent, capture_output=True, text=True, check=False)
+    assert named.returncode == 0
     wrong = subprocess.run([*command[:-1], "nowhere"], cwd=folder, capture_output=True, text=True, check=False)
     assert wrong.returncode == 2
     assert "nowhere" in wrong.stderr

@@ -55,7 +55,8 @@ def _items(facts: Facts) -> list[tuple[str, str]]:
         (
             "cleaning, processing, other modification",
             f"{steps}. {facts.manifests['crawl'].counts.out:,} {facts.manifests['crawl'].unit} were collected, "
-            f"{total.documents:,} documents are trained on",
+            f"{total.documents:,} documents are left; of their tokens in the shards the model was trained on "
+            f"{facts.training['tokens_seen']:,}",
         ),
         (
             "period of collection",

@@ -30,7 +30,7 @@ FIELDS = {
     "title": ("sc:Text", "title of the page"),
     "author": ("sc:Text", "author, as the page names them"),
     "published": ("sc:Text", "day of publication, as the page names it"),
-    "text": ("sc:Text", "the text that is trained on"),
+    "text": ("sc:Text", "the text, as the stage tokenize takes it"),
     "language": ("sc:Text", "ISO 639-1 code"),
     "language_score": ("sc:Float", "probability of the language"),
     "license": ("sc:Text", "licence that the page names"),
@@ -89,7 +89,7 @@ def croissant(facts: Facts) -> bytes:
         "@type": "sc:Dataset",
         "@id": f"urn:uuid:{facts.serial}",
         "name": f"{facts.name}-training-text",
-        "description": f"The text that {facts.name} is trained on: {total.documents:,} documents of "
+        "description": f"The training text of {facts.name}: {total.documents:,} documents of "
         f"{many(len(facts.sources.hosts), 'host')}. How it was made and from what stands in data_card.md.",
         "conformsTo": CONFORMS_TO,
         "license": [share.name for share in facts.sources.licenses if share.name != NOT_STATED],

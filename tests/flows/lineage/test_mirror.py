@@ -108,6 +108,7 @@ def test_settings_counts_and_files_are_there(workspace: Path) -> None:
     assert run.data.metrics["in"] == 10
     assert run.data.metrics["out"] == 7
     assert run.data.metrics["dropped.short"] == 2
+    assert "shards.rows" not in run.data.metrics, "its files have no rows, which is not 0 of them"
     names = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
     assert names == {"_manifest.json", "dropped.json", "dropped.svg"}
     assert run.data.tags["headwater.manifest"] == manifest_hash(Path("data/mix"))

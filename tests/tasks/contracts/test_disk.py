@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import json
 import shutil
 import sqlite3
+import tempfile
 from collections import namedtuple
 from pathlib import Path
 
@@ -72,9 +74,33 @@ def test_an_error_that_says_it_already_is_passed_on(workspace: Path) -> None:
     assert disk_full(told) is told
 
 
-def test_what_to_free_is_named_with_its_size(workspace: Path) -> None:
-    for name, size in ((".headwater/shards/a/part", 3_000_000), (".dvc/cache/files/x", 5_000_000)):
-        (workspace / name).parent.mkdir(parents=True)
-        (workspace / name).write_bytes(bytes(size))
+def put(name: str, content: bytes | int) -> None:
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    Path(name).write_bytes(bytes(content))
+
+
+def test_what_to_free_is_named_with_the_bytes_that_its_command_frees(workspace: Path) -> None:
+    put(".headwater/shards/a/part", 3_000_000)
+    folder, used, unused = (letter * 32 for letter in "abc")
+    put(f".dvc/cache/files/md5/aa/{folder[2:]}.dir", json.dumps([{"md5": used, "relpath": "x"}]).encode())
+    put(f".dvc/cache/files/md5/bb/{used[2:]}", 9_000_000)
+    put(f".dvc/cache/files/md5/cc/{unused[2:]}", 5_000_000)
+    put("dvc.lock", f"outs:\n- path: data/crawl\n  md5: {folder}.dir\n".encode())
     told = str(disk_full_in("No space left on device", workspace / "out"))
-    assert "3.0 MB in .headwater/shards (`headwater gc" in told.partition("5.0 MB in .dvc/cache (`dvc gc -w`)")[2]
+    first, _, rest = told.partition("5.0 MB of earlier runs in .dvc/cache (`dvc gc -w`)")
+    assert first, "what dvc.lock names is not freed"
+    assert "3.0 MB in .headwater/shards (`headwater gc --keep-days 0`)" in rest
+    put(".headwater/train/key/checkpoint", 1000)
+    told = str(disk_full_in("No space left on device", workspace / "out"))
+    assert "`headwater gc --keep-days 0`, which drops the unfinished train too" in told
+
+
+def test_where_nothing_can_be_freed_it_says_so(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(workspace))
+    put(".dvc/cache/files/md5/aa/a", 0)
+    assert "nothing of Headwater's" in str(disk_full_in("No space left on device", workspace / "out"))
+
+
+def test_how_much_is_missing_is_said_where_it_is_known(workspace: Path, full: None) -> None:
+    told = str(disk_full_in("No space left on device", workspace / "out", needed=41_000))
+    assert "1.0 kB of 5.0 MB free, 40.0 kB too little," in told

@@ -163,15 +163,22 @@ CC = "https://creativecommons.org/licenses/by-sa/4.0/"
     ("headers", "text", "expected"),
     [
         ([], f'<p><a class="x" rel="license noopener" href="{CC}">l</a>', (CC,)),
-        ([], f'<link href="/l.txt" rel="LICENSE"><a href="{CC}">l</a>', ("/l.txt", CC)),
+        ([], f'<link href="l.txt" rel="LICENSE"><a href="{CC}">l</a>', ("https://site.example/d/l.txt", CC)),
         ([("Link", f'</next>; rel="next", <{CC}>; rel="license"')], "", (CC,)),
         ([], '<meta name="dc.rights" content="CC0">', ("CC0",)),
         ([], '<a href="/license">our license</a>', ()),
         ([], f"<!-- <a rel=license href={CC}> -->", ()),
+        ([], "<a rel=license href=/privacy>p</a><a rel=license href=/terms>t</a>", ()),
+        ([], "<link rel=license type=application/rsl+xml href=/l>", ()),
+        (
+            [("Link", '</l>; rel="license"; type="application/rsl+xml", </m>; rel=license')],
+            "",
+            ("https://site.example/m",),
+        ),
     ],
 )
 def test_licences(headers: list[tuple[str, str]], text: str, expected: tuple[str, ...]) -> None:
-    assert find_licenses(headers, text) == expected
+    assert find_licenses(headers, text, "https://site.example/d/p") == expected
 
 
 @pytest.mark.parametrize("unit", ["<!--", "<script>", '<meta "', "<meta a='", "<a license ", "<meta a=b ", "<"])
@@ -179,7 +186,7 @@ def test_a_hostile_page_costs_linear_time(unit: str) -> None:
     text = unit * (1_000_000 // len(unit))
     started = time.process_time()
     page_signals([], text)
-    find_licenses([], "license" + text)
+    find_licenses([], "license" + text, "")
     assert time.process_time() - started < 4
 
 
@@ -187,4 +194,4 @@ def test_a_hostile_page_costs_linear_time(unit: str) -> None:
 @given(st.text("<>!-/ =\"'metalinkrobscptn&#;", max_size=80))
 def test_no_text_breaks_it(text: str) -> None:
     page_signals([], text)
-    find_licenses([], text)
+    find_licenses([], text, "https://site.example/")

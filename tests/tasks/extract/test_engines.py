@@ -65,6 +65,15 @@ def test_a_licence_that_only_a_link_in_the_footer_names(engine: EngineName, link
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+def test_terms_of_use_are_no_licence_by_any_name(engine: EngineName) -> None:
+    terms = '<a rel="license" href="/terms">Terms</a>'
+    page = f"<html><body><article>{ARTICLE}</article><footer>{terms}</footer></body></html>"
+    content = content_of(page, Settings(engine=engine))
+    assert content is not None
+    assert content.metadata.license is None
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 def test_the_fifth_time_gives_what_the_first_gave(engine: EngineName) -> None:
     assert len({text_of(PAGE, engine=engine) for _ in range(5)}) == 1
 

@@ -46,7 +46,10 @@ def test_the_first_title_of_those_a_page_gives() -> None:
     [
         ("", '<a rel="license nofollow" href="https://creativecommons.org/licenses/by/4.0/">x</a>', "CC BY 4.0"),
         ("", '<a rel=license href="http://creativecommons.org/publicdomain/zero/1.0/">x</a>', "CC0 1.0"),
-        ("<link rel=license href=/terms>", "", "/terms"),
+        ("<link rel=license href=/license>", "", "/license"),
+        ("<base href=https://other.example/a/>", "<a rel=license href=l.txt>x</a>", "https://other.example/a/l.txt"),
+        ('<meta name="dcterms.license" content="https://creativecommons.org/licenses/by/4.0/">', "", "CC BY 4.0"),
+        ("", "<a rel=no-license href=/license>x</a>", None),
         ('<meta name="dcterms.license" content="MIT">', "", "MIT"),
         ("", '<a href="https://creativecommons.org/licenses/by/4.0/">another page\'s</a>', None),
     ],
@@ -77,6 +80,15 @@ def test_a_licence_is_what_is_marked_as_one(head: str, body: str, license_: str 
         "/contact",
         "/about",
         "https://site.example/",
+        "/terms",
+        "https://site.example/en/terms-of-use/",
+        "/TermsOfService.aspx",
+        "/legal",
+        "/w/index.php?title=Terms_of_use",
+        "/nutzungsbedingungen/de/",
+        "/legal/tdm-policy.json",
+        "/rsl.xml",
+        "https://creativecommons.org/choose/",
     ],
 )
 def test_what_is_known_to_be_no_licence_is_not_stored_as_one(target: str) -> None:
@@ -85,6 +97,10 @@ def test_what_is_known_to_be_no_licence_is_not_stored_as_one(target: str) -> Non
     # The next that is marked still counts.
     both = f'<a rel="license" href="{target}">x</a><a rel="license" href="/licenses/mit">y</a>'
     assert said("", both).license == "/licenses/mit"
+
+
+def test_a_reservation_in_rsl_is_no_licence() -> None:
+    assert said('<link rel="license" type="application/rsl+xml; charset=utf-8" href="/l">').license is None
 
 
 @pytest.mark.parametrize(
@@ -103,7 +119,9 @@ def test_what_is_known_to_be_no_licence_is_not_stored_as_one(target: str) -> Non
     ],
 )
 def test_a_licence_is_still_one(target: str) -> None:
-    assert said("", f'<a rel="license" href="{target}">x</a>').license == target
+    found = said("", f'<a rel="license" href="{target}">x</a>').license
+    assert found is not None
+    assert found.removeprefix("./") == target
 
 
 @pytest.mark.parametrize(
@@ -115,6 +133,10 @@ def test_a_licence_is_still_one(target: str) -> None:
         ("© 2020 Someone, CC BY 4.0", "© 2020 Someone, CC BY 4.0"),
         ("Licensed under MIT", "Licensed under MIT"),
         ("MIT", "MIT"),
+        ("Terms of use", None),
+        ("/terms", None),
+        ("Terms of the Apache License", "Terms of the Apache License"),
+        ("http://rightsstatements.org/vocab/InC/1.0/", None),
     ],
 )
 def test_a_reservation_of_rights_is_no_licence(content: str, license_: str | None) -> None:

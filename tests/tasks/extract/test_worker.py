@@ -1,5 +1,7 @@
 """A page that hangs, crashes or eats memory costs only itself."""
 
+from dataclasses import replace
+
 import pytest
 
 from tasks.contracts.base import Drop
@@ -60,3 +62,13 @@ def test_an_exact_repeat_of_a_payload_is_extracted_once(monkeypatch: pytest.Monk
     extract(page("<p>one", "text/html; charset=latin-1"), Settings())
     extract(page("<p>one"), Settings(mode="fast"))
     assert len(asked) == 4, "another charset or other settings may give another text"
+
+
+def test_a_relative_licence_is_that_of_the_page_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two sites' "/license" are two licences, though their pages are one payload."""
+    said = Content(text="text", metadata=Metadata(license="./license"))
+    monkeypatch.setattr(page_module, "content_of", lambda html, settings: said)
+    extract = PageExtractor()
+    urls = ["https://one.example/a/b", "https://two.example/a/b"]
+    found = [extract(replace(page("<p>equal"), url=url), Settings()).license for url in urls]
+    assert found == ["https://one.example/a/license", "https://two.example/a/license"]

@@ -256,6 +256,15 @@ def test_common_crawl_is_a_public_dataset(facts: Facts) -> None:
     assert any("CC-MAIN-2024-22" in item.answer for item in section.items)
 
 
+def test_no_paper_says_that_all_text_was_trained_on_where_steps_ended_before(facts: Facts) -> None:
+    assert facts.training["tokens_seen"] != facts.sources.total.tokens
+    documents = f"{facts.sources.total.documents:,} documents"
+    for name, paper in PAPERS.items():
+        said = paper(facts).decode()
+        assert not re.search(rf"{documents} (?:are|were) trained on|trained on:? {documents}", said), name
+    assert f"the model was trained on {facts.training['tokens_seen']:,} |" in PAPERS["ab2013.md"](facts).decode()
+
+
 def test_the_approver_and_the_champion_are_shown_if_the_report_names_them(facts: Facts) -> None:
     assert b"No person's approval is on it." in model_card(facts)
     champion = {"name": "older-model", "release": "r" * 64}
