@@ -27,6 +27,8 @@ from tasks.contracts.tdmrep import reservation_of, reserved
 Action = Literal["drop", "mark", "keep"]
 Place = Literal["header", "meta", "html", "robots.txt", "tdmrep.json", "ai.txt"]
 
+OWN_CRAWLS = ("sample", "sites")
+"""Sources whose records we wrote: evidence, and the files of hosts that it names, stand in the snapshot."""
 CONTENT_TYPE = "application/vnd.headwater.evidence+json"
 READER = 2
 """Raised whenever these readers see more, or less, in the same bytes: evidence of older ones is read anew."""
@@ -116,8 +118,7 @@ class OptOutPolicy(FrozenModel):
 
     def of_crawl(self, user_agent: str) -> OptOutPolicy:
         """Return it with the names of the crawl's own robot among the agents."""
-        names = [name for name in names_of(user_agent) if name]
-        return self.model_copy(update={"agents": tuple(dict.fromkeys((*self.agents, *names)))})
+        return self.model_copy(update={"agents": tuple(dict.fromkeys((*self.agents, *names_of(user_agent))))})
 
     def action(self, signal: Signal) -> Action:
         """Return what this policy does at one signal."""
@@ -130,7 +131,8 @@ class OptOutPolicy(FrozenModel):
         if signal.name not in ABOUT_AI and signal.agent != EVERYONE and not named:
             return "keep"
         field = _JUDGED_AS.get(signal.name, signal.name).replace("-", "_")
-        return getattr(self, field, "keep") if field != "agents" else "keep"
+        known = field != "agents" and field in type(self).model_fields
+        return getattr(self, field) if known else "keep"
 
 
 @lru_cache(maxsize=8)

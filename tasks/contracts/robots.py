@@ -346,7 +346,7 @@ def names_of(user_agent: str) -> tuple[str, ...]:
     if product_token(user_agent) in _BROWSERS:
         products += [one for one in commented if "/" in one] or commented
     found = [token for token in map(product_token, products) if token and token not in _BROWSERS]
-    return tuple(dict.fromkeys(found)) or (product_token(user_agent),)
+    return tuple(dict.fromkeys(found or filter(None, [product_token(user_agent)])))
 
 
 def url_path(url: str) -> str:

@@ -63,7 +63,7 @@ def _extracted(page: Page, settings: Settings) -> Extracted:
         author=content.metadata.author,
         published=content.metadata.published,
         license=content.metadata.license,
-        opt_out=tuple(sorted({str(signal) for signal in html_signals(html)})),
+        opt_out=tuple(sorted({str(signal) for signal in html_signals(html, settings.robot)})),
         language=language,
         language_score=score,
         line_languages=languages_by_line(text) if settings.language_by_line else {},
