@@ -38,10 +38,11 @@ ABOUT_AI = frozenset({
 })  # fmt: skip
 # Signals that are judged as another one.
 _JUDGED_AS = {"noml": "noai", "disallowaitraining": "noai", "nocache": "noarchive"}
-_ASKED_ABOUT = frozenset({EVERYONE, "headwater", *map(product_token, GATHERERS)})
+OWN_NAME = "Headwater"  # of this software; what is said to it counts, whatever name a crawl goes by
+_ASKED_ABOUT = frozenset({EVERYONE, *map(product_token, (OWN_NAME, *GATHERERS))})
 CREATIVE_COMMONS = re.compile(r"https?://(?:www\.)?creativecommons\.org/(?:licenses|publicdomain)/[\w./+-]+", re.I)
 _ROBOT_NAME = re.compile(r"robots|[\w-]*(?:bot|crawler|spider|-extended|-ai|externalagent)", re.I)
-_AI_NAMES = frozenset(name.lower() for name in AI_ROBOTS)
+_AI_NAMES = frozenset(name.lower() for name in (OWN_NAME, *AI_ROBOTS))
 _STOP_OF_LINK = re.compile(r'[,<"]')
 _REL = re.compile(r"\brel\s*=\s*\"?([^\";]*)", re.I)
 _TYPE = re.compile(r"\btype\s*=\s*\"?([^\";,]*)", re.I)
@@ -113,7 +114,7 @@ class OptOutPolicy(FrozenModel):
     """/ai.txt closes the page, or texts."""
     robots_txt: Action = "drop"
     """robots.txt closes the page to one of `agents`, though not to this crawler."""
-    agents: tuple[str, ...] = ("Headwater", *GATHERERS)
+    agents: tuple[str, ...] = (OWN_NAME, *GATHERERS)
     """Robots whose noindex, nosnippet and disallow count besides what is said to everyone."""
 
     def of_crawl(self, user_agent: str) -> OptOutPolicy:
