@@ -341,16 +341,19 @@ def _ai_txt(content: bytes) -> Robots:
     return Robots(content, ai_txt=True)
 
 
-def find_licenses(headers: Iterable[tuple[str, str]], text: str) -> tuple[str, ...]:
+def find_licenses(headers: Iterable[tuple[str, str]], text: str, terms: Iterable[str] = ()) -> tuple[str, ...]:
     """Return the licences that a page links to, the plainest statement first.
 
     The order: elements with rel=license, the Link header, licence meta elements, links to Creative Commons. Terms by
     RSL are no licence, whatever names them: they reserve.
+
+    Args:
+        terms: addresses of RSL terms that the page's host names.
     """
     stated: list[str] = []
     metas: list[str] = []
     linked: list[str] = []
-    terms: set[str] = set()
+    terms = set(terms)
     if any(word in text for word in _LICENSE_WORDS):
         for tag, attributes in tags(text, _OF_LICENSES, of_licenses=frozenset({"a", "area"})):
             href = (attributes.get("href") or "").strip()

@@ -253,5 +253,5 @@ def evidence_of(
         files=files,
         certificate=certificate,
         signals=most_telling(said, names),
-        licenses=find_licenses(headers, text),
+        licenses=find_licenses(headers, text, rules.robots.licenses if rules.robots is not None else ()),
     )

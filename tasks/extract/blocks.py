@@ -182,8 +182,8 @@ class _Reader:
                 self._open_block(tag, attributes)
         elif tag == "a":
             self._open_links += 1
-            if "rel" in attributes and "license" in attributes["rel"].lower():
-                self.reading.head.licenses.append(attributes.get("href", ""))
+            if "rel" in attributes:
+                self.reading.head.take_licence(attributes)
 
     def _open_block(self, tag: str, attributes: dict[str, str]) -> None:
         bits = _BIT_OF_TAG.get(tag, 0)

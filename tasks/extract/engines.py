@@ -11,7 +11,7 @@ Each is a pure function of the page's HTML. docs/benchmarks.md compares them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice
 from typing import Any
@@ -23,7 +23,7 @@ from trafilatura import extract, load_html
 from trafilatura.metadata import extract_license
 from trafilatura.settings import Extractor
 
-from tasks.contracts.evidence import meta_elements
+from tasks.contracts.evidence import is_terms, meta_elements
 from tasks.extract.answers import EngineName, Mode, Settings
 from tasks.extract.blocks import lines_of, read
 from tasks.extract.language import identify
@@ -143,12 +143,15 @@ def _head_of(document: DocumentNode, title: str | None, html: str) -> Head:
     def found(selector: str) -> Iterator[Any]:
         return islice(document.query_selector_all(selector), FEW)
 
-    return Head(
+    head = Head(
         title=" ".join((title or "").split()),
         metas=list(meta_elements(html)),
         json_ld=[script.text for script in found("script[type*='ld+json']")],
-        licenses=[link.getattr("href") or "" for name in ("a", "link") for link in found(f"{name}[rel~=license]")],
     )
+    for name in ("a", "link"):
+        for link in found(f"{name}[rel~=license]"):
+            head.take_licence({attribute: link.getattr(attribute) or "" for attribute in ("href", "rel", "type")})
+    return head
 
 
 def _justext(html: str, _: Settings) -> Content | None:
@@ -186,12 +189,20 @@ def _tree(html: str) -> Any:
 
 def _with_metadata(tree: Any, html: str, text: str) -> Content:
     headings = tree.findall(".//h1")
-    metadata = metadata_of(head_of(tree), " ".join(headings[0].text_content().split()) if len(headings) == 1 else None)
+    head = head_of(tree)
+    metadata = metadata_of(head, " ".join(headings[0].text_content().split()) if len(headings) == 1 else None)
     if metadata.license is None and _may_name_a_license(html.lower()):
-        metadata = Metadata(
-            title=metadata.title, author=metadata.author, published=metadata.published, license=extract_license(tree)
-        )
+        metadata = replace(metadata, license=_by_trafilatura_too(tree, head.terms))
     return Content(text=text, metadata=metadata, truncated=bool(_too_deep()(tree)))
+
+
+def _by_trafilatura_too(tree: Any, terms: set[str]) -> str | None:
+    """Return the licence that trafilatura finds, which would take a link to RSL terms for one."""
+    for link in tree.iterfind(".//a[@rel]") if terms else ():
+        if is_terms(link.attrib) or link.get("href", "").strip() in terms:
+            link.attrib.pop("rel")
+    found: str | None = extract_license(tree)
+    return found
 
 
 def _may_name_a_license(lower: str) -> bool:

@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from tasks.contracts.evidence import is_terms
+
 HEAD_TAGS = frozenset({"meta", "link", "title", "script"})
 MAX_CHARACTERS = 500
 MAX_JSON_CHARACTERS = 200_000
@@ -69,13 +71,15 @@ class Head:
     """The elements that speak about the page, wherever they stand in it.
 
     Attributes:
-        licenses: targets of the links that are marked as the licence.
+        licenses: targets of the links in the text that are marked as the licence.
+        terms: targets of links to RSL terms: what they reserve is no licence, whatever else names it so.
         json_ld: the scripts of type application/ld+json.
     """
 
     metas: list[Mapping[str, str]] = field(default_factory=list)
     links: list[Mapping[str, str]] = field(default_factory=list)
     licenses: list[str] = field(default_factory=list)
+    terms: set[str] = field(default_factory=set)
     json_ld: list[str] = field(default_factory=list)
     title: str = ""
 
@@ -85,9 +89,18 @@ class Head:
             self.metas.append(attributes)
         elif tag == "link":
             self.links.append(attributes)
+            self.take_licence(attributes, in_text=False)
         elif (tag == "title" and not self.title) or (tag == "script" and "ld+json" in attributes.get("type", "")):
             return []
         return None
+
+    def take_licence(self, attributes: Mapping[str, str], *, in_text: bool = True) -> None:
+        """Take note of a link that may lead to the page's licence, or to terms that are none."""
+        href = (attributes.get("href") or "").strip()
+        if is_terms(attributes):
+            self.terms.add(href)
+        elif in_text and "license" in (attributes.get("rel") or "").lower().split():
+            self.licenses.append(href)
 
     def finish(self, tag: str, text: str) -> None:
         """Take note of the text of an element."""
@@ -117,9 +130,8 @@ def head_of(tree: Any) -> Head:
     for element in tree.iter("meta", "link", "title", "script"):
         if head.take(element.tag, element.attrib) is not None:
             head.finish(element.tag, element.text or "")
-    head.licenses = [
-        a.get("href", "") for a in tree.iterfind(".//a[@rel]") if "license" in a.get("rel").lower().split()
-    ]
+    for link in tree.iterfind(".//a[@rel]"):
+        head.take_licence(link.attrib)
     return head
 
 
@@ -211,12 +223,15 @@ def _license(head: Head, said: Mapping[str, str]) -> str | None:
     targets = list(head.licenses)
     targets += [link.get("href") or "" for link in head.links if "license" in (link.get("rel") or "").lower().split()]
     for target in filter(is_licence, map(str.strip, targets)):
+        if target in head.terms:
+            continue
         match = _CREATIVE_COMMONS.search(target)
         if match is None:
             return target
         name = "CC0" if match[2].lower() == "zero" else f"CC {match[2].upper()}"
         return f"{name} {match[3]}"
-    return next((said[name] for name in LICENCES if name in said and is_licence(said[name])), None)
+    named = (said[name] for name in LICENCES if name in said and said[name] not in head.terms)
+    return next(filter(is_licence, named), None)
 
 
 def _from_json_ld(scripts: Iterable[str]) -> tuple[str | None, str | None]:

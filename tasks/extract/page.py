@@ -12,7 +12,7 @@ from tasks.extract.answers import Extracted, Settings
 from tasks.extract.charset import decode
 from tasks.extract.engines import content_of
 from tasks.extract.language import identify, languages_by_line
-from tasks.extract.records import Page
+from tasks.extract.records import Page, absolute
 
 # Payloads whose result is kept for an exact repeat; a shard of the crawl holds some hundred pages.
 REMEMBERED_PAYLOADS = 2_000
@@ -44,6 +44,8 @@ class PageExtractor:
             found = self._seen[key] = _extracted(page, settings)
             if len(self._seen) > REMEMBERED_PAYLOADS:
                 self._seen.popitem(last=False)
+        if page.terms and found.license is not None and absolute(page.url, found.license) in page.terms:
+            found = replace(found, license=None)
         return replace(found, opt_out=tuple(sorted({*headers, *found.opt_out}))) if headers else found
 
 

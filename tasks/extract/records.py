@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import brotli
 import zstandard
@@ -47,6 +48,7 @@ class Page:
         offset: the record's first byte in its file.
         content_type: as sent, with the charset.
         signals: what the crawl's evidence and the HTTP headers reserve, as in `Document.opt_out`.
+        terms: addresses of RSL terms that those name: no licence of the page, whatever its HTML calls them.
         reason: why this is no page to extract; body is empty then.
     """
 
@@ -58,6 +60,7 @@ class Page:
     payload_digest: str | None
     content_type: str
     signals: tuple[str, ...] = ()
+    terms: frozenset[str] = frozenset()
     body: bytes = b""
     reason: Drop | None = None
 
@@ -127,6 +130,7 @@ def _read(record: Any, name: str, max_bytes: int, evidence: Evidence | None, fil
     seen = signals_of(evidence, files) if evidence else ()
     said = {*header_signals(http.items() if http is not None else ()), *seen}
     facts["signals"] = tuple(sorted({str(signal) for signal in said}))
+    facts["terms"] = frozenset(absolute(url, signal.value) for signal in said if signal.name == "rsl")
     try:
         body = decoded(payload, dict(http.items()) if http is not None else {}, max_bytes)
     except TooLargeError:
@@ -136,6 +140,14 @@ def _read(record: Any, name: str, max_bytes: int, evidence: Evidence | None, fil
     if not _is_html(url, content_type, body):
         return Page(**facts, reason=Drop(rule="not_html", detail=content_type[:100] or "no Content-Type"))
     return Page(**facts, body=body)
+
+
+def absolute(url: str, link: str) -> str:
+    """Return a link of a page as an absolute address, as it stands where it cannot be one."""
+    try:
+        return urljoin(url, link)
+    except ValueError:
+        return link
 
 
 def _too_large(max_bytes: int, size: float | None) -> Drop:
