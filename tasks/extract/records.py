@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urljoin
 
@@ -32,6 +33,7 @@ SNIFFED_BYTES = 1024
 MOST_EVIDENCE_BYTES = 1 << 20
 MOST_HEAD_BYTES = 1 << 20
 MOST_DETAIL = 200
+NO_FILES: Mapping[str, HostFile] = MappingProxyType({})
 HTML_OPENINGS = (b"<!doctype html", b"<html", b"<head", b"<body", b"<title", b"<article", b"<div", b"<p>")
 
 
