@@ -103,7 +103,9 @@ def _evidence(record: Any) -> Evidence | None:
     return read_evidence(record.reader.read(MOST_EVIDENCE_BYTES))
 
 
-def _read(record: Any, name: str, max_bytes: int, evidence: Evidence | None, files: Mapping[str, HostFile]) -> Page:
+def _read(
+    record: Any, name: str, max_bytes: int, evidence: Evidence | None, files: Mapping[str, HostFile] = NO_FILES
+) -> Page:
     headers = record.headers
     url = (headers.get("WARC-Target-URI") or "").strip().removeprefix("<").removesuffix(">")
     size = record.content_length
