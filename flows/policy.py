@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from os import cpu_count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal, cast
 
 import typer
@@ -29,9 +30,10 @@ from flows.params import read_params, stage_params
 from flows.terminal import Text, console
 from tasks.contracts.document import DOCUMENT_SCHEMA, make_doc_id, open_shard, read_documents
 from tasks.contracts.errors import ManifestError, UsageError
-from tasks.contracts.evidence import Action, OptOutPolicy, html_signals, judge
+from tasks.contracts.evidence import OWN_CRAWLS, Action, OptOutPolicy, html_signals, judge
 from tasks.contracts.ledger import read_ledger
 from tasks.contracts.manifest import manifest_hash, read_manifest
+from tasks.contracts.robots import names_of
 
 app = typer.Typer(help="What pages say about being used, and what a policy makes of it.", no_args_is_help=True)
 
@@ -181,27 +183,38 @@ def check_policy(crawl: Path, extract: Path, policy: OptOutPolicy) -> Checked:
     names = [
         s.name for s in captured.shards if s.name.startswith("part-") and s.name.endswith((".warc.gz", ".parquet"))
     ]
-    look = partial(
-        _check_part,
-        extract=extract,
-        source=str(captured.params.get("source", "web")),
-        max_bytes=cast(int, made.params["max_page_bytes"]),
-        policy=policy,
-    )
+    source, user_agent = (str(captured.params.get(name) or "") for name in ("source", "user_agent"))
     parts = [crawl / name for name in names]
-    size = sum(part.stat().st_size for part in parts)
-    workers = min(len(parts), cpu_count() or 1, 1 + size // _WORKER_BYTES)
-    if workers > 1:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            found = list(pool.map(look, parts))
-    else:
-        found = [look(part) for part in parts]
+    # Imported here, as it loads a reader of WARC files.
+    from tasks.extract.host_files import collect
+
+    with TemporaryDirectory(prefix="headwater-") as folder:
+        warcs = [part for part in parts if part.suffix == ".gz"] if source in OWN_CRAWLS else []
+        look = partial(
+            _check_part,
+            extract=extract,
+            source=source or "web",
+            max_bytes=cast(int, made.params["max_page_bytes"]),
+            policy=policy.of_crawl(user_agent),
+            robot=names_of(user_agent),
+            host_files=collect(warcs, Path(folder)),
+        )
+        found = _look_at(parts, look)
     return Checked(
         pages=sum(one.pages for one in found),
         reserving=sum(one.reserving for one in found),
         gone=sum(one.gone for one in found),
         changes=tuple(change for one in found for change in one.changes),
     )
+
+
+def _look_at(parts: Sequence[Path], look: Callable[[Path], Checked]) -> list[Checked]:
+    size = sum(part.stat().st_size for part in parts)
+    workers = min(len(parts), cpu_count() or 1, 1 + size // _WORKER_BYTES)
+    if workers > 1:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            return list(pool.map(look, parts))
+    return [look(part) for part in parts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,12 +228,21 @@ class _Captured:
     signals: tuple[str, ...]
 
 
-def _check_part(part: Path, *, extract: Path, source: str, max_bytes: int, policy: OptOutPolicy) -> Checked:
+def _check_part(
+    part: Path,
+    *,
+    extract: Path,
+    source: str,
+    max_bytes: int,
+    policy: OptOutPolicy,
+    robot: tuple[str, ...],
+    host_files: Mapping[Path, Path],
+) -> Checked:
     name = f"{part.name.partition('.')[0]}.parquet"
     before = _what_extract_did(extract, name)
     pages = reserving = gone = 0
     changes: list[Change] = []
-    for page in _captured(part, source, max_bytes):
+    for page in _captured(part, source, max_bytes, robot, host_files.get(part)):
         pages += 1
         reserving += bool(page.signals)
         if page.doc_id not in before:
@@ -244,7 +266,9 @@ def _check_part(part: Path, *, extract: Path, source: str, max_bytes: int, polic
     return Checked(pages=pages, reserving=reserving, gone=gone, changes=tuple(changes))
 
 
-def _captured(part: Path, source: str, max_bytes: int) -> Iterator[_Captured]:
+def _captured(
+    part: Path, source: str, max_bytes: int, robot: tuple[str, ...], host_files: Path | None
+) -> Iterator[_Captured]:
     """Yield the pages of one part of the crawl with their signals, read as extract reads them."""
     if part.suffix == ".parquet":
         for document in read_documents(part):
@@ -254,10 +278,10 @@ def _captured(part: Path, source: str, max_bytes: int) -> Iterator[_Captured]:
     from tasks.extract.charset import decode
     from tasks.extract.records import read_pages
 
-    for page in read_pages(part, max_bytes):
+    for page in read_pages(part, max_bytes, host_files):
         if page.reason is None:
             html, _ = decode(page.body, page.content_type)
-            signals = tuple(sorted({*page.signals, *map(str, html_signals(html))}))
+            signals = tuple(sorted({*page.signals, *map(str, html_signals(html, robot))}))
             yield _Captured(page.url, page.host, make_doc_id(source, page.record_id), page.record_id, signals)
 
 

@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tasks.contracts.evidence import OWN_CRAWLS
 from tasks.contracts.files import sha256_file
 from tasks.contracts.manifest import MANIFEST_NAME, Manifest, read_manifest, text_shards
 from tasks.contracts.warc import http_head
@@ -24,8 +25,6 @@ from training.verify import ROUNDED, Break, NotCheckableError, figures_of
 Item = TypeVar("Item")
 
 SEED = 4
-OWN_CRAWLS = ("sample", "sites")
-"""Sources whose records we wrote; in others' archives a payload digest may mean what their writer took it for."""
 COMPARED = ("text", "title", "author", "published", "license", "opt_out", "language", "language_score")
 ALL_TOKENS = 50_000_000
 """Training tokens up to which every document is encoded, and every batch put together, again: about a minute."""
@@ -58,22 +57,33 @@ def warc_digests(data: Path) -> Iterator[Break]:
 def texts(data: Path, sample: int) -> Iterator[Break]:
     """Extract a sample of documents from their WARC records again."""
     from tasks.contracts.document import Document
+    from tasks.contracts.robots import names_of
     from tasks.extract.answers import Extracted, Settings
-    from tasks.extract.records import read_pages
+    from tasks.extract.host_files import collect
+    from tasks.extract.records import Page, read_pages
     from tasks.extract.worker import Limits, shared_extractor
 
-    _warc_files(read_manifest(data / "crawl"))
+    crawl = read_manifest(data / "crawl")
+    warcs = [data / "crawl" / name for name in _warc_files(crawl)]
+    robot = names_of(str(crawl.params.get("user_agent") or ""))
     asked = read_manifest(data / "extract").params
     names = ("engine", "mode", "tables", "comments", "language_by_line")
     settings: dict[str, Any] = {name: asked[name] for name in names if name in asked}
-    extractor = shared_extractor(Settings(**settings), Limits(seconds=60.0, memory_mebibytes=2048))
+    extractor = shared_extractor(Settings(**settings, robot=robot), Limits(seconds=60.0, memory_mebibytes=2048))
     wanted: dict[str, dict[str, Document]] = defaultdict(dict)
     for _, document in _documents(data / "extract", sample):
         wanted[str(document.warc_path)][document.record_id] = document
     largest = asked.get("max_page_bytes", 20_000_000)
     assert isinstance(largest, int), "extract.max_page_bytes is a number"
+    with tempfile.TemporaryDirectory(prefix="headwater-") as folder:
+        host_files = collect(warcs, Path(folder)) if _ours(crawl) else {}
+        read: dict[str, list[Page]] = {}
+        for warc, documents in wanted.items():
+            part = data / "crawl" / warc
+            found = read_pages(part, largest, host_files.get(part))
+            read[warc] = [page for page in found if page.record_id in documents]
     for warc, documents in sorted(wanted.items()):
-        pages = [page for page in read_pages(data / "crawl" / warc, largest) if page.record_id in documents]
+        pages = read[warc]
         for missing in sorted(set(documents) - {page.record_id for page in pages}):
             yield Break(f"document {documents[missing].doc_id}", f"record {missing} in {warc}", "no such record")
         for page, answer in zip(pages, extractor.extract(pages), strict=True):
@@ -311,6 +321,7 @@ def _lines(path: Path) -> list[Any]:
 
 
 def _ours(crawl: Manifest) -> bool:
+    """Say whether we wrote the records; in others' archives a payload digest may mean what their writer took it for."""
     return crawl.params.get("source") in OWN_CRAWLS
 
 

@@ -6,6 +6,9 @@ from __future__ import annotations
 # 202 speak of what became of the request, 204 and 205 hold nothing, 206 and 226 a part or a difference (RFC 3229),
 # 207 and 208 states of many things (RFC 4918, 5842).
 PAGE_STATUSES = frozenset({200, 203})
+# Answers that say why a page is withheld from whoever asks so, as ledger rules: 402 (RFC 9110, section 15.5.3; pay per
+# crawl sends it with a price) and 451 (RFC 7725). They are evidence: the crawl keeps the whole answer.
+REFUSALS = {402: "payment_required", 451: "legal_reasons"}
 
 
 def no_page(status: int | None, content_range: str = "") -> str | None:
@@ -13,9 +16,11 @@ def no_page(status: int | None, content_range: str = "") -> str | None:
 
     A Content-Range field says that the body is a part, whatever the status; one that covers everything is let pass.
 
-    >>> no_page(200), no_page(206), no_page(200, "bytes 0-9/100"), no_page(200, "bytes 0-99/100")
-    (None, 'http_206', 'partial_content', None)
+    >>> no_page(200), no_page(206), no_page(402), no_page(200, "bytes 0-9/100"), no_page(200, "bytes 0-99/100")
+    (None, 'http_206', 'payment_required', 'partial_content', None)
     """
+    if status in REFUSALS:
+        return REFUSALS[status]
     if status not in PAGE_STATUSES:
         return f"http_{status}"
     return "partial_content" if content_range.strip() and not _covers_all(content_range) else None

@@ -16,29 +16,33 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
+from tasks.contracts.ai_robots import AI_ROBOTS, GATHERERS
 from tasks.contracts.base import FrozenModel
-from tasks.contracts.licences import absolute, is_creative_commons, is_licence, marked_licence
+from tasks.contracts.licences import absolute, is_creative_commons, is_licence, is_terms, marked_licence, target_of
 from tasks.contracts.markup import tags
-from tasks.contracts.robots import EVERYONE, Robots, matches, url_path
+from tasks.contracts.preferences import refuses_by_signal, refuses_training
+from tasks.contracts.robot_words import RESERVING, robot_words
+from tasks.contracts.robots import AI_TRAINING, EVERYONE, NOINDEX, SIGNAL, USAGE, Robots, names_of, product_token
+from tasks.contracts.tdmrep import reservation_of, reserved
 
 Action = Literal["drop", "mark", "keep"]
-Place = Literal["header", "meta", "robots.txt", "tdmrep.json", "ai.txt"]
+Place = Literal["header", "meta", "html", "robots.txt", "tdmrep.json", "ai.txt"]
 
+OWN_CRAWLS = ("sample", "sites")
+"""Sources whose records we wrote: evidence, and the files of hosts that it names, stand in the snapshot."""
 CONTENT_TYPE = "application/vnd.headwater.evidence+json"
-ROBOT_WORDS = frozenset({"noai", "noimageai", "noindex", "nosnippet"})
-# Preferences that speak of training a model on text, the most specific first (draft-ietf-aipref-vocab; the first two
-# names are of its successive versions, the last two cover all automated processing).
-TRAINING_USES = ("train-genai", "train-ai", "ai", "bots", "all")
+READER = 2
+"""Raised whenever these readers see more, or less, in the same bytes: evidence of older ones is read anew."""
 # What a site says of these uses it says to whoever trains a model, whichever robot it names.
-ABOUT_AI = frozenset({"noai", "noimageai", "tdm-reservation", "content-usage"})
-AI_ROBOTS = (
-    "GPTBot", "CCBot", "Google-Extended", "ClaudeBot", "anthropic-ai", "Applebot-Extended", "Meta-ExternalAgent",
-    "FacebookBot", "Bytespider", "cohere-training-data-crawler", "Amazonbot", "AI2Bot", "Diffbot", "omgili",
-)  # fmt: skip
-_ASKED_ABOUT = frozenset({EVERYONE, "headwater", *(robot.lower() for robot in AI_ROBOTS)})
-# Directives of robots metas that have a value behind a colon, and so are no robot's name.
-VALUED = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
+ABOUT_AI = frozenset({
+    "noai", "noimageai", "noml", "disallowaitraining", "tdm-reservation", "content-usage", "content-signal", "rsl",
+})  # fmt: skip
+# Signals that are judged as another one.
+_JUDGED_AS = {"noml": "noai", "disallowaitraining": "noai", "nocache": "noarchive"}
+OWN_NAME = "Headwater"  # of this software; what is said to it counts, whatever name a crawl goes by
+_ASKED_ABOUT = frozenset({EVERYONE, *map(product_token, (OWN_NAME, *GATHERERS))})
 _ROBOT_NAME = re.compile(r"robots|[\w-]*(?:bot|crawler|spider|-extended|-ai|externalagent)", re.I)
+_AI_NAMES = frozenset(name.lower() for name in (OWN_NAME, *AI_ROBOTS))
 _STOP_OF_LINK = re.compile(r'[,<"]')
 _OF_LINK = {name: re.compile(rf'\b{name}\s*=\s*"?([^";]*)', re.I) for name in ("rel", "type")}
 # Enough to look closer: a page in other capitals than these has not been seen.
@@ -49,6 +53,7 @@ MOST_SIGNALS = 200  # kept of one page; those to everyone and to known robots of
 MOST_SIGNAL_CHARACTERS = 500  # of a robot's name, and of the words behind a signal
 _META = frozenset({"meta"})
 _OF_LICENSES = frozenset({"meta", "link", "a", "area"})
+_OF_RSL = frozenset({"link", "a", "area", "script"})
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -56,9 +61,10 @@ class Signal:
     """One reservation, as it was said.
 
     Attributes:
-        name: "noai", "noimageai", "noindex", "nosnippet", "tdm-reservation", "content-usage" or "disallow".
-        agent: whom it addresses, in lower case; "*" is everyone.
-        value: the words behind it: a rule's line, the preferences, a TDM policy's URL.
+        name: a robot's word ("noai", "noindex", …), "tdm-reservation", "content-usage", "content-signal", "rsl" or
+            "disallow".
+        agent: whom it addresses, a product token in lower case; "*" is everyone.
+        value: the words behind it: a rule's line, the preferences, the URL of a TDM policy or of RSL terms.
     """
 
     place: Place
@@ -86,37 +92,52 @@ class OptOutPolicy(FrozenModel):
     """What each signal does to a document: drop it, mark it (a note in the ledger), or keep it as it is."""
 
     noai: Action = "drop"
-    """`noai` in X-Robots-Tag or a robots meta element."""
+    """`noai` or `noml` in X-Robots-Tag or a robots meta element; `DisallowAITraining` there or in robots.txt."""
     noimageai: Action = "drop"
     """`noimageai` there: of the page's pictures only, by its words."""
     noindex: Action = "drop"
     """`noindex` (or `none`) there: not to be found by search."""
     nosnippet: Action = "mark"
     """`nosnippet` there: not to be quoted in search results."""
+    noarchive: Action = "mark"
+    """`noarchive` or `nocache` there: no copy in search results; Bing trains no model on such pages."""
     tdm_reservation: Action = "drop"
     """TDMRep: `tdm-reservation: 1` as a header, a meta element or in /.well-known/tdmrep.json."""
     content_usage: Action = "drop"
-    """AIPREF: `Content-Usage: train-ai=n` as a header or in robots.txt."""
+    """AIPREF: `Content-Usage: train-ai=n` as a header, a meta element or in robots.txt."""
+    content_signal: Action = "drop"
+    """Content Signals: `Content-Signal: ai-train=no` there."""
+    rsl: Action = "drop"
+    """RSL 1.0: terms to be agreed on first, named in robots.txt, a Link header or the page's HTML, or written in it."""
     ai_txt: Action = "drop"
     """/ai.txt closes the page, or texts."""
     robots_txt: Action = "drop"
     """robots.txt closes the page to one of `agents`, though not to this crawler."""
-    agents: tuple[str, ...] = ("Headwater", *AI_ROBOTS)
+    agents: tuple[str, ...] = (OWN_NAME, *GATHERERS)
     """Robots whose noindex, nosnippet and disallow count besides what is said to everyone."""
+
+    def of_crawl(self, user_agent: str) -> OptOutPolicy:
+        """Return it with the names of the crawl's own robot among the agents."""
+        return self.model_copy(update={"agents": tuple(dict.fromkeys((*self.agents, *names_of(user_agent))))})
 
     def action(self, signal: Signal) -> Action:
         """Return what this policy does at one signal."""
+        named = product_token(signal.agent) in _tokens(self.agents)
         if signal.name == "disallow":
             # "*" in robots.txt is what the crawl itself obeyed, or (other archives) its crawler did.
-            named = signal.agent in self._agents() or (signal.place == "ai.txt" and signal.agent == EVERYONE)
-            return (self.ai_txt if signal.place == "ai.txt" else self.robots_txt) if named else "keep"
-        if signal.name not in ABOUT_AI and signal.agent != EVERYONE and signal.agent not in self._agents():
+            if not named and not (signal.place == "ai.txt" and signal.agent == EVERYONE):
+                return "keep"
+            return self.ai_txt if signal.place == "ai.txt" else self.robots_txt
+        if signal.name not in ABOUT_AI and signal.agent != EVERYONE and not named:
             return "keep"
-        found: Action = getattr(self, signal.name.replace("-", "_"), "keep")
-        return found
+        field = _JUDGED_AS.get(signal.name, signal.name).replace("-", "_")
+        known = field != "agents" and field in type(self).model_fields
+        return getattr(self, field) if known else "keep"
 
-    def _agents(self) -> frozenset[str]:
-        return frozenset(agent.lower() for agent in self.agents)
+
+@lru_cache(maxsize=8)
+def _tokens(agents: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(map(product_token, agents))
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +188,8 @@ class Evidence(FrozenModel):
     """What was seen when a page was fetched: the content of its metadata record."""
 
     url: str
+    reader: int = 1
+    """Which `READER` read it; records that do not say so are of the first."""
     robots: RobotsVerdict
     files: dict[str, str] = Field(default={})
     """Name of a policy file ("ai.txt") → the WARC record that holds it."""
@@ -189,27 +212,40 @@ def read_evidence(content: bytes) -> Evidence | None:
         return None
 
 
-def most_telling(signals: Iterable[Signal]) -> tuple[Signal, ...]:
-    """Return signals sorted, each once and short; of very many, first those that policies ask about."""
+def most_telling(signals: Iterable[Signal], names: tuple[str, ...] = ()) -> tuple[Signal, ...]:
+    """Return signals sorted, each once and short; of very many, first those that policies ask about.
+
+    Args:
+        names: of the crawl's own robot.
+    """
     short = {
         Signal(s.place, s.name, s.agent[:MOST_SIGNAL_CHARACTERS], s.value[:MOST_SIGNAL_CHARACTERS]) for s in signals
     }
     if len(short) > MOST_SIGNALS:
-        short = set(sorted(short, key=lambda signal: (signal.agent not in _ASKED_ABOUT, signal))[:MOST_SIGNALS])
+        asked = _ASKED_ABOUT.union(names)
+        short = set(sorted(short, key=lambda signal: (signal.agent not in asked, signal))[:MOST_SIGNALS])
     return tuple(sorted(short))
 
 
-def page_signals(headers: Iterable[tuple[str, str]], text: str) -> tuple[Signal, ...]:
-    """Return what a page's HTTP headers and HTML reserve, sorted, each once."""
-    return most_telling([*header_signals(headers), *html_signals(text)])
+def page_signals(headers: Iterable[tuple[str, str]], text: str, names: tuple[str, ...] = ()) -> tuple[Signal, ...]:
+    """Return what a page's HTTP headers and HTML reserve, sorted, each once.
+
+    Args:
+        names: of the crawl's own robot, whom a meta element may address.
+    """
+    return most_telling([*header_signals(headers), *html_signals(text, names)], names)
 
 
 def header_signals(headers: Iterable[tuple[str, str]]) -> Iterator[Signal]:
-    """Yield the signals of HTTP headers: X-Robots-Tag, TDM-Reservation, Content-Usage."""
+    """Yield the signals of HTTP headers: X-Robots-Tag, TDM-Reservation, Content-Usage, Content-Signal, Link."""
     pairs = [(name.lower(), value) for name, value in headers]
     policy = next((value.strip() for name, value in pairs if name == "tdm-policy"), "")
     for name, value in pairs:
         yield from _said("header", name, value, policy)
+        if name == "link":
+            for target, parameters in _linked(value):
+                if is_terms(_said_of(parameters)):
+                    yield Signal("header", "rsl", value=target.strip())
 
 
 @lru_cache(maxsize=1)  # a page's signals and what it says about itself are asked for one after the other
@@ -218,120 +254,105 @@ def meta_elements(text: str) -> tuple[Mapping[str, str], ...]:
     return tuple(attributes for _, attributes in tags(text, _META))
 
 
-def html_signals(text: str) -> Iterator[Signal]:
-    """Yield the signals of a page's meta elements."""
-    metas = meta_elements(text)
-    named = [((m.get("name") or m.get("http-equiv") or "").strip().lower(), m.get("content") or "") for m in metas]
-    policy = next((content.strip() for name, content in named if name == "tdm-policy"), "")
+def html_signals(text: str, names: tuple[str, ...] = ()) -> Iterator[Signal]:
+    """Yield the signals of a page's elements: metas, links to RSL terms, scripts that hold them.
+
+    Args:
+        names: of the crawl's own robot, whom a meta element may address.
+    """
+    named = [(name, m.get("content") or "") for m in meta_elements(text) for name in _names_of_meta(m)]
+    policy = next((content.strip() for name, content in named if name in ("tdm-policy", "tdm:policy")), "")
     for name, content in named:
-        yield from _said("meta", name, content, policy)
+        yield from _said("meta", name, content, policy, names)
+    if "rsl" in text.lower():
+        for _, attributes in tags(text, _OF_RSL):
+            if is_terms(attributes):
+                yield Signal("html", "rsl", value=(attributes.get("href") or "").strip())
 
 
-def _said(place: Place, name: str, value: str, tdm_policy: str) -> Iterator[Signal]:
-    if name == "tdm-reservation":
-        if value.strip() == "1":
+def _names_of_meta(attributes: Mapping[str, str]) -> Iterator[str]:
+    for attribute in ("name", "http-equiv", "property"):
+        for name in attributes.get(attribute, "").lower().split(","):
+            if name.strip():
+                yield name.strip()
+
+
+def _said(place: Place, name: str, value: str, tdm_policy: str, names: tuple[str, ...] = ()) -> Iterator[Signal]:
+    if name in ("tdm-reservation", "tdm:reservation"):
+        if reserved(value):
             yield Signal(place, "tdm-reservation", value=tdm_policy)
     elif name == "content-usage":
         if refuses_training(value):
             yield Signal(place, "content-usage", value=value.strip())
-    elif name == "x-robots-tag" or (place == "meta" and _ROBOT_NAME.fullmatch(name)):
+    elif name in ("content-signal", "content-signals"):
+        if refuses_by_signal(value):
+            yield Signal(place, "content-signal", value=value.strip())
+    elif name == "x-robots-tag" or (place == "meta" and _names_a_robot(name, names)):
         general = name in ("x-robots-tag", "robots")
-        for agent, word in _robot_words(value, EVERYONE if general else name):
-            yield Signal(place, word, agent)
+        for agent, word in robot_words(value, EVERYONE if general else product_token(name)):
+            if word in RESERVING:
+                yield Signal(place, word, agent)
 
 
-def _robot_words(value: str, agent: str) -> Iterator[tuple[str, str]]:
-    """Yield (robot, word) of a list such as "googlebot: noindex, noai": a name holds until the next one."""
-    for part in value.lower().split(","):
-        name, colon, word = part.rpartition(":")
-        name = name.strip()
-        if colon and name and name.partition(":")[0].strip() not in VALUED:
-            agent = EVERYONE if name in ("*", "robots") else name
-        word = word.strip()
-        if word == "none":
-            yield agent, "noindex"
-        elif word in ROBOT_WORDS:
-            yield agent, word
-
-
-def refuses_training(preferences: str) -> bool:
-    """Tell whether AIPREF preferences say no to training; the most specific use that is named decides.
-
-    >>> refuses_training("train-ai=n, search=y"), refuses_training("bots=n, train-ai=y")
-    (True, False)
-    """
-    stated: dict[str, str] = {}
-    for part in preferences.lower().split(","):
-        use, _, answer = part.partition("=")
-        stated[use.strip()] = answer.partition(";")[0].strip()
-    return next((stated[use] == "n" for use in TRAINING_USES if use in stated), False)
+def _names_a_robot(name: str, names: tuple[str, ...]) -> bool:
+    bare = name.partition("/")[0].strip()
+    return bare in names or bare in _AI_NAMES or _ROBOT_NAME.fullmatch(bare) is not None
 
 
 def host_signals(robots: Robots | None, tdmrep: bytes | None, ai_txt: bytes | None, url: str) -> Iterator[Signal]:
     """Yield what a host's files reserve for one of its pages; None stands for a file that is not there."""
     if robots is not None:
         yield from (Signal("robots.txt", "disallow", agent, rule) for agent, rule in robots.closing(url).items())
-        for agent, preferences in robots.content_usage(url):
-            if refuses_training(preferences):
-                yield Signal("robots.txt", "content-usage", agent, preferences)
-    if tdmrep is not None and (found := _tdm_location(tdmrep, url)) is not None:
-        yield Signal("tdmrep.json", "tdm-reservation", value=found)
+        yield from (Signal("robots.txt", "rsl", value=address) for address in robots.licenses)
+        for agent, name, text in robots.statements(url):
+            if (name == USAGE and refuses_training(text)) or (name == SIGNAL and refuses_by_signal(text)):
+                yield Signal("robots.txt", name, agent, text)
+            elif name == AI_TRAINING and text.lower().startswith("disallow"):
+                yield Signal("robots.txt", "disallowaitraining", agent, text)
+            elif name == NOINDEX:
+                yield Signal("robots.txt", "noindex", agent, text)
+    if tdmrep is not None and (policy := reservation_of(tdmrep, url)) is not None:
+        yield Signal("tdmrep.json", "tdm-reservation", value=policy)
     if ai_txt is not None:
-        rules = _rules_of(ai_txt)
+        rules = _ai_txt(ai_txt)
         # The file's usual lines close kinds of files ("Disallow: *.txt"); a page is text, whatever its path ends in.
         base = url.split("?")[0].rstrip("/")
         closing = [rules.closing(one) for one in (url, f"{base}/x.txt", f"{base}/x.html")]
         for agent in rules.agents:
             if closed := next((one[agent] for one in closing if agent in one), None):
                 yield Signal("ai.txt", "disallow", agent, closed)
+        for agent, name, text in rules.statements(url):
+            if (name == USAGE and refuses_training(text)) or (name == SIGNAL and refuses_by_signal(text)):
+                yield Signal("ai.txt", name, agent, text)
 
 
-# A host's files are asked about each of its pages.
-_rules_of = lru_cache(maxsize=8)(Robots)
+@lru_cache(maxsize=8)  # a host's file is asked about each of its pages
+def _ai_txt(content: bytes) -> Robots:
+    return Robots(content, ai_txt=True)
 
 
-def _tdm_location(content: bytes, url: str) -> str | None:
-    """Return the TDM policy's URL ("" for none) where /.well-known/tdmrep.json reserves a page, else None.
-
-    The longest matching location decides, a reservation at equal length (TDMRep, section 6.1, which takes its
-    patterns from robots.txt).
-    """
-    path = url_path(url)
-    for (_, reserved, policy), location in _tdm_entries(content):
-        if matches(location, path):
-            return policy if reserved else None
-    return None
-
-
-@lru_cache(maxsize=8)
-def _tdm_entries(content: bytes) -> tuple[tuple[tuple[int, bool, str], str], ...]:
-    """Return the entries of a tdmrep.json by rank, the deciding one first: (length, reserved, policy), location."""
-    try:
-        entries = json.loads(content)
-    except (ValueError, RecursionError):
-        return ()
-    ranked = []
-    for entry in entries if isinstance(entries, list) else []:
-        location = entry.get("location") if isinstance(entry, dict) else None
-        if isinstance(location, str):
-            reserved = str(entry.get("tdm-reservation")) == "1"
-            ranked.append(((len(location), reserved, str(entry.get("tdm-policy") or "")), location))
-    return tuple(sorted(ranked, reverse=True))
-
-
-def find_licenses(headers: Iterable[tuple[str, str]], text: str, url: str) -> tuple[str, ...]:
+def find_licenses(
+    headers: Iterable[tuple[str, str]], text: str, url: str, terms: Iterable[str] = ()
+) -> tuple[str, ...]:
     """Return the licences that a page at `url` links to, the plainest statement first.
 
-    The order: elements with rel=license, the Link header, licence meta elements, links to Creative Commons.
+    The order: elements with rel=license, the Link header, licence meta elements, links to Creative Commons. Terms by
+    RSL are no licence, whatever names them: they reserve.
+
+    Args:
+        terms: addresses of RSL terms that the page's host names.
     """
     stated: list[str] = []
     metas: list[str] = []
     linked: list[str] = []
+    reserving = {absolute(target_of({"href": one}), url) for one in terms}
     if any(word in text for word in _LICENSE_WORDS):
         for tag, attributes in tags(text, _OF_LICENSES, of_licenses=frozenset({"a", "area"})):
             if tag == "meta":
                 if (attributes.get("name") or "").strip().lower() in ("license", "dc.rights", "dcterms.license"):
                     metas.append((attributes.get("content") or "").strip())
+            elif is_terms(attributes):
+                reserving.add(absolute(target_of(attributes), url))
             elif (target := marked_licence(attributes)) is not None:
                 stated.append(target)
             elif is_creative_commons(href := (attributes.get("href") or "").strip()):
@@ -339,11 +360,19 @@ def find_licenses(headers: Iterable[tuple[str, str]], text: str, url: str) -> tu
     for name, value in headers:
         if name.lower() == "link":
             for target, parameters in _linked(value):
-                said = {name: match[1] for name, one in _OF_LINK.items() if (match := one.search(parameters))}
-                if (marked := marked_licence({"href": target, **said})) is not None:
+                said = {"href": target, **_said_of(parameters)}
+                if is_terms(said):
+                    reserving.add(absolute(target_of(said), url))
+                elif (marked := marked_licence(said)) is not None:
                     stated.append(marked)
-    found = [absolute(one, url)[:MOST_LICENSE_CHARACTERS] for one in (*stated, *metas, *linked) if is_licence(one)]
+    found = [absolute(one, url) for one in (*stated, *metas, *linked) if is_licence(one)]
+    found = [one[:MOST_LICENSE_CHARACTERS] for one in found if one not in reserving]
     return tuple(dict.fromkeys(found))[:MOST_LICENSES]
+
+
+def _said_of(parameters: str) -> dict[str, str]:
+    """Return what a link's parameters in a Link header say of its relation and type."""
+    return {name: match[1] for name, one in _OF_LINK.items() if (match := one.search(parameters))}
 
 
 def _linked(value: str) -> Iterator[tuple[str, str]]:

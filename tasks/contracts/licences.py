@@ -39,7 +39,7 @@ _TARGETS_OF_SCRIPTS = ("javascript:", "mailto:", "tel:", "data:", "about:", "blo
 _SAYS_NOTHING = re.compile(r"(?:[a-z]{2}(?:[-_][a-z]{2,4})?|v?[\d.-]+|(?:index|default)(?:\.\w+)?)", re.IGNORECASE)
 _WORDS_TOGETHER = re.compile(r"(?<=[a-z])(?=[A-Z])")  # TermsOfUse
 # RSL 1.0 states at which price and for which use a page may be had, in XML; no licence to read is.
-_RSL_TYPE = "application/rsl+xml"
+_RSL = "rsl+xml"  # of application/rsl+xml
 _RSL_FILE = re.compile(r"(?:licen[cs]e|rsl)\.xml", re.IGNORECASE)
 
 _CC_HOSTS = frozenset({"creativecommons.org", "www.creativecommons.org"})
@@ -72,10 +72,18 @@ def marked_licence(attributes: Mapping[str, str]) -> str | None:
     """
     if "license" not in (attributes.get("rel") or "").lower().split():
         return None
-    if (attributes.get("type") or "").partition(";")[0].strip().lower() == _RSL_TYPE:
-        return None
+    return None if is_terms(attributes) else target_of(attributes)
+
+
+def target_of(attributes: Mapping[str, str]) -> str:
+    """Return where a link leads; with a dot in front where that is relative to the page's folder."""
     target = (attributes.get("href") or "").strip()
     return f"./{target}" if _RELATIVE.match(target) else target
+
+
+def is_terms(attributes: Mapping[str, str]) -> bool:
+    """Tell whether an element leads to RSL terms: what it calls a licence is a reservation then, and no licence."""
+    return _RSL in (attributes.get("type") or "").lower()
 
 
 def is_licence(said: str) -> bool:

@@ -15,6 +15,7 @@ MOST_VALUE_CHARACTERS = 1 << 16  # of one attribute; a page's longest known keyw
 MOST_PARSED_ATTRIBUTES = 1000
 SNIFFED_BYTES = 512
 _CLOSING = {name: re.compile(f"</{name}", re.I) for name in ("script", "style")}
+_COMMENT_END = re.compile("--!?>")
 _ATTRIBUTE = re.compile(r"""[\s/]*([^\s=>/"']+)(?:\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s>"']+)))?""")
 # A quote that is never closed ends the tag here; parsers take all that follows for its value.
 _LONG_TAG = re.compile(r"""<[A-Za-z][^\s/>"'<]*+((?:[^<>"']++|"[^"]*+"|'[^']*+')*+)""")
@@ -32,6 +33,9 @@ def tags(
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield (name, attributes) of the elements of some names; what stands in comments, scripts and styles is left out.
 
+    A comment ends as HTML's parsers end it (sections 13.2.5.43 to 13.2.5.52): "<!-->" and "<!--->" are whole, "--!>"
+    is an end too.
+
     Args:
         of_licenses: those of the names whose elements are of interest only where they speak of a licence.
     """
@@ -42,11 +46,14 @@ def tags(
         name = (match[1] or "").lower()
         position = match.end()
         if not name:
-            position = text.find("-->", position)
+            position = _end_of_comment(text, position)
             if position < 0:
                 return
             continue
-        if name in _CLOSING and name not in names:
+        if name in _CLOSING:
+            if name in names:
+                attributes, position = _attributes(text, position)
+                yield name, attributes
             closing = _CLOSING[name].search(text, position)
             if closing is None:
                 return
@@ -63,6 +70,15 @@ def tags(
                 continue
         attributes, position = _attributes(text, position)
         yield name, attributes
+
+
+def _end_of_comment(text: str, position: int) -> int:
+    """Return where a comment ends whose text begins at a place, -1 where it does not end."""
+    for whole in (">", "->"):
+        if text.startswith(whole, position):
+            return position + len(whole)
+    end = _COMMENT_END.search(text, position)
+    return -1 if end is None else end.end()
 
 
 def _attributes(text: str, position: int) -> tuple[dict[str, str], int]:

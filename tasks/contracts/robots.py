@@ -1,7 +1,11 @@
-"""robots.txt by RFC 9309, with Crawl-delay and Content-Usage: who may fetch what, and which line says so.
+"""robots.txt by RFC 9309, and what else is said in it of a page's use: who may do what, and which line says so.
 
 In the contracts, since the crawl decides by it and stored evidence is judged by it again later. Parsers of other
 packages answer yes or no; evidence must name the rule, and every robot that a page is closed to.
+
+Where parsers in use (Google's, Protego) read a file in different ways, the reading that fetches less is taken: a line
+without its colon counts, misspelt closing lines count, misspelt opening ones do not, a list of robots in one line names
+each of them, and what is no rule of the RFC (Crawl-delay, preferences, records nobody knows) does not end a group.
 """
 
 from __future__ import annotations
@@ -9,19 +13,50 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from urllib.parse import quote, urlsplit
 
 MOST_BYTES = 500 * 1024  # section 2.5: at least this much must be parsed; what is beyond it is ignored
-MOST_USAGE_LINES = 100  # Content-Usage lines of a group that are read; the draft's examples have two or three
+MOST_STATEMENTS = 100  # preferences of a group that are read, and licences of a file; examples have two or three
 EVERYONE = "*"
+USAGE, SIGNAL, AI_TRAINING, NOINDEX = "content-usage", "content-signal", "ai-training", "noindex"
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _PRINTABLE = bytes(range(0x21, 0x7F))
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
-_PLAIN = re.compile(r"[/*][!-$&-~]*")  # nothing to escape, and no escape to spell in another way
+_PLAIN = re.compile(r"[/*][!-#&-~]*\$?")  # nothing to escape, and no escape to spell in another way
 _LINES = re.compile(r"\r\n|\r|\n")
 _PRODUCT = re.compile(r"[^\s/;(]+")
+_ADDRESS = re.compile(r"https?://\S+|/\S+|\S+\.xml", re.I)
+# Names of records, in lower case. Misspelt ones are those that Google's parser or Protego knows; where only one of the
+# two does, it is here if it closes something. Google takes any name that begins with one of _BEGINNINGS.
+_NAMES = {
+    "allow": "allow",
+    "crawl-delay": "crawl-delay",
+    "crawl delay": "crawl-delay",
+    "sitemap": "sitemap",
+    "sitemaps": "sitemap",
+    "site-map": "sitemap",
+    "license": "license",  # RSL 1.0
+    "licence": "license",
+    "content-usage": USAGE,  # draft-ietf-aipref-attach
+    "content-signal": SIGNAL,  # contentsignals.org
+    "content-signals": SIGNAL,
+    "disallowaitraining": AI_TRAINING,  # draft-canel-robots-ai-control-00
+    "allowaitraining": AI_TRAINING,
+    "noindex": NOINDEX,  # read by Google until 2019
+}
+_BEGINNINGS = {
+    "user-agent": "user-agent",
+    "useragent": "user-agent",
+    "user agent": "user-agent",
+    **dict.fromkeys(("disallow", "dissallow", "dissalow", "disalow", "diasllow", "disallaw"), "disallow"),
+}
+# Of ai.txt only (draft-car-ai-txt-wellknown-00), which has blocks of agents and says what training may read.
+_NAMES_OF_AI_TXT = {"training": "training", "agent": "agent", "training-deny": "disallow", "training-allow": "allow"}
+# Parts of a User-Agent header that name a browser which the robot would pass for (RFC 9110, section 10.1.5).
+_BROWSERS = frozenset({"mozilla", "compatible", "applewebkit", "khtml", "gecko", "chrome", "safari", "mobile", "like"})
+_NAMED_IN_COMMENT = re.compile(r"[A-Za-z][\w.-]*(?:/[\w.-]+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +84,11 @@ class Decision:
 
 @dataclass(slots=True)
 class _Group:
-    agents: tuple[str, ...]
-    rules: list[Rule]
-    usage: list[tuple[str, str]]
+    agents: list[str]
+    rules: list[Rule] = field(default_factory=list)
+    said: list[tuple[str, str, str]] = field(default_factory=list)
     delay: float | None = None
+    ended: bool = False
     ranked: list[Rule] | None = None
 
     def best(self, path: str) -> Rule | None:
@@ -61,11 +97,14 @@ class _Group:
             self.ranked = sorted(self.rules, key=_rank, reverse=True)  # stable: of equals the first in the file
         return next((rule for rule in self.ranked if matches(rule.pattern, path)), None)
 
-    def preferences(self, path: str) -> tuple[int, list[str]]:
-        """Return the length of the longest path of a Content-Usage line that matches, and what those lines say."""
-        lines = [line for line in self.usage if matches(line[0], path)]
-        longest = max((len(pattern) for pattern, _ in lines), default=-1)
-        return longest, [text for pattern, text in lines if len(pattern) == longest]
+    def statements(self, path: str) -> dict[str, tuple[int, list[str]]]:
+        """Return, by their name, the texts of the longest path that matches, and its length."""
+        found: dict[str, tuple[int, list[str]]] = {}
+        for name, pattern, text in self.said:
+            longest, texts = found.get(name, (-1, []))
+            if len(pattern) >= longest and matches(pattern, path):
+                found[name] = (len(pattern), [*texts, text] if len(pattern) == longest else [text])
+        return found
 
 
 def _rank(rule: Rule) -> tuple[int, bool]:
@@ -75,69 +114,92 @@ def _rank(rule: Rule) -> tuple[int, bool]:
 class Robots:
     """A parsed robots.txt.
 
+    Attributes:
+        licenses: addresses of its `License` records (RSL 1.0), which are said to everyone.
+
     >>> robots = Robots(b"User-agent: *\\nDisallow: /a\\nAllow: /a/open$\\n\\nUser-agent: GPTBot\\nDisallow: /")
     >>> robots.decide("Headwater/0.1", "http://h.example/a/x")
     Decision(allowed=False, agent='*', rule='Disallow: /a')
     >>> robots.decide("Headwater/0.1", "http://h.example/a/open").allowed, robots.closed_to("http://h.example/")
     (True, ('gptbot',))
+
+    Args:
+        ai_txt: it is an ai.txt: lines before the first robot are said to everyone, and it may speak of training.
     """
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes, *, ai_txt: bool = False) -> None:
         self.sitemaps: list[str] = []
-        self._groups: list[_Group] = list(self._parsed(_text(content)))
+        self.licenses: list[str] = []
+        self._groups: list[_Group] = list(self._parsed(_text(content), ai_txt))
         self._by_agent: dict[str, list[_Group]] = {}
         for group in self._groups:
             for agent in dict.fromkeys(group.agents):
                 self._by_agent.setdefault(agent, []).append(group)
 
-    def _parsed(self, text: str) -> Iterator[_Group]:
-        agents: list[str] = []
-        group: _Group | None = None
+    def _parsed(self, text: str, ai_txt: bool) -> Iterator[_Group]:
+        # What stands before the first robot is nobody's by the RFC; preferences there are taken for everyone's.
+        group = _Group([EVERYONE], ended=True)
+        preface = True
         for raw in _LINES.split(text):
             line = raw.partition("#")[0].strip()
-            name, colon, value = (part.strip() for part in line.partition(":"))
-            name = name.lower()
-            if not colon:
+            if (record := _record(line, ai_txt)) is None:
                 continue
+            name, value = record
             if name == "sitemap":
                 self.sitemaps.append(value)
-            elif name == "user-agent":
-                if group is not None:
-                    yield group
-                    agents, group = [], None
-                agents.append(product_token(value))
-            elif name in ("allow", "disallow", "crawl-delay", "content-usage") and agents:
-                group = group or _Group(tuple(agents), [], [])
-                _add(group, name, value, line)
-        if group is not None:
+            elif name == "license":
+                if len(self.licenses) < MOST_STATEMENTS and _ADDRESS.fullmatch(value):
+                    self.licenses.append(value)
+            elif name in ("user-agent", "agent"):
+                if group.ended or name == "agent":
+                    if not preface or group.rules or group.said:
+                        yield group
+                    group, preface = _Group([]), False
+                group.agents += filter(None, map(product_token, value.split(",")))
+            elif name in ("allow", "disallow"):
+                if group.agents and (ai_txt or not preface):
+                    group.ended = True
+                    if value:  # an empty line of these closes and opens nothing
+                        group.rules.append(Rule(name == "allow", pattern_path(value), line))
+            elif name == "training":
+                # Of ai.txt: a block of an agent is indented, and ends with the first line that is not.
+                own = group if raw[:1].isspace() and not preface else _Group([EVERYONE])
+                if value.lower() in ("deny", "conditional"):
+                    own.rules.append(Rule(False, "/", line))
+                if own is not group:
+                    yield own
+            elif group.agents:
+                _state(group, name, value, line)
+        if not preface or group.rules or group.said:
             yield group
-        elif agents:
-            yield _Group(tuple(agents), [], [])
 
     @property
     def agents(self) -> tuple[str, ...]:
         """Every robot named, in lower case, in the file's order; "*" among them where it stands."""
         return tuple(self._by_agent)
 
-    def _groups_of(self, agent: str) -> tuple[str, list[_Group]]:
-        token = product_token(agent)
-        for name in (token, EVERYONE):
-            if name in self._by_agent:
-                return name, self._by_agent[name]
-        return "", []
+    def _groups_of(self, agent: str) -> dict[str, list[_Group]]:
+        """Return the groups of each name by which a robot goes, or else those of everyone."""
+        named = {name: self._by_agent[name] for name in names_of(agent) if name in self._by_agent}
+        if not named and EVERYONE in self._by_agent:
+            named = {EVERYONE: self._by_agent[EVERYONE]}
+        return named
 
     def decide(self, agent: str, url: str) -> Decision:
         """Tell whether the robot that calls itself `agent` may fetch `url`, and by which line.
 
         The longest matching pattern decides, an allow line at equal length; all groups of one name count as one
-        (sections 2.2.1 and 2.2.2).
+        (sections 2.2.1 and 2.2.2). Of a robot with several names, each must be let in.
         """
-        name, groups = self._groups_of(agent)
         path = url_path(url)
-        if path == "/robots.txt":
-            return Decision(True, name)
-        best = _best(group.best(path) for group in groups)
-        return Decision(True, name) if best is None else Decision(best.allow, name, best.line)
+        first = Decision(True)
+        for name, groups in self._groups_of(agent).items():
+            best = None if path == "/robots.txt" else _best(group.best(path) for group in groups)
+            decision = Decision(True, name) if best is None else Decision(best.allow, name, best.line)
+            if not decision.allowed:
+                return decision
+            first = first if first.agent else decision
+        return first
 
     def closed_to(self, url: str) -> tuple[str, ...]:
         """Return the robots named in the file that may not fetch `url`, sorted; "*" where everyone else may not."""
@@ -161,21 +223,55 @@ class Robots:
 
     def crawl_delay(self, agent: str) -> float | None:
         """Return the pause between requests that the robot is asked for, in seconds."""
-        delays = [group.delay for group in self._groups_of(agent)[1] if group.delay is not None]
-        return max(delays, default=None)
+        groups = [group for named in self._groups_of(agent).values() for group in named]
+        return max((group.delay for group in groups if group.delay is not None), default=None)
+
+    def statements(self, url: str) -> Iterator[tuple[str, str, str]]:
+        """Yield (robot, name, text) of what is said of the use of `url` beside allow and disallow.
+
+        Names are USAGE and SIGNAL, with the preferences for a text, and AI_TRAINING and NOINDEX, with the line. Of each
+        name and robot those of the longest path that matches apply, separately (draft-ietf-aipref-attach, section 3.1).
+        """
+        path = url_path(url)
+        by_group = {id(group): group.statements(path) for group in self._groups if group.said}
+        for agent, groups in self._by_agent.items():
+            stated = [by_group[id(group)] for group in groups if id(group) in by_group]
+            for name in dict.fromkeys(name for one in stated for name in one):
+                found = [one[name] for one in stated if name in one]
+                longest = max(length for length, _ in found)
+                texts = [text for length, texts in found if length == longest for text in texts]
+                yield from ((agent, name, text) for text in dict.fromkeys(texts[:MOST_STATEMENTS]))
 
     def content_usage(self, url: str) -> tuple[tuple[str, str], ...]:
-        """Return (robot, preferences) of the Content-Usage lines that apply to `url` (draft-ietf-aipref-attach)."""
-        path = url_path(url)
-        by_group = {id(group): group.preferences(path) for group in self._groups if group.usage}
-        stated = []
-        for agent, groups in self._by_agent.items():
-            said = [by_group[id(group)] for group in groups if id(group) in by_group]
-            longest = max((length for length, _ in said), default=-1)
-            if longest >= 0:
-                texts = [text for length, lines in said if length == longest for text in lines]
-                stated.append((agent, ", ".join(texts[:MOST_USAGE_LINES])))
-        return tuple(stated)
+        """Return (robot, preferences) of the Content-Usage lines that apply to `url`."""
+        return tuple((agent, text) for agent, name, text in self.statements(url) if name == USAGE)
+
+
+def _record(line: str, ai_txt: bool) -> tuple[str, str] | None:
+    """Return (name, value) of a line; a blank may stand for the colon, as Google and Protego read it.
+
+    A name that is not known gives None: such a record neither says nor ends anything (section 2.2.4).
+    """
+    before, colon, value = line.partition(":")
+    if colon and (name := _named(before.strip().lower(), ai_txt)):
+        return name, value.strip()
+    if colon and (not value or value[0].isspace()):
+        return None  # a record of another name
+    words = line.split(None, 2)
+    for number in (1, 2):
+        name = _named(" ".join(words[:number]).lower(), ai_txt)
+        # An opening line must be plain: Google takes no more than two words.
+        if name and len(words) > number and (name != "allow" or len(words) == 2):
+            return name, line.split(None, number)[number].strip()
+    return None
+
+
+def _named(name: str, ai_txt: bool) -> str | None:
+    if name in _NAMES:
+        return _NAMES[name]
+    if ai_txt and name in _NAMES_OF_AI_TXT:
+        return _NAMES_OF_AI_TXT[name]
+    return next((known for beginning, known in _BEGINNINGS.items() if name.startswith(beginning)), None)
 
 
 def _best(rules: Iterable[Rule | None]) -> Rule | None:
@@ -186,7 +282,8 @@ def _best(rules: Iterable[Rule | None]) -> Rule | None:
     return best
 
 
-def _add(group: _Group, name: str, value: str, line: str) -> None:
+def _state(group: _Group, name: str, value: str, line: str) -> None:
+    """Add what is neither allowed nor forbidden to a group: a pause, a preference."""
     if name == "crawl-delay":
         try:
             delay = float(value)
@@ -194,13 +291,15 @@ def _add(group: _Group, name: str, value: str, line: str) -> None:
             return
         if delay >= 0 and math.isfinite(delay):
             group.delay = max(delay, group.delay or 0.0)
-    elif name == "content-usage":
-        if len(group.usage) == MOST_USAGE_LINES:
+    elif len(group.said) < MOST_STATEMENTS and value:
+        if name in (AI_TRAINING, NOINDEX):
+            group.said.append((name, pattern_path(value), line))
             return
-        path, _, preferences = value.partition(" ") if value.startswith("/") else ("/", "", value)
-        group.usage.append((normal_path(path), preferences.strip()))
-    elif value:  # an empty line of these closes and opens nothing
-        group.rules.append(Rule(name == "allow", normal_path(value), line))
+        path, text = "/", value
+        if value.startswith("/"):
+            path, *rest = value.split(None, 1)  # SP or HTAB
+            text = rest[0] if rest else ""
+        group.said.append((name, pattern_path(path), text))
 
 
 def _text(content: bytes) -> str:
@@ -225,13 +324,52 @@ def product_token(agent: str) -> str:
     return token if token == EVERYONE else token.rstrip("*")
 
 
+@lru_cache(maxsize=256)
+def names_of(user_agent: str) -> tuple[str, ...]:
+    """Return the names by which robots.txt may speak of the robot with this User-Agent header, in lower case.
+
+    A header that begins like a browser's names the robot in a comment.
+
+    >>> names_of("Headwater/0.1 (+https://h.example/bot)")
+    ('headwater',)
+    >>> names_of("Mozilla/5.0 (compatible; MyBot/1.0; +https://h.example/bot) Chrome/99")
+    ('mybot',)
+    """
+    outside, comments = [], []
+    for part in user_agent[:1000].split("("):
+        inside, closed, after = part.partition(")")
+        if closed:
+            comments += inside.split(";")
+        outside += (after if closed else part).split()
+    products = [word for number, word in enumerate(outside) if number == 0 or "/" in word]
+    commented = [one for one in map(str.strip, comments) if _NAMED_IN_COMMENT.fullmatch(one)]
+    if product_token(user_agent) in _BROWSERS:
+        products += [one for one in commented if "/" in one] or commented
+    found = [token for token in map(product_token, products) if token and token not in _BROWSERS]
+    return tuple(dict.fromkeys(found or filter(None, [product_token(user_agent)])))
+
+
 def url_path(url: str) -> str:
-    """Return what the patterns are matched against: path and query, normalised; "/" where it is no URL."""
+    """Return what the patterns are matched against: path and query, normalised; "/" where it is no URL.
+
+    The two characters that mean something in a pattern are escaped, as a pattern that means them is (section 2.2.3).
+    """
     try:
         parts = urlsplit(url)
     except ValueError:
         return "/"
-    return normal_path((parts.path or "/") + (f"?{parts.query}" if parts.query else ""))
+    path = normal_path((parts.path or "/") + (f"?{parts.query}" if parts.query else ""))
+    return path.replace("*", "%2A").replace("$", "%24")
+
+
+def pattern_path(pattern: str) -> str:
+    """Return a pattern in its one spelling; a "$" that is not its end is an ordinary character.
+
+    >>> pattern_path("/a$b$"), pattern_path("caf\u00e9*")
+    ('/a%24b$', '/caf%C3%A9*')
+    """
+    normal = normal_path(pattern)
+    return normal if "$" not in normal[:-1] else normal[:-1].replace("$", "%24") + normal[-1]
 
 
 def normal_path(path: str) -> str:

@@ -111,6 +111,13 @@ def request_bytes(request: Any) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
 
 
+def answer_bytes(received: Any, most: int) -> bytes:
+    """Return an answer with `most` bytes of its body as HTTP/1.1 would send it, whatever the protocol was."""
+    body = received.body[:most]
+    fields = "".join(f"{name}: {value}\r\n" for name, value in header_pairs(received.headers, len(body)))
+    return f"HTTP/1.1 {status_line(received.status)}\r\n{fields}\r\n".encode("latin-1", "replace") + body
+
+
 def header_pairs(headers: Headers, length: int) -> list[tuple[str, str]]:
     """Return response headers with the length of the body as stored; chunking is undone already."""
     skipped = {"transfer-encoding", "content-length"}

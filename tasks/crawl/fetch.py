@@ -25,14 +25,16 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
-from tasks.contracts.answers import no_page
+from tasks.contracts.answers import REFUSALS, no_page
 from tasks.contracts.evidence import Certificate, Evidence
 from tasks.contracts.files import disk_full_is_clear
 from tasks.contracts.redaction import without_secrets, without_userinfo
+from tasks.contracts.robot_words import forbids_following
+from tasks.contracts.robots import names_of
 from tasks.contracts.warc import host_of
 from tasks.crawl.addresses import GuardedResolver, named
 from tasks.crawl.backoff import CERTIFICATE, SHORTEST_DELAY_SECONDS, HostBusy
-from tasks.crawl.exchange import REDIRECTS, header_pairs, request_bytes, status_line
+from tasks.crawl.exchange import REDIRECTS, answer_bytes, header_fields, header_pairs, request_bytes, status_line
 from tasks.crawl.frontier import Refusals
 from tasks.crawl.hosts import Forbidden, HostRules, TooSlow, Unreachable, evidence_of
 from tasks.crawl.jobs import Job, owner
@@ -46,6 +48,10 @@ MOST_REDIRECTS = 10
 MOST_SITEMAPS = 1000
 MOST_SITEMAPS_OF_HOST = 100
 READERS = 2  # threads that read pages beside the reactor
+# Answers that say why a page is withheld (402, 451): how many of a host are kept as evidence, how much of each body.
+MOST_KEPT_REFUSALS = 100
+MOST_REFUSAL_BYTES = 1 << 16
+TELLING_HEADERS = ("crawler-price", "link", "www-authenticate")
 MOST_TAKEN_AT_ONCE = 1000  # links, before the other hosts' answers get their turn
 RULES = {
     "CannotResolveHostError": "dns",
@@ -83,6 +89,7 @@ class Pages(scrapy.Spider):
         self.noted = set(job.stored_notes)
         self.read_sitemaps: set[str] = set()
         self.sitemaps_of: Counter[str] = Counter()
+        self.kept_refusals: Counter[str] = Counter()
         self.counted = Counted(job.crawl.limits, self.known.difference(job.refused))
         self.refusals = Refusals(job.refused.items(), job.allowed)
         self.full = False
@@ -209,7 +216,8 @@ class Pages(scrapy.Spider):
             return
         refusal = no_page(response.status, response.headers.get("Content-Range", b"").decode("latin-1"))
         if refusal is not None:
-            self.end(url, refusal, "")
+            detail = self.keep_refusal(url, received) if response.status in REFUSALS else ""
+            self.end(url, refusal, detail)
             return
         rules: HostRules = response.meta["host_rules"]
         links, evidence = await self.beside(
@@ -318,7 +326,28 @@ class Pages(scrapy.Spider):
     def note(self, url: str, response: Any) -> str:
         """Store a policy file or a sitemap as evidence, the same content once, and return its record id."""
         kind = response.headers.get("Content-Type", b"").decode("latin-1")
-        note = Note(url=url, status=response.status, content_type=kind, body=response.body, fetched_from=response.url)
+        return self.store(
+            Note(url=url, status=response.status, content_type=kind, body=response.body, fetched_from=response.url)
+        )
+
+    def keep_refusal(self, url: str, received: Any) -> str:
+        """Store an answer that says why a page is withheld, as it came, and return what of it people want to know."""
+        told = [
+            f"{name}: {value}" for name, value in header_fields(received.headers) if name.lower() in TELLING_HEADERS
+        ]
+        detail = without_secrets("; ".join((status_line(received.status), *told)))[:2000]
+        host = host_of(url)
+        if self.kept_refusals[host] >= MOST_KEPT_REFUSALS:
+            return detail
+        self.kept_refusals[host] += 1
+        body = answer_bytes(received, MOST_REFUSAL_BYTES)
+        kind = "application/http; msgtype=response"
+        record = self.store(Note(url=url, status=received.status, content_type=kind, body=body, fetched_from=url))
+        return f"{detail}; kept as {record}"
+
+    def store(self, note: Note) -> str:
+        """Store what the crawl was told beside pages, the same content once, and return its record id."""
+        url = note.url
         if note.record_id not in self.noted:
             self.noted.add(note.record_id)
             offset = self.warc.seek(0, os.SEEK_END)
@@ -350,7 +379,13 @@ def read_page(
     text = page_text(response)
     links = Links()
     if isinstance(response, TextResponse) and "html" in response.headers.get("Content-Type", b"html").decode("latin-1"):
-        links = links_of(text, response.url, job.crawl.drop_query, job.allowed, job.crawl.hide)
+        names = names_of(job.crawl.user_agent)
+        if not any(
+            forbids_following(value, names)
+            for name, value in header_fields(received.headers)
+            if name.lower() == "x-robots-tag"
+        ):
+            links = links_of(text, response.url, job.crawl.drop_query, job.allowed, job.crawl.hide, names)
     return links, evidence_of(url, received, text, rules, job.crawl.user_agent, certificate)
 
 

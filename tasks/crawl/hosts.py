@@ -18,7 +18,9 @@ from scrapy.http.request import NO_CALLBACK
 from scrapy.utils.defer import maybe_deferred_to_future
 from twisted.internet.defer import Deferred
 
+from tasks.contracts.answers import REFUSALS
 from tasks.contracts.evidence import (
+    READER,
     Certificate,
     Evidence,
     RobotsVerdict,
@@ -27,7 +29,7 @@ from tasks.contracts.evidence import (
     most_telling,
     page_signals,
 )
-from tasks.contracts.robots import Decision, Robots
+from tasks.contracts.robots import Decision, Robots, names_of
 from tasks.crawl.backoff import HostBusy
 from tasks.crawl.exchange import MOST_POLICY_BYTES, POLICY_FILE, REDIRECTS, header_fields, stop_at_limit
 from tasks.crawl.urls import canonical_url
@@ -157,8 +159,9 @@ class HostGate:
             return rules
         if response is not None:
             rules.records["robots.txt"] = self.crawler.spider.note(url, response)
-            # Section 2.3.1.3: a client error means that there is none. 429 speaks of this crawl, not of the file.
-            if response.status >= 500 or response.status == 429:
+            # Section 2.3.1.3: after a client error one may go on. 429 speaks of this crawl, not of the file; who wants
+            # money for the file, or may not give it, will not let the pages go for less.
+            if response.status >= 500 or response.status == 429 or response.status in REFUSALS:
                 rules.refusal = Forbidden(f"robots.txt answered {response.status}")
                 return rules
             if 200 <= response.status < 300:
@@ -234,10 +237,12 @@ def evidence_of(
     """Return what a page, its answer's headers and its host say about being used."""
     headers = list(header_fields(received.headers))
     decision = rules.decide(agent, url)
-    said = [*page_signals(headers, text), *host_signals(rules.robots, rules.tdmrep, rules.ai_txt, url)]
+    names = names_of(agent)
+    said = [*page_signals(headers, text, names), *host_signals(rules.robots, rules.tdmrep, rules.ai_txt, url)]
     files = {name: record for name, record in sorted(rules.records.items()) if name != "robots.txt"}
     return Evidence(
         url=url,
+        reader=READER,
         robots=RobotsVerdict(
             record_id=rules.records.get("robots.txt", ""),
             user_agent=agent,
@@ -247,6 +252,6 @@ def evidence_of(
         ),
         files=files,
         certificate=certificate,
-        signals=most_telling(said),
-        licenses=find_licenses(headers, text, url),
+        signals=most_telling(said, names),
+        licenses=find_licenses(headers, text, url, rules.robots.licenses if rules.robots is not None else ()),
     )

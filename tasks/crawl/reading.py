@@ -17,6 +17,7 @@ from scrapy.http import TextResponse
 from scrapy.utils.sitemap import Sitemap
 
 from tasks.contracts.markup import tags, utf16_without_mark
+from tasks.contracts.robot_words import forbids_following
 from tasks.contracts.warc import host_of
 from tasks.crawl.addresses import named
 from tasks.crawl.urls import canonical_url
@@ -63,12 +64,18 @@ def page_text(response: Any) -> str:
 
 
 def links_of(
-    text: str, url: str, drop_query: Sequence[str], allowed: Sequence[str], hide: Callable[[str], str] | None = None
+    text: str,
+    url: str,
+    drop_query: Sequence[str],
+    allowed: Sequence[str],
+    hide: Callable[[str], str] | None = None,
+    names: tuple[str, ...] = (),
 ) -> Links:
-    """Return a page's links, none where its meta robots says nofollow.
+    """Return a page's links, none where a meta element says nofollow (or none) to every robot or to this one.
 
     Args:
         hide: takes out of an absolute link what the server was asked with and may repeat.
+        names: of the crawl's own robot.
     """
     base = ""
     hrefs: dict[str, None] = {}
@@ -76,7 +83,8 @@ def links_of(
     for name, attributes in tags(text, _READ):
         href = attributes.get("href", "").strip()
         if name == "meta":
-            if attributes.get("name", "").lower() == "robots" and "nofollow" in attributes.get("content", "").lower():
+            robot = attributes.get("name", "").strip().lower()
+            if robot in ("robots", *names) and forbids_following(attributes.get("content", ""), (robot,), robot):
                 return Links()
         elif name == "base":
             base = base or href

@@ -19,6 +19,8 @@ class Settings:
     tables: bool = True
     comments: bool = False
     language_by_line: bool = False
+    robot: tuple[str, ...] = ()
+    """Names of the crawl's own robot, in lower case: meta elements may address it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

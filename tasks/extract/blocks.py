@@ -13,7 +13,6 @@ from functools import cache, lru_cache
 
 from lxml import etree
 
-from tasks.contracts.licences import marked_licence
 from tasks.extract.metadata import HEAD_TAGS, Head
 
 # What class names, ids, roles and elements say about a part of a page. Each kind is one bit of an element's marks.
@@ -183,8 +182,8 @@ class _Reader:
                 self._open_block(tag, attributes)
         elif tag == "a":
             self._open_links += 1
-            if "rel" in attributes and (target := marked_licence(attributes)) is not None:
-                self.reading.head.licenses.append(target)
+            if "rel" in attributes:
+                self.reading.head.take_licence(attributes)
 
     def _open_block(self, tag: str, attributes: dict[str, str]) -> None:
         bits = _BIT_OF_TAG.get(tag, 0)

@@ -24,7 +24,7 @@ from trafilatura.metadata import extract_license
 from trafilatura.settings import Extractor
 
 from tasks.contracts.evidence import meta_elements
-from tasks.contracts.licences import licence_in_words
+from tasks.contracts.licences import is_terms, licence_in_words, target_of
 from tasks.extract.answers import EngineName, Mode, Settings
 from tasks.extract.blocks import lines_of, read
 from tasks.extract.language import identify
@@ -144,17 +144,16 @@ def _head_of(document: DocumentNode, title: str | None, html: str) -> Head:
     def found(selector: str) -> Iterator[Any]:
         return islice(document.query_selector_all(selector), FEW)
 
-    return Head(
+    head = Head(
         title=" ".join((title or "").split()),
         metas=list(meta_elements(html)),
         json_ld=[script.text for script in found("script[type*='ld+json']")],
-        links=[
-            {attribute: link.getattr(attribute) or "" for attribute in ("rel", "type", "href")}
-            for name in ("a", "link")
-            for link in found(f"{name}[rel~=license]")
-        ],
         base=next((base.getattr("href") or "" for base in found("base[href]")), ""),
     )
+    for name in ("a", "link"):
+        for link in found(f"{name}[rel~=license]"):
+            head.take_licence({attribute: link.getattr(attribute) or "" for attribute in ("href", "rel", "type")})
+    return head
 
 
 def _justext(html: str, _: Settings) -> Content | None:
@@ -192,11 +191,20 @@ def _tree(html: str) -> Any:
 
 def _with_metadata(tree: Any, html: str, text: str) -> Content:
     headings = tree.findall(".//h1")
-    metadata = metadata_of(head_of(tree), " ".join(headings[0].text_content().split()) if len(headings) == 1 else None)
+    head = head_of(tree)
+    metadata = metadata_of(head, " ".join(headings[0].text_content().split()) if len(headings) == 1 else None)
     if metadata.license is None and _may_name_a_license(html.lower()):
-        # It takes the text of any link that is marked as a licence.
-        metadata = replace(metadata, license=licence_in_words(extract_license(tree) or ""))
+        metadata = replace(metadata, license=_by_trafilatura_too(tree, head.terms))
     return Content(text=text, metadata=metadata, truncated=bool(_too_deep()(tree)))
+
+
+def _by_trafilatura_too(tree: Any, terms: set[str]) -> str | None:
+    """Return the licence that trafilatura finds, which would take a link to RSL terms for one."""
+    for link in tree.iterfind(".//a[@rel]") if terms else ():
+        if is_terms(link.attrib) or target_of(link.attrib) in terms:
+            link.attrib.pop("rel")
+    # It takes the text of any link that is marked as a licence.
+    return licence_in_words(extract_license(tree) or "")
 
 
 def _may_name_a_license(lower: str) -> bool:

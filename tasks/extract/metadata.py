@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from tasks.contracts.licences import absolute, is_licence, licence_name, marked_licence
+from tasks.contracts.licences import absolute, is_licence, is_terms, licence_name, marked_licence, target_of
 
 HEAD_TAGS = frozenset({"meta", "link", "title", "script", "base"})
 MAX_CHARACTERS = 500
@@ -55,7 +55,8 @@ class Head:
     """The elements that speak about the page, wherever they stand in it.
 
     Attributes:
-        licenses: targets of the links that are marked as the licence.
+        licenses: targets of the links in the text that are marked as the licence.
+        terms: targets of links to RSL terms: what they reserve is no licence, whatever else names it so.
         base: to which the page says that its links are relative, empty where it does not.
         json_ld: the scripts of type application/ld+json.
     """
@@ -63,6 +64,7 @@ class Head:
     metas: list[Mapping[str, str]] = field(default_factory=list)
     links: list[Mapping[str, str]] = field(default_factory=list)
     licenses: list[str] = field(default_factory=list)
+    terms: set[str] = field(default_factory=set)
     json_ld: list[str] = field(default_factory=list)
     title: str = ""
     base: str = ""
@@ -73,11 +75,19 @@ class Head:
             self.metas.append(attributes)
         elif tag == "link":
             self.links.append(attributes)
+            self.take_licence(attributes, in_text=False)
         elif tag == "base":
             self.base = self.base or (attributes.get("href") or "").strip()
         elif (tag == "title" and not self.title) or (tag == "script" and "ld+json" in attributes.get("type", "")):
             return []
         return None
+
+    def take_licence(self, attributes: Mapping[str, str], *, in_text: bool = True) -> None:
+        """Take note of a link that may lead to the page's licence, or to terms that are none."""
+        if is_terms(attributes):
+            self.terms.add(target_of(attributes))
+        elif in_text and (target := marked_licence(attributes)) is not None:
+            self.licenses.append(target)
 
     def finish(self, tag: str, text: str) -> None:
         """Take note of the text of an element."""
@@ -108,8 +118,8 @@ def head_of(tree: Any) -> Head:
     for element in tree.iter(*HEAD_TAGS):
         if head.take(element.tag, element.attrib) is not None:
             head.finish(element.tag, element.text or "")
-    marked = map(marked_licence, (link.attrib for link in tree.iterfind(".//a[@rel]")))
-    head.licenses = [target for target in marked if target is not None]
+    for link in tree.iterfind(".//a[@rel]"):
+        head.take_licence(link.attrib)
     return head
 
 
@@ -173,8 +183,10 @@ def _day(text: str) -> str | None:
 def _license(head: Head, said: Mapping[str, str]) -> str | None:
     targets = [*head.licenses, *(target for link in head.links if (target := marked_licence(link)) is not None)]
     for target in filter(is_licence, targets):
-        return licence_name(absolute(target, head.base))
-    return next((licence_name(said[name]) for name in LICENCES if name in said and is_licence(said[name])), None)
+        if target not in head.terms:
+            return licence_name(absolute(target, head.base))
+    named = (said[name] for name in LICENCES if name in said and said[name] not in head.terms)
+    return next((licence_name(one) for one in named if is_licence(one)), None)
 
 
 def _from_json_ld(scripts: Iterable[str]) -> tuple[str | None, str | None]:

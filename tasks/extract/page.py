@@ -46,7 +46,8 @@ class PageExtractor:
             if len(self._seen) > REMEMBERED_PAYLOADS:
                 self._seen.popitem(last=False)
         if found.license:
-            found = replace(found, license=absolute(found.license, page.url))
+            license = absolute(found.license, page.url)
+            found = replace(found, license=None if license in page.terms else license)
         return replace(found, opt_out=tuple(sorted({*headers, *found.opt_out}))) if headers else found
 
 
@@ -66,7 +67,7 @@ def _extracted(page: Page, settings: Settings) -> Extracted:
         author=content.metadata.author,
         published=content.metadata.published,
         license=content.metadata.license,
-        opt_out=tuple(sorted({str(signal) for signal in html_signals(html)})),
+        opt_out=tuple(sorted({str(signal) for signal in html_signals(html, settings.robot)})),
         language=language,
         language_score=score,
         line_languages=languages_by_line(text) if settings.language_by_line else {},

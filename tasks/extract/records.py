@@ -12,24 +12,28 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
+from urllib.parse import urljoin
 
 import brotli
 import zstandard
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 
-from tasks.contracts.answers import codings, no_page
+from tasks.contracts.answers import REFUSALS, codings, no_page
 from tasks.contracts.base import Drop
 from tasks.contracts.errors import InputError
 from tasks.contracts.evidence import CONTENT_TYPE, Evidence, header_signals, read_evidence
 from tasks.contracts.robots import url_path
 from tasks.contracts.warc import host_of, http_answer, utc
+from tasks.extract.host_files import HostFile, read_files, signals_of
 
 HTML_TYPES = frozenset({"text/html", "application/xhtml+xml"})
 SNIFFED_BYTES = 1024
 MOST_EVIDENCE_BYTES = 1 << 20
 MOST_HEAD_BYTES = 1 << 20
 MOST_DETAIL = 200
+NO_FILES: Mapping[str, HostFile] = MappingProxyType({})
 HTML_OPENINGS = (b"<!doctype html", b"<html", b"<head", b"<body", b"<title", b"<article", b"<div", b"<p>")
 
 
@@ -46,6 +50,7 @@ class Page:
         offset: the record's first byte in its file.
         content_type: as sent, with the charset.
         signals: what the crawl's evidence and the HTTP headers reserve, as in `Document.opt_out`.
+        terms: addresses of RSL terms that those name: no licence of the page, whatever its HTML calls them.
         reason: why this is no page to extract; body is empty then.
     """
 
@@ -57,15 +62,17 @@ class Page:
     payload_digest: str | None
     content_type: str
     signals: tuple[str, ...] = ()
+    terms: frozenset[str] = frozenset()
     body: bytes = b""
     reason: Drop | None = None
 
 
-def read_pages(path: Path, max_bytes: int) -> Iterator[Page]:
+def read_pages(path: Path, max_bytes: int, host_files: Path | None = None) -> Iterator[Page]:
     """Yield one Page for each response or resource record of a WARC file, in order.
 
     Args:
         max_bytes: a payload above this, decoded, is not read on (`too_large`).
+        host_files: what `host_files.collect` wrote for this part, by which evidence of older readers is read anew.
 
     Raises:
         InputError: the file is not WARC, or ends inside a record.
@@ -73,12 +80,13 @@ def read_pages(path: Path, max_bytes: int) -> Iterator[Page]:
     kinds = WarcRecordType.response | WarcRecordType.resource | WarcRecordType.metadata
     # The crawl writes a page's evidence before the page.
     evidence: dict[str, Evidence] = {}
+    files = read_files(host_files)
     try:
         with path.open("rb") as stream:
             # The head of an answer is read here: fastwarc ends with the file where one is longer than 64 KiB.
             for record in ArchiveIterator(stream, record_types=kinds, parse_http=False):
                 if record.record_type != WarcRecordType.metadata:
-                    yield _read(record, path.name, max_bytes, evidence.pop(record.record_id or "", None))
+                    yield _read(record, path.name, max_bytes, evidence.pop(record.record_id or "", None), files)
                 elif record.headers.get("Content-Type") == CONTENT_TYPE and (seen := _evidence(record)) is not None:
                     evidence[record.headers.get("WARC-Refers-To") or ""] = seen
     except (OSError, ValueError, EOFError, RuntimeError) as error:
@@ -95,7 +103,9 @@ def _evidence(record: Any) -> Evidence | None:
     return read_evidence(record.reader.read(MOST_EVIDENCE_BYTES))
 
 
-def _read(record: Any, name: str, max_bytes: int, evidence: Evidence | None) -> Page:
+def _read(
+    record: Any, name: str, max_bytes: int, evidence: Evidence | None, files: Mapping[str, HostFile] = NO_FILES
+) -> Page:
     headers = record.headers
     url = (headers.get("WARC-Target-URI") or "").strip().removeprefix("<").removesuffix(">")
     size = record.content_length
@@ -115,15 +125,16 @@ def _read(record: Any, name: str, max_bytes: int, evidence: Evidence | None) -> 
     if http is not None and (refusal := no_page(status, http.get("Content-Range") or "")) is not None:
         part = refusal == "partial_content"
         detail = f"Content-Range {http.get('Content-Range')}" if part else http.status_line
-        return Page(
-            **facts, reason=Drop(rule="http_status", score=status and float(status), detail=detail[:MOST_DETAIL])
-        )
+        rule = refusal if status in REFUSALS else "http_status"
+        return Page(**facts, reason=Drop(rule=rule, score=status and float(status), detail=detail[:MOST_DETAIL]))
     payload = block[http.size :] if http is not None else block
     if (length := size - len(block) + len(payload)) > max_bytes:
         return Page(**facts, reason=_too_large(max_bytes, float(length)))
     facts["payload_digest"] = facts["payload_digest"] or sha1_digest(payload)
-    said = {*header_signals(http.items() if http is not None else ()), *(evidence.signals if evidence else ())}
+    seen = signals_of(evidence, files) if evidence else ()
+    said = {*header_signals(http.items() if http is not None else ()), *seen}
     facts["signals"] = tuple(sorted({str(signal) for signal in said}))
+    facts["terms"] = frozenset(absolute(url, signal.value) for signal in said if signal.name == "rsl")
     try:
         body = decoded(payload, dict(http.items()) if http is not None else {}, max_bytes)
     except TooLargeError:
@@ -133,6 +144,14 @@ def _read(record: Any, name: str, max_bytes: int, evidence: Evidence | None) -> 
     if not _is_html(url, content_type, body):
         return Page(**facts, reason=Drop(rule="not_html", detail=content_type[:100] or "no Content-Type"))
     return Page(**facts, body=body)
+
+
+def absolute(url: str, link: str) -> str:
+    """Return a link of a page as an absolute address, as it stands where it cannot be one."""
+    try:
+        return urljoin(url, link)
+    except ValueError:
+        return link
 
 
 def _too_large(max_bytes: int, size: float | None) -> Drop:

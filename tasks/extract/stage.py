@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -11,16 +12,19 @@ from pathlib import Path
 
 from pydantic import Field
 
+from tasks.contracts.answers import REFUSALS
 from tasks.contracts.base import Drop, StageParams
 from tasks.contracts.document import Document, make_doc_id, write_documents
 from tasks.contracts.errors import HeadwaterError, InputError
-from tasks.contracts.evidence import OptOutPolicy, judge
+from tasks.contracts.evidence import OWN_CRAWLS, OptOutPolicy, judge
 from tasks.contracts.ledger import LedgerRow, ledger_row, write_ledger
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest, read_manifest
+from tasks.contracts.robots import names_of
 from tasks.contracts.takedowns import read_takedowns
 from tasks.contracts.workspace import state_folder
 from tasks.engine.shards import ShardWork, keep_or_drop, map_shards
 from tasks.extract.answers import EngineName, Extracted, Mode, Settings
+from tasks.extract.host_files import collect
 from tasks.extract.language import identify, languages_by_line
 from tasks.extract.records import Page, read_pages
 from tasks.extract.taken import take_down
@@ -31,7 +35,7 @@ logger = logging.getLogger(__name__)
 STAGE = "extract"
 PAGES_PER_BATCH = 32
 TRUNCATED = "extract.truncated_depth"
-NOT_PAGES = ("not_html", "http_status")
+NOT_PAGES = ("not_html", "http_status", *REFUSALS.values())
 FAILURES = ("timeout", "crashed", "out_of_memory", "parse_error")
 CUT = "text below 256 nested elements may be missing: the parser stops there"
 LIBRARIES = ("trafilatura", "lxml", "justext", "fastwarc", "resiliparse", "py3langid", "brotli")
@@ -72,17 +76,20 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     crawl = inputs["crawl"]
     manifest = read_manifest(crawl)
     source = str(manifest.params.get("source", "web"))
+    user_agent = str(manifest.params.get("user_agent") or "")
     parts = [s for s in manifest.shards if s.name.startswith("part-") and s.name.endswith((".warc.gz", ".parquet"))]
-    work = [
-        ShardWork(name=shard.name.partition(".")[0], inputs=(crawl / shard.name,), input_hashes=(shard.sha256,))
-        for shard in parts
-    ]
+    files: Mapping[Path, Path] = {}
+    if source in OWN_CRAWLS:
+        warcs = [crawl / shard.name for shard in parts if shard.name.endswith(".warc.gz")]
+        files = collect(warcs, state_folder() / STAGE / "host_files")
+    work = [_work(crawl / shard.name, shard.sha256, files.get(crawl / shard.name)) for shard in parts]
+    judged = params.model_copy(update={"opt_out": params.opt_out.of_crawl(user_agent)})
     result = map_shards(
-        partial(extract_shard, source=source, params=params),
+        partial(extract_shard, source=source, params=judged, robot=names_of(user_agent)),
         work,
         stage=STAGE,
         output=output,
-        params={**params.identity(), "source": source},
+        params={**params.identity(), "source": source, "robot": list(names_of(user_agent))},
         code=["tasks.extract"],
         libraries=LIBRARIES,
     )
@@ -96,6 +103,15 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
         inputs=inputs,
         counts=result.counts,
         known=result.files,
+    )
+
+
+def _work(part: Path, sha256: str, host_files: Path | None) -> ShardWork:
+    more = () if host_files is None else (host_files,)
+    return ShardWork(
+        name=part.name.partition(".")[0],
+        inputs=(part, *more),
+        input_hashes=(sha256, *(hashlib.sha256(path.read_bytes()).hexdigest() for path in more)),
     )
 
 
@@ -122,8 +138,12 @@ def _check(counts: Counts, params: Params, *, where: str) -> None:
         )
 
 
-def extract_shard(work: ShardWork, folder: Path, *, source: str, params: Params) -> Counts:
-    """Make one shard from one part file of the crawl."""
+def extract_shard(work: ShardWork, folder: Path, *, source: str, params: Params, robot: tuple[str, ...] = ()) -> Counts:
+    """Make one shard from one part file of the crawl.
+
+    Args:
+        robot: names of the crawl's own robot.
+    """
     if work.inputs[0].name.endswith(".parquet"):
         return keep_or_drop(work, folder, partial(_with_language, params=params))
     settings = Settings(
@@ -132,6 +152,7 @@ def extract_shard(work: ShardWork, folder: Path, *, source: str, params: Params)
         tables=params.tables,
         comments=params.comments,
         language_by_line=params.language_by_line,
+        robot=robot,
     )
     limits = Limits(seconds=params.page_seconds, memory_mebibytes=params.memory_mebibytes)
     return _write(work, folder, shared_extractor(settings, limits), source=source, params=params)
@@ -143,7 +164,7 @@ def _write(work: ShardWork, folder: Path, extractor: Extractor, *, source: str, 
 
     def documents() -> Iterator[Document]:
         nonlocal seen
-        pages = read_pages(work.inputs[0], params.max_page_bytes)
+        pages = read_pages(work.inputs[0], params.max_page_bytes, *work.inputs[1:])
         while batch := list(islice(pages, PAGES_PER_BATCH)):
             seen += len(batch)
             for page, answer in _answered(batch, extractor):

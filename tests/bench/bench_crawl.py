@@ -71,7 +71,7 @@ def main() -> None:
             "fastwarc, read only": (lambda: read(lambda stream: FastWarc(stream, parse_http=False)), count),
             "warcio, read only": (lambda: read(lambda stream: Warcio(stream)), count),
             "opt-out signals and licences": (
-                lambda: [(tuple(html_signals(text)), find_licenses((), text)) for text in texts],
+                lambda: [(tuple(html_signals(text)), find_licenses((), text, "http://a.example/")) for text in texts],
                 len(texts),
             ),
             "trafilatura, fast": (lambda: [extract(text, fast=True) for text in texts], len(texts)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from typer.testing import CliRunner
 
 from flows import policy
 from flows.params import set_values
-from tasks.contracts.document import write_documents
+from tasks.contracts.document import make_doc_id, read_documents, write_documents
 from tasks.contracts.errors import ManifestError, UsageError
-from tasks.contracts.evidence import CONTENT_TYPE, Evidence, OptOutPolicy, RobotsVerdict, Signal
+from tasks.contracts.evidence import CONTENT_TYPE, READER, Evidence, OptOutPolicy, RobotsVerdict, Signal
+from tasks.contracts.ledger import LedgerRow, write_ledger
 from tasks.contracts.manifest import Counts
+from tasks.extract import host_files
 from tasks.extract.stage import Params, run
 from tests.conftest import ROOT
 from tests.corpus import document, prose
@@ -168,3 +171,139 @@ def test_another_crawl_than_the_extracted_one_is_an_error(crawled: Path) -> None
     plant_manifest(Path("data/crawl"), stage="crawl", unit="records", params={}, inputs={}, counts=counts)
     with pytest.raises(ManifestError, match="not made from the crawl"):
         check(code=1)
+
+
+ROBOTS = b"User-agent: *\nContent-Signal: search=yes, ai-train=no\nAllow: /\n\nUser-agent: DeepSeekBot\nDisallow: /1\n"
+TDMREP = b'{"location": "/", "tdm-reservation": true}'
+
+
+def note(identity: str, url: str, content: bytes, status: int = 200) -> bytes:
+    """Return a host's file as the crawl keeps it."""
+    headers = {
+        "WARC-Type": "metadata",
+        "WARC-Record-ID": identity,
+        "WARC-Date": "2026-01-02T03:04:05Z",
+        "WARC-Target-URI": url,
+        "Headwater-HTTP-Status": str(status),
+        "Content-Type": "text/plain",
+        "Content-Length": str(len(content)),
+    }
+    head = "WARC/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in headers.items()) + "\r\n"
+    return gzip.compress(head.encode() + content + b"\r\n\r\n", mtime=0)
+
+
+def old_evidence(number: int, signals: list[dict[str, str]], robots: str = "", **files: str) -> bytes:
+    """Return evidence byte for byte as the crawl wrote it before its readers knew of Content-Signal."""
+    seen = {
+        "files": files,
+        "licenses": [],
+        "robots": {"agent": "", "allowed": True, "record_id": robots, "rule": "", "user_agent": "Headwater/0.1 (+a@b)"},
+        "signals": signals,
+        "url": f"https://a.example/{number}",
+    }
+    content = json.dumps(seen, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+    head = (
+        f"WARC/1.1\r\nWARC-Type: metadata\r\nWARC-Record-ID: <urn:uuid:e{number}>\r\n"
+        f"WARC-Refers-To: <urn:uuid:{number}>\r\nContent-Type: {CONTENT_TYPE}\r\nContent-Length: {len(content)}\r\n\r\n"
+    )
+    return gzip.compress(head.encode() + content + b"\r\n\r\n", mtime=0)
+
+
+def said(place: str, name: str, agent: str = "*", value: str = "") -> dict[str, str]:
+    return {"agent": agent, "name": name, "place": place, "value": value}
+
+
+@pytest.fixture
+def crawled_before(workspace: Path) -> Path:
+    """A crawl of two parts by the old code: the files of its host stand in the second, the pages in both."""
+    crawl = workspace / "data" / "crawl"
+    crawl.mkdir(parents=True)
+    page = PAGE.encode()
+    none = {"X-Robots-Tag": "max-image-preview:none"}
+    first = [
+        # Seen then: a robot of today's list, a value that is no word, a file that is not in the snapshot, nothing.
+        old_evidence(1, [said("robots.txt", "disallow", "deepseekbot", "Disallow: /1")], "<urn:uuid:r>")
+        + record(1, page),
+        old_evidence(2, [said("header", "noindex")]) + record(2, page, none),
+        old_evidence(3, [said("ai.txt", "disallow", value="Disallow: /")], **{"ai.txt": "<urn:uuid:lost>"})
+        + record(3, page),
+        old_evidence(4, []) + record(4, page),
+    ]
+    second = [
+        old_evidence(5, [], "<urn:uuid:r>") + record(5, page),
+        old_evidence(6, [], **{"tdmrep.json": "<urn:uuid:t>"}) + record(6, page),
+        old_evidence(7, [], "<urn:uuid:gone>") + record(7, page),
+        old_evidence(8, [], "<urn:uuid:closed>") + record(8, page),
+        note("<urn:uuid:r>", "https://a.example/robots.txt", ROBOTS),
+        note("<urn:uuid:t>", "https://a.example/.well-known/tdmrep.json", TDMREP),
+        note("<urn:uuid:gone>", "https://a.example/robots.txt", ROBOTS, 404),
+        note("<urn:uuid:closed>", "https://a.example/robots.txt", b"User-agent *\nDisallow /8\n"),
+    ]
+    for k, records in enumerate((first, second)):
+        (crawl / f"part-{k:05d}.warc.gz").write_bytes(b"".join(records))
+    params = {"source": "sites", "user_agent": "Headwater/0.1"}
+    counts = Counts(in_=8, out=8)
+    plant_manifest(crawl, stage="crawl", unit="urls", params=params, inputs={}, counts=counts)
+    shutil.copy2(ROOT / "dvc.yaml", workspace)
+    (workspace / "params.yaml").write_text("extract: {}\n")
+    return workspace
+
+
+def test_a_crawl_of_before_is_judged_by_what_is_read_today(crawled_before: Path) -> None:
+    crawl, extract = Path("data/crawl"), Path("data/extract")
+    run(params=Params(), inputs={"crawl": crawl}, output=extract)
+    # data/extract as the old code left it: it dropped what it saw, by its own list of robots.
+    dropped = {"3": "ai.txt:disallow", "2": "header:noindex"}
+    _as_left_by_the_old_code(extract, dropped)
+    found = checked()
+    drop = {change["url"].rpartition("/")[2]: change["signals"] for change in found["newly_dropped"]["changes"]}
+    assert drop == {
+        "1": ["robots.txt:content-signal", "robots.txt:disallow@deepseekbot"],
+        "5": ["robots.txt:content-signal"],
+        "6": ["tdmrep.json:tdm-reservation"],
+        "8": ["robots.txt:disallow@headwater"],
+    }
+    assert urls(found, "newly_kept") == ["2"], "max-image-preview: none reserves nothing"
+    assert (found["pages"], found["reserving"]) == (8, 5)
+
+
+def test_what_is_foretold_of_a_crawl_of_before_is_what_extract_then_does(crawled_before: Path) -> None:
+    run(params=Params(), inputs={"crawl": Path("data/crawl")}, output=Path("data/extract"))
+    assert checked(code=0)["changes"] == 0
+    kept = {document.url.rpartition("/")[2] for part in sorted(Path("data/extract").glob("part-*.parquet"))
+            for document in read_documents(part)}  # fmt: skip
+    assert kept == {"2", "4", "7"}
+
+
+def test_a_crawl_of_today_needs_no_second_look(crawled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def look(part: Path) -> object:
+        raise AssertionError(part)
+
+    monkeypatch.setattr(host_files, "_look", look)
+    new = Evidence(url="u", reader=READER, robots=RobotsVerdict(user_agent="x", allowed=True))
+    part = Path("part-00000.warc.gz")
+    content = new.to_bytes()
+    head = f"WARC/1.1\r\nWARC-Type: metadata\r\nWARC-Record-ID: <urn:uuid:e>\r\nContent-Type: {CONTENT_TYPE}\r\n"
+    part.write_bytes(gzip.compress(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content + b"\r\n\r\n"))
+    assert host_files.collect([part], Path("files")) == {}
+    part.write_bytes(old_evidence(1, []))
+    with pytest.raises(AssertionError):
+        host_files.collect([part], Path("files"))
+
+
+def _as_left_by_the_old_code(extract: Path, dropped: dict[str, str]) -> None:
+    """Put all eight pages into data/extract but those that the old code dropped, with its ledger."""
+    for k, numbers in enumerate((range(1, 5), range(5, 9))):
+        name = f"part-{k:05d}.parquet"
+        kept, rows = [], []
+        for number in map(str, numbers):
+            one = replace(
+                document(prose(int(number)), name=number), doc_id=make_doc_id("sites", f"<urn:uuid:{number}>")
+            )
+            if number in dropped:
+                rows.append(LedgerRow(stage="extract", action="drop", rule="opt_out", doc_id=one.doc_id,
+                                      detail=dropped[number]))  # fmt: skip
+            else:
+                kept.append(one)
+        write_documents(extract / name, kept)
+        write_ledger(extract / "dropped" / name, rows)

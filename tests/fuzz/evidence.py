@@ -30,16 +30,20 @@ HTML = (
 JSON = Evidence(
     url="http://a.example/", robots=RobotsVerdict(user_agent="x", allowed=True), signals=(Signal("meta", "noai"),)
 ).to_bytes()
+RSL = b'<link rel=license type="application/rsl+xml" href=/l><script type=application/rsl+xml><rsl/></script><!--><p>'
 TDM = b'[{"location": "/", "tdm-reservation": 1, "tdm-policy": "http://a.example/p"}, {"location": "/*.html$"}]'
-AI_TXT = b"User-agent: *\nDisallow: *.txt\n"
-HEADER = b"X-Robots-Tag\0googlebot: noindex, noai\1Link\0<http://a.example/l>; rel=license\1Content-Usage\0train-ai=n"
+AI_TXT = b"Disallow: *.txt\nUser-agent: *\nDisallow: *.txt\nAgent: a\n  Training: deny\nTraining-Deny: /x\n"
+HEADER = (
+    b"X-Robots-Tag\0googlebot: noindex, noai\1Link\0<http://a.example/l>; rel=license\1Content-Usage\0train-ai=n"
+    b"\1Content-Signal\0search=yes, ai-train=no\1Link\0<http://a.example/t>; rel=license; type=application/rsl+xml"
+)
 PLANTED = '<meta name="robots" content="noai">'
 
 
 def batch(rng: Random, folder: Path) -> int:
     """Read some pages, each with headers, a policy file and an evidence record."""
     for _ in range(PAGES):
-        html = mutate(rng, HTML, rng.randrange(1, 8))
+        html = mutate(rng, rng.choice((HTML, HTML + RSL)), rng.randrange(1, 8))
         if rng.random() < 0.05:
             html += rng.choice((b"<meta ", b"<a ", b"<!--", b"<script>")) + rng.choice(ODD) * 500
         text = html.decode("utf-8", "replace")
@@ -49,7 +53,7 @@ def batch(rng: Random, folder: Path) -> int:
         with checked(html + stored + tdm):
             signals = list(html_signals(PLANTED + text))
             said = list(header_signals([("TDM-Reservation", "1"), *headers]))
-            find_licenses(headers, text)
+            find_licenses(headers, text, "http://a.example/")
             judge(map(str, [*signals, *said]), OptOutPolicy())
             evidence = read_evidence(stored)
             list(host_signals(None, tdm, mutate(rng, AI_TXT, 2), "http://a.example/x"))

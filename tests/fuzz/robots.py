@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from random import Random
 
+from tasks.contracts.evidence import host_signals
 from tasks.contracts.robots import Robots
 from tests.fuzz.harness import Wrong, checked
 from tests.fuzz.mutate import ODD, mutate
@@ -12,6 +13,8 @@ from tests.fuzz.mutate import ODD, mutate
 FILES = 1000
 GOOD = (
     b"User-agent: *\nDisallow: /private\nAllow: /private/open$\nCrawl-delay: 2\n\nUser-agent: GPTBot\nDisallow: /\n",
+    b"Content-Signal: ai-train=no\nUser-agent GPTBot\nCrawl-delay: 2\nUser-agent: b, c\nDisallow /\nLicense: http://a.example/l\n",
+    b"User-agent: *\nContent-Usage: /x\ttrain-ai=n\nContent-Usage: /x train-ai=y\nNoindex: /\nDisallowAITraining: /y\n",
     b"# rules\r\nuser-agent: a\r\nuser-agent: b\r\ndisallow: /*.php$\r\nallow: /x*y*z\r\n\r\nSitemap: http://a.example/s.xml\r\n",
     "User-agent: *\nDisallow: /käse\nContent-Usage: train-ai=n\nContent-Usage: /x train-ai=y\n".encode(),
     b"User-agent: *\nDisallow: /%7Ejoe\nDisallow: /a%2Fb\nAllow: /\n" + b"Disallow: /*a*a*a*a*a*b\n" * 20,
@@ -33,7 +36,7 @@ def batch(rng: Random, folder: Path) -> int:
             robots = Robots(content)
             decisions = [robots.decide("Headwater/0.1", url) for url in URLS]
             robots.closed_to(URLS[1])
-            robots.content_usage(URLS[1])
+            list(host_signals(robots, None, changed, URLS[1]))
             delay = robots.crawl_delay("Headwater")
             planted = robots.decide("fuzzbot", "http://a.example/planted/x")
         if any(not isinstance(decision.allowed, bool) for decision in decisions) or (delay is not None and delay < 0):

@@ -12,6 +12,10 @@ UNITS = (
     "<style>", "</script", "</", "<div>", "</div>", "<p>", "<table><tr><td>", "<b><i>", "<![CDATA[", "<?xml ",
     "<>", '<">', '<a>; rel="license", ', "<a>;\"", "[", "{", '[{"a":', '{"@graph":[', "charset=", "charset= ",
     "User-agent: a\n", "User-agent: a\nDisallow: /\n", "Disallow: /*a\n", "*a", "Content-Usage: train-ai=n\n",
+    "Content-Usage: /a train-ai=n\n", "Content-Signal: ai-train=no\n", "License: http://h.example/l\n", "Agent: a\n",
+    "User-agent a\nDisallow /\n", "Training: deny\n", "Noindex: /*a\n", "a;b=c, ", "a=(b ", 'a="', "gptbot: none ",
+    "<!-->",
+    "--!>", "<!--->", "<link type=application/rsl+xml>", "<script type=application/rsl+xml>", "(a; b/1) ",
     "Sitemap: /a\n", "<url><loc>http://h.example/a</loc></url>", "1\r\na\r\n", "a@", "a@b.", "1-", "1 ", "1 likes ",
     "::", "1:",
     "sk-", "eyJ", "-----BEGIN ", "-----BEGIN PRIVATE KEY-----", "key=", "password = ", "://a:", "no wrap ",
@@ -44,6 +48,10 @@ SHAPES: dict[str, Callable[[int], str]] = {
         + numbered("Disallow: /{}\n")(size // 4)
         + numbered("User-agent: r{}\nDisallow: /\n")(size // 4)
     ),
+    "rules inside rules": lambda size: '{"a":[' * (size // 6),
+    "places of one rule": lambda size: '{"location": [' + numbered('"/{}*",')(size) + '"/"], "tdm-reservation": 1}',
+    "robots in one line": lambda size: "User-agent: " + numbered("r{},")(size) + "\nDisallow: /\n",
+    "preferences of many paths": lambda size: "User-agent: *\n" + numbered("Content-Usage: /{} train-ai=n\n")(size),
     "locations": lambda size: (
         "[" + numbered('{{"location": "/{}*"}}, ')(size) + '{"location": "/b", "tdm-reservation": 1}]'
     ),

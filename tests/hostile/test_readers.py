@@ -9,7 +9,8 @@ from scrapy.http import HtmlResponse
 
 from tasks.contracts import document, evidence, markup, takedowns, words
 from tasks.contracts.answers import codings, no_page
-from tasks.contracts.robots import Robots, matches, normal_path
+from tasks.contracts.robot_words import robot_words
+from tasks.contracts.robots import Robots, matches, names_of, pattern_path
 from tasks.crawl import reading, retry_after, urls
 from tasks.decontaminate.words import split
 from tasks.dedup import shingles
@@ -35,7 +36,8 @@ def html_signals(text: str) -> object:
 
 def robots(text: str) -> object:
     read = Robots(text.encode())
-    return read.decide("Headwater", URL), read.closing(URL), read.content_usage(URL), read.crawl_delay("Headwater")
+    said = read.decide("Headwater", URL), read.closing(URL), read.crawl_delay("Headwater")
+    return said, list(read.statements(URL)), list(evidence.host_signals(read, None, None, URL))
 
 
 def host_files(text: str) -> object:
@@ -76,20 +78,29 @@ def rule(name: str) -> Callable[[str], object]:
 
 
 READERS: dict[str, Callable[[str], object]] = {
-    "Link": lambda text: evidence.find_licenses([("Link", text)], ""),
+    "Link": lambda text: (
+        evidence.find_licenses([("Link", text)], "", "http://a.example/"),
+        evidence.page_signals([("Link", text)], ""),
+    ),
     "X-Robots-Tag": lambda text: evidence.page_signals([("X-Robots-Tag", text)], ""),
     "Content-Usage": lambda text: evidence.page_signals([("Content-Usage", text), ("TDM-Reservation", text)], ""),
+    "Content-Signal": lambda text: evidence.page_signals([("Content-Signal", text)], ""),
+    "words to robots": lambda text: list(robot_words(text)),
+    "names of a robot": names_of.__wrapped__,
     "many header fields": lambda text: evidence.page_signals([("X-Robots-Tag", part) for part in text.split(" ")], ""),
     "signals of a page": html_signals,
-    "licences of a page": lambda text: evidence.find_licenses([], f"license {text}"),
-    "licences of a page that ends with one": lambda text: evidence.find_licenses([], f"{text} license"),
+    "signals of a page that names RSL": lambda text: html_signals(f"{text} rsl"),
+    "licences of a page": lambda text: evidence.find_licenses([], f"license {text}", "http://a.example/"),
+    "licences of a page that ends with one": lambda text: evidence.find_licenses(
+        [], f"{text} license", "http://a.example/"
+    ),
     "links of a page": lambda text: reading.links_of(text, URL, ("utm_*",), ["h.example", "*.h.example"]),
     "text of a page": response,
     "character references": markup.unescaped,
     "few attributes": markup.with_few_attributes,
     "robots.txt": robots,
     "ai.txt and tdmrep.json": host_files,
-    "pattern of robots.txt": lambda text: matches(normal_path("/" + text), normal_path("/" + text[::-1])),
+    "pattern of robots.txt": lambda text: matches(pattern_path("/" + text), pattern_path("/" + text[::-1])),
     "sitemap": sitemap,
     "path of a URL": lambda text: urls.canonical_url(f"http://h.example/{text}", ("utm_*",)),
     "host of a URL": lambda text: urls.canonical_url(f"http://{text}/"),

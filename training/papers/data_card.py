@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tasks.contracts.answers import REFUSALS
 from training.papers.facts import STAGES, TEXT_STAGES, Facts
 from training.papers.markdown import SHARE_HEADERS, cell, counted, page, share_of, share_rows, table
 
@@ -101,6 +102,14 @@ def opt_out_policy(facts: Facts) -> dict[str, Any]:
     return dict(policy) if isinstance(policy, dict) else {}
 
 
+def withheld(facts: Facts) -> str:
+    """Return how many answers said that a page is to be paid for, or withheld by law."""
+    numbers = {
+        rule: facts.dropped("crawl").get(rule, 0) + facts.dropped("extract").get(rule, 0) for rule in REFUSALS.values()
+    }
+    return f"{numbers[REFUSALS[402]]:,} URLs withheld until paid for (402), {numbers[REFUSALS[451]]:,} by law (451)"
+
+
 def _opt_outs(facts: Facts) -> list[str]:
     policy = opt_out_policy(facts)
     agents = policy.pop("agents", [])
@@ -109,14 +118,16 @@ def _opt_outs(facts: Facts) -> list[str]:
         f"robots.txt kept {facts.dropped('crawl').get('robots', 0):,} URLs from being fetched. "
         f"Of the pages that were fetched, {facts.dropped('extract').get('opt_out', 0):,} were dropped since they "
         f"reserve their use, and {facts.edits.marked.get('extract', {}).get('opt_out', 0):,} were marked. "
-        f"{facts.taken_down:,} documents were left out because of a takedown.",
+        f"{facts.taken_down:,} documents were left out because of a takedown. Answers: {withheld(facts)}.",
         "",
     ]
     if policy:
         lines += ["What each signal does:", "", *table(["signal", "a page with it"], sorted(policy.items()))]
     if agents:
         lines += [
-            "Signals count that address everyone or one of: " + ", ".join(cell(name) for name in agents) + ".",
+            "Signals count that address everyone, the crawler by its own name, or one of: "
+            + ", ".join(cell(name) for name in agents)
+            + ".",
             "",
         ]
     if facts.edits.opt_outs:

@@ -1,7 +1,8 @@
 """eu_ai_act_summary.md and .json: the public summary of the training content, Regulation (EU) 2024/1689, Art. 53(1)(d).
 
-Its sections are those of the European Commission's template of 24 July 2025. Both files are made from one tree, so they
-say the same. What the pipeline knows is filled in; what only the provider knows is taken from `release.statement`.
+Its sections are those of the European Commission's template: C(2025) 8311 final of 5 December 2025, as it was first
+published on 24 July 2025. Both files are made from one tree, so they say the same. What the pipeline knows is filled
+in; what only the provider knows is taken from `release.statement`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from training.papers.data_card import filter_rules, opt_out_policy
+from training.papers.data_card import filter_rules, opt_out_policy, withheld
 from training.papers.facts import Facts
 from training.papers.markdown import counted, many, page, share_of, table
 from training.papers.sources import Share
@@ -20,6 +21,14 @@ from training.papers.sources import Share
 BILLION, TEN_TRILLION = 10**9, 10**13
 DOMAINS_SHARE, SME_DOMAINS_SHARE, SME_DOMAINS = 0.10, 0.05, 1000
 CRAWLED = ("sample", "sites")
+# "Explanatory Notice and Template for the Public Summary of Training Content for general-purpose AI models required by
+# Article 53(1)(d) of Regulation (EU) 2024/1689", a communication from the Commission.
+TEMPLATE, TEMPLATE_DATE, TEMPLATE_DAY = "C(2025) 8311 final", "2025-12-05", "5 December 2025"
+# Of the notice: every six months, sooner where new training data warrants it.
+UPDATES = (
+    "Due every six months where the model is trained further on other data, sooner where that changes this summary. "
+    "Each release of this pipeline is trained from random weights and has a summary of its own"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +54,9 @@ def eu_summary_markdown(facts: Facts) -> bytes:
     """Return eu_ai_act_summary.md."""
     lines = [f"# Public summary of the training content of {facts.name}", ""]
     lines += [
-        "Regulation (EU) 2024/1689 (AI Act), Article 53(1)(d), in the sections of the European Commission's template "
-        "of 24 July 2025. Figures are written from the manifests of the release; what only the provider can say is "
-        "marked MISSING until `release.statement` in params.yaml says it.",
+        "Regulation (EU) 2024/1689 (AI Act), Article 53(1)(d), in the sections of the European Commission's template, "
+        f"{TEMPLATE} of {TEMPLATE_DAY}. Figures are written from the manifests of the release; what only the provider "
+        "can say is marked MISSING until `release.statement` in params.yaml says it.",
         "",
     ]
     for section in summary(facts):
@@ -62,14 +71,18 @@ def eu_summary_markdown(facts: Facts) -> bytes:
 
 def eu_summary_json(facts: Facts) -> bytes:
     """Return eu_ai_act_summary.json."""
-    found = {"release": str(facts.serial), "sections": [asdict(section) for section in summary(facts)]}
+    found = {
+        "release": str(facts.serial),
+        "template": {"reference": TEMPLATE, "date": TEMPLATE_DATE},
+        "sections": [asdict(section) for section in summary(facts)],
+    }
     return json.dumps(found, indent=2, ensure_ascii=False).encode() + b"\n"
 
 
 def summary(facts: Facts) -> tuple[Section, ...]:
     """Return the whole summary."""
     return (
-        Section(number="1", title="General information"),
+        Section(number="1", title="General information", items=_version(facts)),
         Section(number="1.1", title="Provider identification", items=_provider(facts)),
         Section(number="1.2", title="Model identification", items=_model(facts)),
         Section(
@@ -109,6 +122,14 @@ def _asked(facts: Facts, asks: str, name: str) -> tuple[Item, ...]:
     """Return a yes or no of the provider, with the details that a yes asks for."""
     first = _said(facts, asks, name)
     return (first, _said(facts, "Description", "data_details")) if getattr(facts.statement, name) else (first,)
+
+
+def _version(facts: Facts) -> tuple[Item, ...]:
+    return (
+        Item(asks="Template", answer=f"{TEMPLATE} of {TEMPLATE_DAY}"),
+        Item(asks="Version of this summary", answer=f"That of release {facts.serial}"),
+        Item(asks="Updates", answer=UPDATES),
+    )
 
 
 def _provider(facts: Facts) -> tuple[Item, ...]:
@@ -282,12 +303,15 @@ def _reserved(facts: Facts) -> tuple[Item, ...]:
         _said(facts, "Signatory of the Code of Practice", "code_of_practice"),
         Item(asks="Signals for which a page was dropped", answer=drops or "None"),
         Item(asks="Signals for which it was not", answer=others or "None"),
-        Item(asks="Robots' names that count as addressed", answer=", ".join(map(str, agents)) or "Everyone (*)"),
+        Item(
+            asks="Robots' names that count as addressed",
+            answer=", ".join(("everyone (*)", "the crawler's own", *map(str, agents))),
+        ),
         Item(
             asks="Effect",
             answer=f"{facts.dropped('crawl').get('robots', 0):,} URLs not fetched for robots.txt, "
             f"{facts.dropped('extract').get('opt_out', 0):,} fetched pages dropped, "
-            f"{facts.taken_down:,} documents left out because of a takedown",
+            f"{facts.taken_down:,} documents left out because of a takedown, {withheld(facts)}",
         ),
         _said(facts, "Further measures", "opt_out_measures"),
     )

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.contracts.ai_robots import AI_ROBOTS, GATHERERS, GATHERING, PURPOSES
 from tasks.contracts.evidence import (
+    READER,
     Evidence,
     OptOutPolicy,
     RobotsVerdict,
@@ -134,6 +136,50 @@ def test_another_policy_gives_another_verdict_on_the_same_evidence() -> None:
     assert judge(["meta:noindex@googlebot"], OptOutPolicy(agents=("GoogleBot",))).action == "drop"
 
 
+def test_evidence_of_before_is_of_the_first_reader() -> None:
+    stored = (
+        b'{"files": {}, "licenses": [], "robots": {"allowed": true, "user_agent": "x"}, "url": "http://h.example/"}'
+    )
+    again = read_evidence(stored)
+    assert again is not None
+    assert again.reader == 1 < READER
+
+
+def test_the_table_of_robots_says_what_each_is_for() -> None:
+    assert set(AI_ROBOTS.values()) == set(PURPOSES)
+    assert len({name.lower() for name in AI_ROBOTS}) == len(AI_ROBOTS) > 150
+    assert len(GATHERERS) >= 70
+    assert {AI_ROBOTS[name] for name in GATHERERS} == GATHERING
+    assert OptOutPolicy().agents == ("Headwater", *GATHERERS)
+
+
+def test_each_robot_of_the_table_is_known_wherever_it_is_named() -> None:
+    for name, purpose in AI_ROBOTS.items():
+        robots = Robots(f"User-agent: {name}\nDisallow: /\n".encode())
+        for signals in (
+            [*host_signals(robots, None, None, URL)],
+            [*page_signals([("X-Robots-Tag", f"{name}: noindex")], "")],
+            [*page_signals([], f'<meta name="{name}" content="noindex">')],
+        ):
+            assert len(signals) == 1, name
+            assert (judge(signals, OptOutPolicy()).action == "drop") is (purpose in GATHERING), name
+
+
+def test_a_crawl_goes_by_its_own_name_too() -> None:
+    headers = [("X-Robots-Tag", "mytool: noindex")]
+    policy = OptOutPolicy(agents=("GPTBot",))
+    assert judge(page_signals(headers, ""), policy).action == "keep"
+    assert judge(page_signals(headers, ""), policy.of_crawl("MyTool/1.0 (+a@b.example)")).action == "drop"
+    meta = '<meta name="MyTool" content="noindex">'
+    assert page_signals([], meta) == ()
+    assert [str(signal) for signal in page_signals([], meta, ("mytool",))] == ["meta:noindex@mytool"]
+
+
+@pytest.mark.parametrize("name", ["agents", "model-config", "model-fields", "copy", "action", "__class__", ""])
+def test_a_signal_of_no_known_name_is_kept(name: str) -> None:
+    assert judge([f"meta:{name}"], OptOutPolicy()).action == "keep"
+
+
 def test_evidence_survives_being_stored() -> None:
     evidence = Evidence(
         url=URL,
@@ -179,6 +225,27 @@ CC = "https://creativecommons.org/licenses/by-sa/4.0/"
 )
 def test_licences(headers: list[tuple[str, str]], text: str, expected: tuple[str, ...]) -> None:
     assert find_licenses(headers, text, "https://site.example/d/p") == expected
+
+
+TERMS = "https://h.example/license.xml"
+RSL = f'<link rel="license" type="application/rsl+xml" href="{TERMS}">'
+
+
+@pytest.mark.parametrize(
+    ("headers", "text", "expected"),
+    [
+        ([], RSL, ()),
+        ([("Link", f'<{TERMS}>; rel="license"; type="application/rsl+xml"')], "", ()),
+        ([("Link", f'<{TERMS}>; rel="license"; type="application/rsl+xml", <{CC}>; rel="license"')], "", (CC,)),
+        ([], f'{RSL}<a rel="license" href="{TERMS}">l</a><meta name="license" content="{TERMS}">', ()),
+        ([("Link", f"<{TERMS}>; rel=license; type=application/rsl+xml")], f'<a rel=license href="{TERMS}">l</a>', ()),
+        ([], f'{RSL}<a rel="license" href="{CC}">l</a>', (CC,)),
+    ],
+)
+def test_terms_to_agree_on_are_no_licence(headers: list[tuple[str, str]], text: str, expected: tuple[str, ...]) -> None:
+    assert find_licenses(headers, text, "https://site.example/d/p") == expected
+    assert {signal.name: signal.value for signal in page_signals(headers, text)} == {"rsl": TERMS}
+    assert find_licenses([], f'<a rel="license" href="{TERMS}">l</a>', "https://site.example/d/p", [TERMS]) == ()
 
 
 @pytest.mark.parametrize("unit", ["<!--", "<script>", '<meta "', "<meta a='", "<a license ", "<meta a=b ", "<"])

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from protego import Protego
 
-from tasks.contracts.robots import MOST_BYTES, Decision, Robots, matches
+from tasks.contracts.robots import MOST_BYTES, MOST_STATEMENTS, Decision, Robots, matches, names_of
 
 HOST = "http://h.example"
 
@@ -125,6 +125,82 @@ def test_content_usage_lines_go_by_the_longest_path() -> None:
     robots = Robots(text)
     assert robots.content_usage(f"{HOST}/a") == (("*", "train-ai=n"),)
     assert robots.content_usage(f"{HOST}/open/a") == (("*", "train-ai=y"),)
+
+
+def test_rules_on_one_path_are_said_separately() -> None:
+    text = "User-agent: *\nContent-Usage: /a train-ai=y\nContent-Usage: /a\ttrain-ai=n\nContent-Usage: search=y\n"
+    assert Robots(text.encode()).content_usage(f"{HOST}/a") == (("*", "train-ai=y"), ("*", "train-ai=n"))
+
+
+def test_statements_are_bounded_and_each_name_goes_by_its_own_longest_path() -> None:
+    text = "User-agent: *\nContent-Usage: /a/b train-ai=n\nContent-Signal: ai-train=no\nNoindex: /a\n"
+    robots = Robots((text + "Content-Usage: /a/b search=y\n" * 1000).encode())
+    assert set(robots.statements(f"{HOST}/a/b")) == {
+        ("*", "content-usage", "train-ai=n"),
+        ("*", "content-usage", "search=y"),
+        ("*", "content-signal", "ai-train=no"),
+        ("*", "noindex", "Noindex: /a"),
+    }
+    assert [name for _, name, _ in robots.statements(f"{HOST}/b")] == ["content-signal"]
+    many = "".join(f"Content-Usage: /a a{number}=n\n" for number in range(1000))
+    assert len(Robots(f"User-agent: *\n{many}".encode()).content_usage(f"{HOST}/a")) == MOST_STATEMENTS
+
+
+def test_licences_are_said_to_everyone_and_prose_is_none() -> None:
+    text = b"License: https://h.example/l.xml\nUser-agent: x\nDisallow: /\nLicense: /b.xml\nlicense all you like\n"
+    assert Robots(text).licenses == ["https://h.example/l.xml", "/b.xml"]
+
+
+@pytest.mark.parametrize(
+    ("user_agent", "names"),
+    [
+        ("Headwater/0.1 (+mailto:a@b.example)", ("headwater",)),
+        ("Mozilla/5.0 (compatible; MyBot/1.0; +https://h.example/OtherBot/2.0)", ("mybot",)),
+        ("Mozilla/5.0 (compatible; MyBot; +https://h.example/)", ("mybot",)),
+        ("Mozilla/5.0 (Linux; Android 6) AppleWebKit/5 (KHTML, like Gecko) Chrome/9 Mobile (compatible; B/2)", ("b",)),
+        ("Mine/1 Headwater/2 by somebody", ("mine", "headwater")),
+        ("Headwater (x", ("headwater",)),
+        ("Mozilla/5.0", ("mozilla",)),
+        ("", ()),
+        ("(", ()),
+    ],
+)  # fmt: skip
+def test_a_robot_goes_by_the_products_of_its_header(user_agent: str, names: tuple[str, ...]) -> None:
+    assert names_of(user_agent) == names
+
+
+def test_a_robot_of_two_names_must_be_let_in_under_both() -> None:
+    text = "User-agent: mine\nAllow: /\nCrawl-delay: 1\nUser-agent: headwater\nDisallow: /b\nCrawl-delay: 3\n"
+    robots = Robots(text.encode())
+    agent = "Mine/1 Headwater/2"
+    assert robots.decide(agent, f"{HOST}/b") == Decision(False, "headwater", "Disallow: /b")
+    assert robots.decide(agent, f"{HOST}/c") == Decision(True, "mine", "Allow: /")
+    assert robots.crawl_delay(agent) == 3.0
+
+
+def test_an_ai_txt_speaks_to_everyone_before_it_names_a_robot() -> None:
+    text = b"Disallow: /\nUser-agent: x\nAllow: /\n"
+    assert Robots(text).closed_to(f"{HOST}/a") == ()
+    assert Robots(text, ai_txt=True).closed_to(f"{HOST}/a") == ("*",)
+    blocks = b"Training: allow\nAgent: a\n  Training: deny\nAgent: b\n  Training: allow\nTraining-Deny: /c\n"
+    assert Robots(blocks, ai_txt=True).closed_to(f"{HOST}/x") == ("a",)
+
+
+WORDS = st.sampled_from(
+    ["User-agent", "Disallow", "Allow", "user agent", "Disalow", "Useragent", "dissallow", "Sitemap"]
+)
+SIGNS = st.sampled_from([": ", ":", " ", "\t", " : "])
+VALUES = st.sampled_from(["/", "/a", "/b", "x", "*", "y", ""])
+LINES = st.tuples(WORDS, SIGNS, VALUES).map("".join)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(LINES, max_size=8), st.sampled_from(["/", "/a", "/b/c"]))
+def test_what_protego_closes_is_closed(lines: list[str], path: str) -> None:
+    """Where the two read a file in different ways, this one fetches less; but for empty names, which name nobody."""
+    text = "\n".join(lines)
+    if not Protego.parse(text).can_fetch(HOST + path, "x"):
+        assert not allowed(text, path, "x")
 
 
 def test_a_hostile_pattern_costs_no_time() -> None:

@@ -16,9 +16,10 @@ import zstandard
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 
 from tasks.contracts.document import make_doc_id
-from tasks.contracts.evidence import CONTENT_TYPE, OptOutPolicy, judge, read_evidence
+from tasks.contracts.evidence import CONTENT_TYPE, READER, OptOutPolicy, judge, read_evidence
 from tasks.contracts.ledger import LedgerRow, read_ledger
 from tasks.contracts.manifest import Counts
+from tasks.crawl.fetch import MOST_KEPT_REFUSALS
 from tasks.crawl.sites import crawl_sites
 from tests.tasks.crawl.test_sites import crawl_of
 from tests.tasks.crawl.web import Answer, Route, Web, serving
@@ -126,6 +127,29 @@ def web() -> Web:
     host("aitxt", None, page=unique("ai.txt"))
     routes[f"aitxt{D}", "/ai.txt"] = robots("User-Agent: *\nDisallow: *.txt\n")
     routes[f"aitxt{D}", "/.well-known/tdmrep.json"] = Answer(b"<html>we answer everything</html>")
+    # what only readers of 2026 know
+    host(
+        "signals",
+        robots(
+            "User-agent: *\nContent-Signal: /signal ai-train=no\nAllow: /\n\nUser-agent Headwater-test\nDisallow /no"
+        ),
+        signal=unique("signal"),
+        terms=Answer(
+            b"<p>terms</p>", headers={"Link": '<http://rsl.example/l>; rel="license"; type="application/rsl+xml"'}
+        ),
+        named=Answer(b'<meta name="headwater-test" content="noindex"><p>named</p>'),
+        no=unique("closed without a colon"),
+        hold=Answer(b'<p>hold<a href="/beyond">x</a>', headers={"X-Robots-Tag": "headwater-test: nofollow"}),
+    )
+    host(
+        "rsl", robots("License: http://rsl.example/license.xml\n"), a=Answer(b'<p>r</p><a rel=license href="/l">l</a>')
+    )
+    price = {"crawler-price": "USD 0.01", "Link": '<http://rsl.example/l>; rel="license"'}
+    host("paid", None, a=Answer(b"<p>pay</p>", 402, price), b=Answer(b"<p>court</p>", 451), c=unique("free of charge"))
+    routes.update({(f"paidmany{D}", f"/{n}"): Answer(b"<p>pay</p>", 402, price) for n in range(MOST_KEPT_REFUSALS + 5)})
+    routes[f"paidmany{D}", "/"] = links("paidmany", *[f"/{n}" for n in range(MOST_KEPT_REFUSALS + 5)])
+    host("paidrobots", Answer(b"pay", 402), no=unique("paidrobots"))
+    host("lawrobots", Answer(b"court", 451), no=unique("lawrobots"))
     # ways into nowhere
     host("trap", None, a=links("trap", "/a/b/a/b/a/b/a/b", "/x?1&2&3&4&5&6&7&8&9&10&11", "/" + "y" * 2000, "/s?v=1",
                                "/s?v=2", "/s?v=3", "/A/../s%3Fplain", "/s?v=1#again",
@@ -299,9 +323,53 @@ def test_a_repeated_payload_is_a_revisit_that_names_the_original(crawled: Crawle
     assert of["metadata", f"http://twin{D}/b"][0]["WARC-Refers-To"] == revisit["WARC-Record-ID"]
 
 
+def test_an_answer_that_withholds_a_page_is_a_rule_and_is_kept(crawled: Crawled) -> None:
+    assert crawled.stored("paid") == {"/", "/c"}
+    assert crawled.rules("paid") == {"/a": "payment_required", "/b": "legal_reasons"}
+    assert crawled.asked("paid", "/a") == crawled.asked("paid", "/b") == 1, "no passing fault"
+    for path, status, told in (("/a", "402 Payment Required", "USD 0.01"), ("/b", "451 Unavailable For Legal", "")):
+        detail = crawled.detail(f"http://paid{D}{path}")
+        assert detail.startswith(status)
+        assert told in detail
+        [(headers, body)] = [
+            (h, b) for kind, h, b in crawled.records if h.get("WARC-Target-URI") == f"http://paid{D}{path}"
+        ]
+        assert headers["WARC-Type"] == "metadata", "evidence, and no page"
+        assert headers["WARC-Record-ID"] in detail
+        assert body.startswith(f"HTTP/1.1 {status}".encode())
+        assert told.encode() in body
+        assert body.endswith(b"</p>")
+
+
+def test_of_a_host_that_asks_for_money_everywhere_some_answers_are_kept(crawled: Crawled) -> None:
+    rules = crawled.rules("paidmany")
+    assert set(rules.values()) == {"payment_required"}
+    assert len(rules) == MOST_KEPT_REFUSALS + 5
+    kept = [h for kind, h, _ in crawled.records if h.get("WARC-Target-URI", "").startswith(f"http://paidmany{D}/")
+            and kind == "metadata" and h["Content-Type"].startswith("application/http")]  # fmt: skip
+    assert len(kept) == MOST_KEPT_REFUSALS
+
+
+def test_a_host_that_withholds_its_robots_txt_is_left_alone(crawled: Crawled) -> None:
+    for host, status in (("paidrobots", "402"), ("lawrobots", "451")):
+        assert crawled.rules(host) == {"/": "robots"}
+        assert status in crawled.detail(f"http://{host}{D}/")
+        assert crawled.asked(host, "/") == 0
+
+
+def test_what_is_said_to_this_crawler_by_name_is_obeyed(crawled: Crawled) -> None:
+    assert crawled.rules("signals") == {"/no": "robots"}
+    assert crawled.asked("signals", "/no") == 0
+    assert crawled.asked("signals", "/beyond") == 0, "a header forbade to follow the page's links"
+
+
 @pytest.mark.parametrize(
     ("page", "signals"),
     [
+        ("http://signals.test.example/signal", ["robots.txt:content-signal"]),
+        ("http://signals.test.example/terms", ["header:rsl"]),
+        ("http://signals.test.example/named", ["meta:noindex@headwater-test"]),
+        ("http://rsl.test.example/a", ["robots.txt:rsl"]),
         ("http://reserve.test.example/gpt", ["robots.txt:disallow@gptbot"]),
         ("http://reserve.test.example/pref", ["robots.txt:content-usage"]),
         ("http://reserve.test.example/tdm", ["tdmrep.json:tdm-reservation"]),
@@ -323,9 +391,11 @@ def test_evidence_is_stored_beside_each_page(crawled: Crawled, page: str, signal
     assert [str(signal) for signal in evidence.signals] == signals
     assert evidence.robots.allowed
     # Judged again from what is stored, under two policies, without asking the host.
-    assert (judge(evidence.signals, OptOutPolicy()).action == "drop") is bool(signals)
-    keep = dict.fromkeys(["noai", "noimageai", "tdm_reservation", "content_usage", "ai_txt", "robots_txt"], "keep")
-    assert judge(evidence.signals, OptOutPolicy(**keep)).action == "keep"
+    policy = OptOutPolicy().of_crawl("Headwater-test (+nobody@test.example)")
+    assert (judge(evidence.signals, policy).action == "drop") is bool(signals)
+    keep = OptOutPolicy(**dict.fromkeys(set(OptOutPolicy.model_fields) - {"agents"}, "keep"))
+    assert judge(evidence.signals, keep).action == "keep"
+    assert evidence.reader == READER
     if page.endswith(("/header", "/free")):
         assert evidence.licenses == (CC_BY,)
     files = {evidence.robots.record_id, *evidence.files.values()} - {""}

@@ -64,6 +64,35 @@ def test_a_licence_that_only_a_link_in_the_footer_names(engine: EngineName, link
     assert content.metadata.license == "CC BY 4.0"
 
 
+TERMS = "https://h.example/licence-a"
+CC_BY = '<a rel="license" href="https://creativecommons.org/licenses/by/4.0/">CC BY</a>'
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    ("named", "license_"),
+    [
+        (f'<link rel="license" type="application/rsl+xml" href="{TERMS}">', None),
+        (f'<a rel="license" type="application/rsl+xml" href="{TERMS}">Our licence</a>', None),
+        (f'<LINK REL=LICENSE TYPE="Application/RSL+XML" HREF="{TERMS}">', None),
+        (
+            f'<link rel="license" type="application/rsl+xml" href="{TERMS}"><a rel=license href="{TERMS}">Licence</a>'
+            f'<meta name="license" content="{TERMS}">',
+            None,
+        ),
+        ('<script type="application/rsl+xml"><rsl><license/></rsl></script>', None),
+        (f'<link rel="license" type="application/rsl+xml" href="{TERMS}">{CC_BY}', "CC BY 4.0"),
+        (f'<link rel="license" type="text/html" href="{TERMS}">', TERMS),
+    ],
+)
+def test_terms_to_agree_on_are_no_licence(engine: EngineName, named: str, license_: str | None) -> None:
+    for page in (PAGE.replace("<head>", f"<head>{named}"), PAGE.replace("</article>", f"{named}</article>")):
+        own = page.replace('<link rel="license" href="https://creativecommons.org/licenses/by-sa/4.0/">', "")
+        content = content_of(own, Settings(engine=engine))
+        assert content is not None
+        assert content.metadata.license == license_
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_terms_of_use_are_no_licence_by_any_name(engine: EngineName) -> None:
     terms = '<a rel="license" href="/terms">Terms</a>'

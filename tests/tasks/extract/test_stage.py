@@ -1,6 +1,7 @@
 """Records become documents or ledger rows: odd pages and wrong input."""
 
 import gzip
+import shutil
 from pathlib import Path
 from typing import get_args
 
@@ -32,12 +33,13 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def extracted(workspace: Path, records: list[bytes], **params: object):
+def extracted(workspace: Path, records: list[bytes], user_agent: str = "Headwater/0.1", **params: object):
     crawl, output = workspace / "crawl", workspace / "extract"
     crawl.mkdir(exist_ok=True)
     (crawl / "part-00000.warc.gz").write_bytes(b"".join(records))
     counts = Counts(in_=len(records), out=len(records))
-    commit_manifest(crawl, stage="crawl", unit="records", params={"source": "warc"}, inputs={}, counts=counts)
+    params_of_crawl = {"source": "warc", "user_agent": user_agent}
+    commit_manifest(crawl, stage="crawl", unit="records", params=params_of_crawl, inputs={}, counts=counts)
     manifest = run(params=Params(**params), inputs={"crawl": crawl}, output=output)
     documents = list(read_documents(output / "part-00000.parquet"))
     return manifest, documents, list(read_ledger(output / "dropped" / "part-00000.parquet"))
@@ -245,3 +247,44 @@ def test_stored_evidence_headers_and_html_are_judged_by_one_policy(workspace: Pa
     }
     assert manifest.counts.dropped == {"opt_out": 2}
     assert manifest.counts.in_ == 6
+
+
+def test_what_withholds_a_page_is_a_rule_of_its_own(workspace: Path) -> None:
+    records = [
+        record(1, PAGE, status="402 Payment Required", headers={"crawler-price": "USD 0.01"}),
+        record(2, PAGE, status="451 Unavailable For Legal Reasons"),
+        record(3, PAGE, status="403 Forbidden"),
+        record(4, PAGE),
+    ]
+    _, documents, rows = extracted(workspace, records)
+    assert [d.record_id[10:-1] for d in documents] == ["4"]
+    said = {(r.record_id[10:-1], r.rule, r.score) for r in rows}
+    assert said == {("1", "payment_required", 402.0), ("2", "legal_reasons", 451.0), ("3", "http_status", 403.0)}
+
+
+def test_what_addresses_the_crawl_by_its_own_name_counts(workspace: Path) -> None:
+    meta = PAGE.replace(b"<head>", b'<head><meta name="mytool" content="noindex">')
+    records = [record(1, meta), record(2, PAGE, {"X-Robots-Tag": "mytool: noindex"}), record(3, PAGE)]
+    _, documents, rows = extracted(workspace, records, user_agent="MyTool/1.0")
+    assert [d.record_id[10:-1] for d in documents] == ["3"]
+    assert [r.detail for r in rows] == ["meta:noindex@mytool", "header:noindex@mytool"]
+    shutil.rmtree(workspace / "extract")
+    _, documents, rows = extracted(workspace, records, user_agent="Other/1.0")
+    assert len(documents) == 3
+    assert rows == []
+
+
+def test_terms_that_a_header_or_the_host_names_are_no_licence_of_the_page(workspace: Path) -> None:
+    terms = "https://a.example/licence-a"
+    named = PAGE.replace(b"<head>", b'<head><link rel="license" href="/licence-a">')
+    records = [
+        record(1, named, {"Link": f'<{terms}>; rel="license"; type="application/rsl+xml"'}),
+        evidence_record(2, Signal("robots.txt", "rsl", value=terms)) + record(2, named),
+        record(3, named),
+    ]
+    _, documents, _ = extracted(workspace, records, opt_out={"rsl": "mark"})
+    assert [(d.license, d.opt_out) for d in documents] == [
+        (None, ("header:rsl",)),
+        (None, ("robots.txt:rsl",)),
+        ("https://a.example/licence-a", ()),
+    ]

@@ -38,7 +38,8 @@ from training.papers.write import PAPERS
 # Figures that stand in the papers by themselves: nothing, few things, and names of sections, laws and standards.
 CONSTANTS = {
     *map(str, range(13)), "1.1", "1.2", "1.3", "2.1", "2.2", "2.3", "2.4", "2.5", "2.6", "3.1", "3.2", "3.3",
-    "2013", "3111", "2024", "1689", "53", "24", "2025", "9309", "3339", "639", "256", "1.6",  # laws and standards
+    "2013", "3111", "2024", "1689", "53", "24", "2025", "9309", "3339", "639", "256", "1.6",
+    "402", "451", "8311", "05",  # laws, standards and their days
 }  # fmt: skip
 
 
@@ -152,6 +153,32 @@ def test_the_summary_names_crawler_period_domains_and_what_was_reserved(facts: F
     robots, gone = facts.dropped("crawl")["robots"], facts.dropped("extract")["opt_out"]
     assert f"{robots:,} URLs not fetched for robots.txt, {gone:,} fetched pages dropped" in page
     assert f"{facts.dropped('extract')['takedown']:,} documents left out because of a takedown" in page
+
+
+def test_the_summary_names_the_template_in_force_and_when_it_is_due_again(facts: Facts) -> None:
+    page = eu_summary_markdown(facts).decode()
+    assert "C(2025) 8311 final of 5 December 2025" in page
+    assert "every six months" in page
+    machine = json.loads(PAPERS["eu_ai_act_summary.json"](facts))
+    assert machine["template"] == {"reference": "C(2025) 8311 final", "date": "2025-12-05"}
+    assert machine["sections"][0]["items"][0]["answer"].startswith("C(2025) 8311 final")
+
+
+def test_terms_and_prices_are_reservations_and_no_licences(facts: Facts) -> None:
+    crawl = facts.manifests["crawl"]
+    counts = crawl.counts.model_copy(update={"dropped": {"payment_required": 41_017, "legal_reasons": 41_019}})
+    terms = Share(name="robots.txt:rsl", documents=2, bytes=2, tokens=2)
+    sources = replace(facts.sources, opt_outs=(terms,), licenses=())
+    changed = replace(
+        facts, sources=sources, manifests={**facts.manifests, "crawl": crawl.model_copy(update={"counts": counts})}
+    )
+    for name in ("data_card.md", "eu_ai_act_summary.md"):
+        page = PAPERS[name](changed).decode()
+        assert "41,017 URLs withheld until paid for (402), 41,019 by law (451)" in page
+    card = PAPERS["data_card.md"](changed).decode()
+    before, _, reserved = card.partition("## Reservations of rights (opt-outs)")
+    assert "| robots.txt:rsl | 2 |" in reserved
+    assert "rsl" not in before
 
 
 def test_small_enterprises_may_name_fewer_domains() -> None:
