@@ -31,7 +31,9 @@ _ADDRESS = re.compile(r"https?://\S+|/\S+|\S+\.xml", re.I)
 # Names of records, in lower case. Misspelt ones are those that Google's parser or Protego knows; where only one of the
 # two does, it is here if it closes something. Google takes any name that begins with one of _BEGINNINGS.
 _NAMES = {
+    "user-agent": "user-agent",
     "allow": "allow",
+    "disallow": "disallow",
     "crawl-delay": "crawl-delay",
     "crawl delay": "crawl-delay",
     "sitemap": "sitemap",
@@ -52,6 +54,7 @@ _BEGINNINGS = {
     "user agent": "user-agent",
     **dict.fromkeys(("disallow", "dissallow", "dissalow", "disalow", "diasllow", "disallaw"), "disallow"),
 }
+_ANY_BEGINNING = tuple(_BEGINNINGS)
 # Of ai.txt only (draft-car-ai-txt-wellknown-00), which has blocks of agents and says what training may read.
 _NAMES_OF_AI_TXT = {"training": "training", "agent": "agent", "training-deny": "disallow", "training-allow": "allow"}
 # Parts of a User-Agent header that name a browser which the robot would pass for (RFC 9110, section 10.1.5).
@@ -271,7 +274,9 @@ def _named(name: str, ai_txt: bool) -> str | None:
         return _NAMES[name]
     if ai_txt and name in _NAMES_OF_AI_TXT:
         return _NAMES_OF_AI_TXT[name]
-    return next((known for beginning, known in _BEGINNINGS.items() if name.startswith(beginning)), None)
+    if not name.startswith(_ANY_BEGINNING):
+        return None
+    return next(known for beginning, known in _BEGINNINGS.items() if name.startswith(beginning))
 
 
 def _best(rules: Iterable[Rule | None]) -> Rule | None:

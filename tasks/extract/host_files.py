@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from multiprocessing import get_context
 from os import cpu_count
@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from fastwarc.warc import ArchiveIterator, WarcRecordType
+from pydantic import JsonValue
 
+from tasks.contracts.errors import InputError
 from tasks.contracts.evidence import CONTENT_TYPE, READER, Evidence, Signal, host_signals, most_telling, read_evidence
 from tasks.contracts.files import canonical_json
 from tasks.contracts.robots import EVERYONE, Robots, names_of, url_path
@@ -42,39 +44,49 @@ class HostFile:
     content: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """The host files of one part, by record id, and those that its pages' old evidence names."""
-
-    files: Mapping[str, HostFile]
-    named: frozenset[str]
-
-
 def collect(parts: Sequence[Path], folder: Path) -> dict[Path, Path]:
     """Write, for each part with evidence of older readers, the host files that it names; return part → that file.
 
     Args:
         parts: the WARC files of one crawl of our own.
         folder: where to write; it is made.
+
+    Raises:
+        InputError: a file is not WARC, or ends inside a record.
     """
     if not any(map(_is_old, parts)):
         return {}
+    folder.mkdir(parents=True, exist_ok=True)
     size = sum(part.stat().st_size for part in parts)
     workers = min(len(parts), cpu_count() or 1, 1 + size // _WORKER_BYTES)
+    look = partial(_look, folder=folder)
     if workers > 1:
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            found = list(pool.map(_look, parts))
+            looks = list(pool.map(look, parts))
     else:
-        found = [_look(part) for part in parts]
-    files = {name: file for one in found for name, file in one.files.items()}
-    folder.mkdir(parents=True, exist_ok=True)
+        looks = [look(part) for part in parts]
+    held_by = {name: _found_in(part, folder) for part, (held, _) in zip(parts, looks, strict=True) for name in held}
+    read = lru_cache(maxsize=4)(read_files)  # a host's pages stand side by side, and so do its files
     written = {}
-    for part, one in zip(parts, found, strict=True):
-        held = {name: files[name] for name in sorted(one.named) if name in files}
-        if held:
+    for part, (_, named) in zip(parts, looks, strict=True):
+        files = {name: read(held_by[name])[name] for name in sorted(named) if name in held_by}
+        if files:
             written[part] = folder / f"{part.name}.json"
-            written[part].write_bytes(canonical_json({name: _packed(file) for name, file in held.items()}))
+            _write(written[part], files)
+    for part in parts:
+        _found_in(part, folder).unlink()
     return written
+
+
+def _found_in(part: Path, folder: Path) -> Path:
+    return folder / f"{part.name}.found.json"
+
+
+def _write(path: Path, files: Mapping[str, HostFile]) -> None:
+    packed: dict[str, JsonValue] = {
+        name: [file.status, base64.b64encode(file.content).decode()] for name, file in files.items()
+    }
+    path.write_bytes(canonical_json(packed))
 
 
 def read_files(path: Path | None) -> Mapping[str, HostFile]:
@@ -85,13 +97,23 @@ def read_files(path: Path | None) -> Mapping[str, HostFile]:
     return {name: HostFile(int(status), base64.b64decode(text)) for name, (status, text) in packed.items()}
 
 
-def _packed(file: HostFile) -> list[Any]:
-    return [file.status, base64.b64encode(file.content).decode()]
+def unreadable(part: Path, error: Exception) -> InputError:
+    """Return the error that says of a part that it cannot be read to its end."""
+    return InputError(
+        "a WARC file of the crawl cannot be read to its end",
+        where=part.name,
+        expected="whole WARC records",
+        found=str(error),
+        fix="`dvc checkout data/crawl` restores it, or crawl again with `headwater run --force crawl`",
+    )
 
 
 def _records(part: Path) -> Iterator[Any]:
-    with part.open("rb") as stream:
-        yield from ArchiveIterator(stream, record_types=WarcRecordType.metadata, parse_http=False)
+    try:
+        with part.open("rb") as stream:
+            yield from ArchiveIterator(stream, record_types=WarcRecordType.metadata, parse_http=False)
+    except (OSError, ValueError, EOFError, RuntimeError) as error:
+        raise unreadable(part, error) from error
 
 
 def _is_old(part: Path) -> bool:
@@ -100,7 +122,8 @@ def _is_old(part: Path) -> bool:
     return first is not None and first.reader < READER
 
 
-def _look(part: Path) -> _Part:
+def _look(part: Path, *, folder: Path) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Return the ids of a part's host files, which go into the folder, and of those that its old evidence names."""
     files: dict[str, HostFile] = {}
     named: set[str] = set()
     for record in _records(part):
@@ -110,7 +133,8 @@ def _look(part: Path) -> _Part:
                 files[record.record_id or ""] = HostFile(int(status), record.reader.read())
         elif (seen := _evidence(record)) is not None and seen.reader < READER:
             named |= {seen.robots.record_id, *seen.files.values()}
-    return _Part(files, frozenset(named - {""}))
+    _write(_found_in(part, folder), files)
+    return tuple(files), frozenset(named - {""})
 
 
 def _evidence(record: Any) -> Evidence | None:

@@ -22,11 +22,10 @@ from fastwarc.warc import ArchiveIterator, WarcRecordType
 
 from tasks.contracts.answers import REFUSALS, codings, no_page
 from tasks.contracts.base import Drop
-from tasks.contracts.errors import InputError
 from tasks.contracts.evidence import CONTENT_TYPE, Evidence, header_signals, read_evidence
 from tasks.contracts.robots import url_path
 from tasks.contracts.warc import host_of, http_answer, utc
-from tasks.extract.host_files import HostFile, read_files, signals_of
+from tasks.extract.host_files import HostFile, read_files, signals_of, unreadable
 
 HTML_TYPES = frozenset({"text/html", "application/xhtml+xml"})
 SNIFFED_BYTES = 1024
@@ -90,13 +89,7 @@ def read_pages(path: Path, max_bytes: int, host_files: Path | None = None) -> It
                 elif record.headers.get("Content-Type") == CONTENT_TYPE and (seen := _evidence(record)) is not None:
                     evidence[record.headers.get("WARC-Refers-To") or ""] = seen
     except (OSError, ValueError, EOFError, RuntimeError) as error:
-        raise InputError(
-            "a WARC file of the crawl cannot be read to its end",
-            where=path.name,
-            expected="whole WARC records",
-            found=str(error),
-            fix="`dvc checkout data/crawl` restores it, or crawl again with `headwater run --force crawl`",
-        ) from error
+        raise unreadable(path, error) from error
 
 
 def _evidence(record: Any) -> Evidence | None:

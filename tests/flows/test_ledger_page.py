@@ -6,13 +6,14 @@ import ast
 import re
 from collections.abc import Iterator
 
+from tasks.contracts.answers import REFUSALS
 from tasks.crawl.fetch import RULES as FETCH_RULES
 from tasks.crawl.sites import PASSING
 from tasks.crawl.urls import LIMIT_RULES
 from tasks.dedup.survivors import RULES as DEDUP_RULES
 from tests.conftest import ROOT
 
-IN_TABLES = {*FETCH_RULES.values(), *PASSING, *LIMIT_RULES, *DEDUP_RULES}
+IN_TABLES = {*REFUSALS.values(), *FETCH_RULES.values(), *PASSING, *LIMIT_RULES, *DEDUP_RULES}
 NAMES_OF_RULES = {"rule", "RULE", "NO_MODEL", "TOO_SHORT"}
 
 

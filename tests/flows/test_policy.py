@@ -276,7 +276,7 @@ def test_what_is_foretold_of_a_crawl_of_before_is_what_extract_then_does(crawled
 
 
 def test_a_crawl_of_today_needs_no_second_look(crawled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def look(part: Path) -> object:
+    def look(part: Path, folder: Path) -> object:
         raise AssertionError(part)
 
     monkeypatch.setattr(host_files, "_look", look)

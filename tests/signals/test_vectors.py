@@ -20,6 +20,7 @@ from tasks.contracts.evidence import OptOutPolicy, html_signals, judge
 from tasks.contracts.robots import Robots, names_of
 from tasks.crawl.hosts import HostRules, evidence_of
 from tasks.extract.records import read_pages
+from tests.conftest import ROOT
 from tests.tasks.extract.pages import record
 
 VECTORS = [json.loads(line) for line in Path(__file__).with_name("vectors.jsonl").read_text("utf-8").splitlines()]
@@ -107,6 +108,7 @@ def test_the_table_is_one() -> None:
         "payment_required",
         "legal_reasons",
     }
+    assert f"{len(VECTORS)} wordings" in (ROOT / "docs/provenance.md").read_text()
     for standard in {row["standard"] for row in VECTORS}:
         assert len({row["verdict"] for row in rows(standard)}) > 1, f"{standard}: every row has the same verdict"
 
