@@ -273,6 +273,9 @@ def _answer(found: Any) -> dict[str, Any]:
 
 def _print(answer: dict[str, Any], tombstones: int) -> None:
     documents = answer["documents"]
+    if not tombstones:
+        console.print("nothing is taken down")
+        return
     by = Counter(one["by"] for one in documents)
     console.print(f"{tombstones} tombstones cover {len(documents)} documents" + (f" ({_counted(by)})" if by else ""))
     for one in documents[:EXAMPLES]:

@@ -279,3 +279,9 @@ def test_marks_add_up(workspace: Path) -> None:
     assert not is_release(folder, "m")
     many = {f"{number:04x}": facts for number in range(7)}
     assert takedown_note({"tombstones": many}).endswith("0003, 0004 and 2 more")
+
+
+def test_with_nothing_taken_down_no_counts_are_made_up() -> None:
+    make_data()
+    told = CliRunner().invoke(app, ["plan"])
+    assert (told.exit_code, told.output) == (0, "nothing is taken down\n")
