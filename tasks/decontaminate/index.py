@@ -28,13 +28,13 @@ from tasks.contracts.base import FrozenModel
 from tasks.contracts.document import write_rows
 from tasks.contracts.files import atomic_path
 from tasks.decontaminate import whole
+from tasks.decontaminate.characters import Places
 from tasks.decontaminate.items import ItemText
 from tasks.decontaminate.protection import Protection
 from tasks.decontaminate.whole import WholeIndex, form_hash, form_of, stands_alone
 from tasks.decontaminate.words import (
     Hashes,
     Located,
-    Places,
     Units,
     gram_hashes,
     locate,
@@ -187,23 +187,25 @@ class Index:
         return self._look_up(units, sums, places) if len(places) else []
 
     def _may_begin(self, beginnings: Hashes) -> NDArray[np.bool_]:
-        blocks = self.filter[beginnings >> np.uint64(64 - (len(self.filter).bit_length() - 1))]
+        numbers = beginnings >> np.uint64(64 - (len(self.filter).bit_length() - 1))
+        blocks = self.filter.take(numbers.view(np.int64))
         mask = _bits(beginnings)
         return (blocks & mask) == mask
 
     def _look_up(self, units: Units, sums: Hashes, places: Places) -> list[Hit]:
-        hits: list[Hit] = []
         ends = units.ends(self.settings.ngram)
         long_ends = places + self.settings.ngram if ends is None else _at(ends, places, len(units.hashes) + 1)
-        for stops in (long_ends, *(places + length for length in self.lengths)):
-            inside = stops <= len(units.hashes)
-            firsts, stops_ = places[inside], stops[inside]
-            grams = gram_hashes(sums, firsts, stops_)
-            left = np.minimum(np.searchsorted(self.grams, grams), len(self.grams) - 1)
-            for i in np.flatnonzero(self.grams[left] == grams).tolist():
-                right = int(np.searchsorted(self.grams, grams[i], side="right"))
-                texts = tuple(self.numbers[int(left[i]) : right].tolist())
-                hits.append(Hit(gram=int(grams[i]), first=int(firsts[i]), end=int(stops_[i]), texts=texts))
+        stops = np.concatenate([long_ends, *(places + length for length in self.lengths)])
+        firsts = np.tile(places, 1 + len(self.lengths))
+        inside = stops <= len(units.hashes)
+        firsts, stops = firsts[inside], stops[inside]
+        grams = gram_hashes(sums, firsts, stops)
+        left = np.minimum(np.searchsorted(self.grams, grams), len(self.grams) - 1)
+        hits: list[Hit] = []
+        for i in np.flatnonzero(self.grams[left] == grams).tolist():
+            right = int(np.searchsorted(self.grams, grams[i], side="right"))
+            texts = tuple(self.numbers[int(left[i]) : right].tolist())
+            hits.append(Hit(gram=int(grams[i]), first=int(firsts[i]), end=int(stops[i]), texts=texts))
         return sorted(hits, key=lambda hit: (hit.first, hit.end))
 
 

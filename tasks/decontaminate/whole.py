@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.contracts.files import atomic_path
+from tasks.decontaminate.characters import Places
 from tasks.decontaminate.folding import without_entities
-from tasks.decontaminate.words import Hashes, Located, Places, Units, gram_hashes
+from tasks.decontaminate.words import Hashes, Located, Units, gram_hashes
 
 GRAMS, NUMBERS, ANCHORS, LENGTHS = "whole_grams.npy", "whole_numbers.npy", "whole_anchors.npy", "whole_lengths.npy"
 PAIRS, PLAIN = "whole_pairs.npy", "whole_plain.npy"
@@ -32,6 +33,7 @@ FILES = (GRAMS, NUMBERS, PLAIN, ANCHORS, LENGTHS, PAIRS)
 ANCHOR_WORDS = 3
 """A text is looked up by its first words, so many where it has them; then by all of them."""
 _PAIR_BITS = 20
+_ALONE, _FIRST, _SECOND = 1, 2, 4  # two words that are all of a text; its first and second word; its second and third
 _ONE, _PAIR_SHIFT = np.uint64(1), np.uint64(64 - _PAIR_BITS)
 FEWEST_WORDS = {"asked": 4.5, "both": 3}
 """Fewest words of a question alone (seven Chinese characters), and of one with its answer; below, they are everyday
@@ -68,8 +70,8 @@ class WholeIndex:
     Attributes:
         plain: the hash of the form of a text of words only, 0 for others.
         anchors: hashes of the beginnings of texts, sorted; `lengths` says of each how many words such a text has.
-        pairs: by 20 bits of two words, whether a text may begin with them: one look at a table of 1 MB a word leaves
-            few places of a page to look up.
+        pairs: by 20 bits of two words, what they may be of a text (`_ALONE` and its neighbours): one look at a table
+            of 1 MB a word leaves few places of a page to look up.
     """
 
     grams: Hashes
@@ -77,14 +79,16 @@ class WholeIndex:
     plain: Hashes
     anchors: Hashes
     lengths: NDArray[np.int64]
-    pairs: NDArray[np.bool_]
+    pairs: NDArray[np.uint8]
 
     def candidates(self, units: Units, sums: Hashes) -> list[Candidate]:
         """Look up the texts whose words stand in a document; their operators may differ."""
         if not len(self.grams) or len(units.hashes) < 2:
             return []
-        (places,) = self.pairs.take(_pairs(units.hashes).view(np.int64)).nonzero()
-        runs = [run for anchor in (2, ANCHOR_WORDS) for run in self._runs(units, sums, places, anchor)]
+        kinds = self.pairs.take(_pairs(units.hashes).view(np.int64))
+        (alone,) = (kinds & _ALONE).astype(np.bool_).nonzero()
+        (longer,) = (kinds[:-1] & (kinds[1:] >> 1) & _FIRST).astype(np.bool_).nonzero()
+        runs = [*self._runs(units, sums, alone, 2), *self._runs(units, sums, longer, ANCHOR_WORDS)]
         if not runs:
             return []
         firsts, ends = np.array(runs).T
@@ -99,9 +103,10 @@ class WholeIndex:
 
     def _runs(self, units: Units, sums: Hashes, places: Places, anchor: int) -> list[tuple[int, int]]:
         """Return first word and end of what may be a text, by its first words."""
-        inside = places[places + anchor <= len(units.hashes)]
-        left, same = _look_up(self.anchors, gram_hashes(sums, inside, inside + anchor))
-        rows, firsts = left[same], inside[same]
+        if not len(places):
+            return []
+        left, same = _look_up(self.anchors, gram_hashes(sums, places, places + anchor))
+        rows, firsts = left[same], places[same]
         # Of one anchor, all lengths: the first in the next row and so on, until another anchor begins.
         runs: list[tuple[int, int]] = []
         anchors = self.anchors[rows]
@@ -185,7 +190,7 @@ class WholeTexts:
     numbers: list[int] = field(default_factory=list)
     plain: list[int] = field(default_factory=list)
     anchors: set[tuple[int, int]] = field(default_factory=set)
-    pairs: set[int] = field(default_factory=set)
+    pairs: list[tuple[int, int]] = field(default_factory=list)
 
     def add(self, number: int, units: Units, sums: Hashes, words: Sequence[str], form: str) -> None:
         """Take in one text by its number, words and form."""
@@ -197,15 +202,17 @@ class WholeTexts:
         self.grams.append(gram)
         self.numbers.append(number)
         self.anchors.add((anchor, length))
-        self.pairs.update(_pairs(units.hashes[:2]).tolist())
+        first, *others = _pairs(units.hashes[:ANCHOR_WORDS]).tolist()
+        self.pairs += [(first, _FIRST), (others[0], _SECOND)] if others else [(first, _ALONE)]
 
     def write(self, folder: Path) -> None:
         """Write the index."""
         hashes, numbers = np.array(self.grams, np.uint64), np.array(self.numbers, np.int32)
         order = np.lexsort((numbers, hashes))
         anchors = sorted(self.anchors)
-        pairs = np.zeros(1 << _PAIR_BITS, np.bool_)
-        pairs[list(self.pairs)] = True
+        pairs = np.zeros(1 << _PAIR_BITS, np.uint8)
+        for pair, kind in self.pairs:
+            pairs[pair] |= kind
         arrays: dict[str, NDArray[np.generic]] = {
             GRAMS: hashes[order],
             NUMBERS: numbers[order],
