@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from tasks.decontaminate import characters
 from tasks.decontaminate.folding import two_faced, without_entities
+from tasks.decontaminate.forms import form_hash, form_of, stands_alone
 from tasks.decontaminate.index import IndexSettings, read_index, write_index
 from tasks.decontaminate.items import ItemText
-from tasks.decontaminate.whole import form_hash, form_of, stands_alone
 from tasks.decontaminate.words import gram_hashes, locate, partial_sums, split, split_many, split_with_words
 from tests.corpus import prose
 
@@ -139,16 +139,18 @@ def test_a_search_of_many_texts_finds_what_a_look_at_every_place_of_each_does(
     index_of_items: Path, texts: list[str]
 ) -> None:
     index = read_index(index_of_items, SMALL)
-    forms = {index.protected(number).form for number in index.whole.numbers.tolist()}
-    assert len(forms) == 5
+    counted = dict(zip(index.whole.forms.tolist(), index.whole.counted.tolist(), strict=True))
+    longest = int(index.whole.lengths.max())
+    assert len(set(counted.values())) == 6
     for text, grams in zip(texts, index.search_texts(texts), strict=True):
         words = locate(text)
-        places = [(a, b) for b in range(1, len(words.words) + 1) for a in range(max(0, b - 6), b)]
-        whole = {(form_of(text, words, a, b), a, b) for a, b in places} if words.words else set()
-        assert grams == sorted(
-            {hit.gram for hit in index.search(words.units)}
-            | {form_hash(form) for form, a, b in whole if form in forms and stands_alone(text, words, a, b)}
-        )
+        whole = {
+            counted[hashed]
+            for b in range(1, len(words.words) + 1)
+            for a in range(max(0, b - longest), b)
+            if (hashed := form_hash(form_of(text, words, a, b))) in counted and stands_alone(text, words, a, b)
+        }
+        assert grams == sorted({hit.gram for hit in index.search(words.units)} | whole)
 
 
 @settings(max_examples=50, deadline=None)
