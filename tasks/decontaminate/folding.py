@@ -29,7 +29,7 @@ _LATIN_NAME = re.compile(
     r"(?:(?:CROSSED )?NEGATIVE (?:CIRCLED|SQUARED) )?LATIN (?:CAPITAL |SMALL )?LETTER (?:SMALL CAPITAL |DOTLESS )?"
     r"([A-Z])(?: WITH .*)?"
 )
-_WORD = re.compile(r"\w+")
+_LATIN = re.compile("[A-Za-z]")
 
 
 def has_entities(text: str) -> bool:
@@ -69,11 +69,8 @@ def by_shape(text: str) -> str:
     >>> by_shape("BROWΝ ΝΕΡΟ")
     'BROWN ΝΕΡΟ'
     """
-    double = _two_faced()
-    if not any(capital in text for capital in double):
-        return text
-    table = {ord(capital): letter for capital, letter in double.items()}
-    return _WORD.sub(lambda m: m[0].translate(table) if re.search("[A-Za-z]", m[0]) else m[0], text)
+    pattern, table = _with_two_faced()
+    return pattern.sub(lambda m: m[0].translate(table) if _LATIN.search(m[0]) else m[0], text)
 
 
 def folded(character: str) -> str:
@@ -92,7 +89,15 @@ def folded(character: str) -> str:
 
 
 @lru_cache(maxsize=1)
-def _two_faced() -> dict[str, str]:
+def _with_two_faced() -> tuple[re.Pattern[str], dict[int, str]]:
+    """Return what matches a word that has such a capital, and the Latin letter of each."""
+    capitals = "".join(two_faced())
+    word = rf"(?<!\w)[^\W{capitals}]*+[{capitals}]\w*+"  # possessive: time is linear in the letters
+    return re.compile(word), {ord(capital): letter for capital, letter in two_faced().items()}
+
+
+@lru_cache(maxsize=1)
+def two_faced() -> dict[str, str]:
     """Return capital → Latin letter where capital and small letter look like two different ones ("Ν" and "ν")."""
     found = {}
     for code in (*range(0x370, 0x530), *range(0x531, 0x557)):

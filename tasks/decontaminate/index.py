@@ -13,7 +13,7 @@ at one number a word, whatever the index holds. The arrays are mapped into memor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,13 +28,15 @@ from tasks.contracts.base import FrozenModel
 from tasks.contracts.document import write_rows
 from tasks.contracts.files import atomic_path
 from tasks.decontaminate import whole
+from tasks.decontaminate.characters import Places
+from tasks.decontaminate.forms import fits, form_hash, form_of, is_doubtful, stands_alone
 from tasks.decontaminate.items import ItemText
 from tasks.decontaminate.protection import Protection
-from tasks.decontaminate.whole import WholeIndex, form_hash, form_of, stands_alone
+from tasks.decontaminate.spellings import joined, spellings
+from tasks.decontaminate.whole import WholeIndex
 from tasks.decontaminate.words import (
     Hashes,
     Located,
-    Places,
     Units,
     gram_hashes,
     locate,
@@ -77,12 +79,17 @@ class IndexSettings(FrozenModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hit:
-    """One n-gram of protected texts, found in a document: words `first` up to `end`."""
+    """One n-gram of protected texts, or a whole short text, found in a document: words `first` up to `end`.
+
+    Attributes:
+        doubtful: it may be something else than the item, such as a date where the item is a sum.
+    """
 
     gram: int
     first: int
     end: int
     texts: tuple[int, ...]
+    doubtful: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +155,11 @@ class Index:
             for candidate in self.whole.candidates(units, sums):
                 place = int(np.searchsorted(ends, candidate.first, side="right"))
                 if candidate.end <= ends[place]:
-                    found[numbers[place]].update(candidate.plain)
-                    if len(candidate.plain) < len(candidate.texts):
-                        read.add(numbers[place])
+                    for row in candidate.rows:
+                        if self.whole.plain[row]:
+                            found[numbers[place]].add(int(self.whole.counted[row]))
+                        else:
+                            read.add(numbers[place])
             for number in read:
                 found[number].update(hit.gram for hit in self.search_whole(texts[number]))
         return [sorted(grams) for grams in found]
@@ -159,16 +168,23 @@ class Index:
         """Return every place where a text stands that is found whole only."""
         words = words or locate(text)
         hits: list[Hit] = []
-        for first, end, texts, _ in self.whole.candidates(words.units, partial_sums(words.units.hashes)):
+        for first, end, rows in self.whole.candidates(words.units, partial_sums(words.units.hashes)):
             form = form_of(text, words, first, end)
-            same = tuple(number for number in texts if self.form(number) == form)
+            hashed = form_hash(form)
+            same = [row for row in rows if self.whole.forms[row] == hashed]
             if same and stands_alone(text, words, first, end):
-                hits.append(Hit(gram=form_hash(form), first=first, end=end, texts=same))
+                doubtful = is_doubtful(text, words, first, end, form)
+                hits += [
+                    Hit(
+                        gram=int(self.whole.counted[row]),
+                        first=first,
+                        end=end,
+                        texts=(int(self.whole.numbers[row]),),
+                        doubtful=doubtful,
+                    )
+                    for row in same
+                ]
         return sorted(hits, key=lambda hit: (hit.first, hit.end))
-
-    def form(self, number: int) -> str:
-        """Return the form of a text that is found whole."""
-        return str(self._texts["form"][number].as_py())
 
     def search(self, units: Units, sums: Hashes | None = None) -> list[Hit]:
         """Return every place where a protected n-gram stands, in order of place and length.
@@ -187,23 +203,25 @@ class Index:
         return self._look_up(units, sums, places) if len(places) else []
 
     def _may_begin(self, beginnings: Hashes) -> NDArray[np.bool_]:
-        blocks = self.filter[beginnings >> np.uint64(64 - (len(self.filter).bit_length() - 1))]
+        numbers = beginnings >> np.uint64(64 - (len(self.filter).bit_length() - 1))
+        blocks = self.filter.take(numbers.view(np.int64))
         mask = _bits(beginnings)
         return (blocks & mask) == mask
 
     def _look_up(self, units: Units, sums: Hashes, places: Places) -> list[Hit]:
-        hits: list[Hit] = []
         ends = units.ends(self.settings.ngram)
         long_ends = places + self.settings.ngram if ends is None else _at(ends, places, len(units.hashes) + 1)
-        for stops in (long_ends, *(places + length for length in self.lengths)):
-            inside = stops <= len(units.hashes)
-            firsts, stops_ = places[inside], stops[inside]
-            grams = gram_hashes(sums, firsts, stops_)
-            left = np.minimum(np.searchsorted(self.grams, grams), len(self.grams) - 1)
-            for i in np.flatnonzero(self.grams[left] == grams).tolist():
-                right = int(np.searchsorted(self.grams, grams[i], side="right"))
-                texts = tuple(self.numbers[int(left[i]) : right].tolist())
-                hits.append(Hit(gram=int(grams[i]), first=int(firsts[i]), end=int(stops_[i]), texts=texts))
+        stops = np.concatenate([long_ends, *(places + length for length in self.lengths)])
+        firsts = np.tile(places, 1 + len(self.lengths))
+        inside = stops <= len(units.hashes)
+        firsts, stops = firsts[inside], stops[inside]
+        grams = gram_hashes(sums, firsts, stops)
+        left = np.minimum(np.searchsorted(self.grams, grams), len(self.grams) - 1)
+        hits: list[Hit] = []
+        for i in np.flatnonzero(self.grams[left] == grams).tolist():
+            right = int(np.searchsorted(self.grams, grams[i], side="right"))
+            texts = tuple(self.numbers[int(left[i]) : right].tolist())
+            hits.append(Hit(gram=int(grams[i]), first=int(firsts[i]), end=int(stops[i]), texts=texts))
         return sorted(hits, key=lambda hit: (hit.first, hit.end))
 
 
@@ -232,11 +250,12 @@ def write_index(folder: Path, texts: Iterable[ItemText], settings: IndexSettings
         units, words = split_with_words(one.text)
         ends = units.ends(settings.ngram)
         last = len(units.hashes) - settings.ngram + 1 if ends is None else len(ends)
-        form, short = "", False
-        if last <= 0 and (units.weight() < settings.min_words or _letters(units, words) < settings.min_characters):
+        form, spelled = "", []
+        short = last <= 0 and (units.weight() < settings.min_words or _letters(units, words) < settings.min_characters)
+        if short:
             form = form_of(one.text, locate(one.text), 0, len(words)) if words else ""
-            short = True
-            if settings.short_items != "whole" or not whole.fits(one.role, words, units.weight(), form):
+            spelled = list(_spelled(one)) if settings.short_items == "whole" else []
+            if not spelled:
                 protection.leave(one, words)
                 continue
         protection.protect(one, whole=short)
@@ -261,7 +280,8 @@ def write_index(folder: Path, texts: Iterable[ItemText], settings: IndexSettings
             "form": form,
         }
         if short:
-            wholes.add(len(rows) - 1, units, sums, words, form)
+            for spelling, located in spelled:
+                wholes.add(len(rows) - 1, located, spelling, form)
             found.append(np.empty(0, np.uint64))
             continue
         found.append(grams)
@@ -283,6 +303,19 @@ def write_index(folder: Path, texts: Iterable[ItemText], settings: IndexSettings
     wholes.write(folder)
     protection.texts = len(rows)
     return protection
+
+
+def _spelled(one: ItemText) -> Iterator[tuple[str, Located]]:
+    """Yield the form and the words of each spelling of a short text that is long enough to be found whole."""
+    if one.role == "part":
+        return
+    for spelling in spellings(one.text):
+        for number, text in enumerate(joined(spelling)):
+            located = locate(text)
+            form = form_of(text, located, 0, len(located.words)) if located.words else ""
+            if number == 0 and not fits(one.role, located.words, located.units.weight(), form):
+                break
+            yield form, located
 
 
 def _letters(units: Units, words: Sequence[str]) -> int:

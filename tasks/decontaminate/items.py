@@ -36,7 +36,8 @@ _ID_FIELDS = ("item_id", "task_id", "id", "question_id")
 _NOT_TEXT = ("_id", "_ids", "idx", "label", "url")
 _SPLITS = ("train", "validation", "valid", "val", "dev", "test")
 _LABEL = re.compile(
-    r"^[ \t]*(?:passage|question|query|context|problem|instruction|input|answer|options?|choices|q|a)[ \t]*[:：]",
+    r"^[ \t]*(?:passage|question|query|context|problem|instruction|input|answer|options?|choices|q|a)[ \t]*[:：]"
+    r"|[ \t](?:answer|a)[ \t]*[:：]\s*\Z",
     re.IGNORECASE | re.MULTILINE,
 )
 SHORT_QUESTION_WORDS = 13
@@ -230,15 +231,17 @@ def _with_answers(
     """Yield what only question and answers together hold.
 
     A question too short to be looked for alone is followed by each answer, as a page of questions and answers has
-    them. The end of a longer one is followed by all of them, as a prompt has them: their n-grams across the borders.
+    them, a line break between the two. The end of a longer one is followed by all of them, as a prompt has them:
+    their n-grams across the borders.
     """
     parts = [piece for piece in _LABEL.split(question) if piece.strip()]
     if not parts or not answers:
         return
     last = parts[-1].split()
-    texts = [" ".join([*last[1 - SHORT_QUESTION_WORDS :], *answers])]
+    texts = []
     if len(parts) == 1 and len(last) < SHORT_QUESTION_WORDS:
-        texts += [f"{' '.join(last)} {answer}" for answer in answers]
+        texts += [f"{' '.join(last)}\n{' '.join(answer.split())}" for answer in answers]
+    texts.append(" ".join([*last[1 - SHORT_QUESTION_WORDS :], *answers]))
     yield from (ItemText(task=task, split=split, item=item, field=field, text=text, role="both") for text in texts)
 
 

@@ -8,8 +8,9 @@ A found n-gram is compared with the protected text word by word before it counts
 template ("Sort these words:") are all found by it: those of which a better found item explains everything are not
 named.
 
-A short item that is found whole is as common as its words: in more documents than `common_in_documents` it is no leak
-by itself, but it is one in a document that holds `TOGETHER` of one benchmark, as a copy of the benchmark does.
+A short item that is found whole is as common as its words: in more documents than `common_in_documents`, or where it
+may be something else (`forms.is_doubtful`), it is no leak by itself, but it is one in a document that surely holds
+`TOGETHER` of one benchmark, as a copy of the benchmark does.
 """
 
 from __future__ import annotations
@@ -80,21 +81,24 @@ def inspect(document: Document, index: Index, common: frozenset[int], settings: 
     for hit in index.search(words.units):
         for number in hit.texts:
             found.setdefault(number, []).append(hit)
-    items: dict[str, set[str]] = {}
     for hit in index.search_whole(document.text, words):
         for number in hit.texts:
             found.setdefault(number, []).append(hit)
-            protected = index.protected(number)
+    texts = {number: index.protected(number) for number in sorted(found)}
+    items: dict[str, set[str]] = {}
+    for number, protected in texts.items():
+        if protected.form and not all(hit.doubtful for hit in found[number]):
             items.setdefault(protected.task, set()).add(protected.item)
     leaks: list[tuple[Leak, frozenset[int], bool]] = []
     ranges: list[tuple[int, int]] = []
-    for number, hits in sorted(found.items()):
-        protected = index.protected(number)
-        of_text = [hit for hit in hits if _is_in(hit, words, protected)]
+    for number, protected in texts.items():
+        of_text = [hit for hit in found[number] if protected.form or _is_in(hit, words, protected)]
         grams = frozenset(hit.gram for hit in of_text)
         coverage = len(grams) / protected.grams
-        known = len(items[protected.task]) >= TOGETHER if protected.form else coverage >= settings.common_coverage
-        if not grams or (grams <= common and not known):
+        known = (
+            len(items.get(protected.task, ())) >= TOGETHER if protected.form else coverage >= settings.common_coverage
+        )
+        if not grams or (not known and (grams <= common or all(hit.doubtful for hit in of_text))):
             continue
         spans = [_span(hit, words) for hit in of_text]
         ranges += spans

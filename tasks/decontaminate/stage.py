@@ -29,11 +29,11 @@ from tasks.contracts.files import sha256_file, sha256_json, write_bytes, write_j
 from tasks.contracts.ledger import LedgerRow, ledger_row
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest
 from tasks.contracts.workspace import state_folder
+from tasks.decontaminate.forms import form_hash
 from tasks.decontaminate.index import FILES, Index, IndexSettings, read_index, write_index
 from tasks.decontaminate.items import ItemText, benchmark_texts, task_texts
 from tasks.decontaminate.protection import Key, Protection
 from tasks.decontaminate.removal import Finding, RemovalSettings, inspect
-from tasks.decontaminate.whole import form_hash
 from tasks.engine.shards import ShardFunction, ShardWork, keep_or_drop, map_shards, work_for
 
 logger = logging.getLogger(__name__)
@@ -170,7 +170,7 @@ def _too_common(index: Index, protection: Protection, common: Path) -> set[Key]:
     """Return the items that only whole texts protect, all of which are common phrases of this corpus."""
     phrases = {row["gram"] for row in read_rows(common, _COMMON_SCHEMA)}
     is_common: dict[Key, bool] = {}
-    for number in index.whole.numbers.tolist():
+    for number in set(index.whole.numbers.tolist()):
         one = index.protected(number)
         key = (one.task, one.split, one.item)
         is_common[key] = is_common.get(key, True) and form_hash(one.form) in phrases

@@ -13,7 +13,8 @@ from tasks.contracts.document import read_documents
 from tasks.contracts.errors import InputError
 from tasks.contracts.manifest import Manifest, text_shards
 from tasks.decontaminate.index import IndexSettings, read_index, write_index
-from tasks.decontaminate.items import ItemText
+from tasks.decontaminate.items import ItemText, item_texts
+from tasks.decontaminate.removal import RemovalSettings, inspect
 from tasks.decontaminate.stage import Params, run
 from tests.corpus import document, prose, write_stage
 
@@ -32,6 +33,22 @@ def decontaminate(items: list[dict[str, Any]], texts: list[str], **params: objec
     )
     kept = [d.text for shard in text_shards(Path("out")) for d in read_documents(Path("out") / shard.name)]
     return manifest, kept
+
+
+def cleaned(items: list[dict[str, Any]], texts: list[str]) -> list[str | None]:
+    """Return texts without the items, as the stage would with nothing in common with other documents; and fast."""
+    found = [one for i, item in enumerate(items) for one in item_texts("bench", str(i), item, split="")]
+    write_index(Path("index"), found, WHOLE)
+    index = read_index(Path("index"), WHOLE)
+    settings = RemovalSettings(remove="paragraph", common_coverage=0.5, max_removed=0.3, min_words_left=20)
+    kept: list[str | None] = []
+    for text, grams in zip(texts, index.search_texts(texts), strict=True):
+        finding = inspect(document(text, name="page"), index, frozenset(), settings) if grams else None
+        kept.append(text if finding is None else finding.text)
+    return kept
+
+
+WHOLE = IndexSettings(ngram=13, min_words=8, min_characters=35, short_items="whole")
 
 
 def protection() -> dict[str, Any]:
@@ -80,6 +97,63 @@ def test_a_short_item_of_each_kind_is_found_whole(item: dict[str, Any], leak: st
     _, kept = decontaminate([item], [f"{prose(1)}\n{leak}", prose(2)])
     assert kept == [prose(1), prose(2)]
     assert protection()["whole"] == 1
+
+
+# An item, and other ways in which pages write the same.
+SPELLINGS: list[tuple[str, str, list[str]]] = [
+    ("12+30=42", "", ["12 + 30 = 42", "12 + 30 = **42**", "| 12 + 30 | 42 |", "12 plus 30 equals 42"]),
+    ("12+31=", "43", ["12+31=43", "| 3 | 12+31 | 43 |", "12\n+ 31\n----\n43", "$12 + 31 = 43$", "12 ➕ 31 = 43"]),
+    ("What is 7 x 8?", "56", ["What is 7 × 8?", "What is 7x8?", "What is 7 \\* 8?", "What is $7 \\times 8$?",
+                              "What is 7 &amp;times; 8?", "What is 7 times 8?", "7 × 8 = 56", "7x8=56"]),
+    ("７＋９＝", "１６", ["7+9=16", "７＋９＝１６"]),
+    ("9 − 4 = ?", "5", ["9-4=5", "9 – 4 = ?", "9 &minus; 4", "9 minus 4", "| 9 - 4 | **5** |", "Q: 9 - 4 A: 5"]),
+    ("$5 \\times 6$", "30", ["\\(5 \\times 6 = 30\\)", "5 × 6 = 30", "5 x 6 is 30", "5 \\cdot 6", "5 multiplied by 6"]),
+    ("18 &divide; 3 =", "6", ["18 ÷ 3 = 6", "18/3=6", "18 : 3 = 6", "$18 \\div 3$", "18 divided by 3"]),
+    ("$\\frac{1}{2} + \\frac{1}{4}$", "3/4", ["1/2 + 1/4 = 3/4", "½ + ¼ = ¾", "\\dfrac{1}{2}+\\dfrac{1}{4}"]),
+    ("1,234 + 5,678 =", "6,912", ["1234 + 5678 = 6912", "1 234 + 5 678", "1.234 + 5.678 =", "1’234 + 5’678"]),
+    ("2345 + 1111", "3456", ["2,345 + 1,111 = 3,456", "2\u202f345 + 1\u202f111"]),
+    ("0.5 + 0.25", "0.75", ["0,5 + 0,25 = 0,75"]),
+    ("3² + 4²", "25", ["3^2 + 4^2 = 25", "3**2 + 4**2 == 25"]),
+    ("17 mod 5", "2", ["17 % 5 = 2"]),
+    ("7 ≤ 9", "true", ["7 <= 9: true", "7 &le; 9, true"]),
+    ("gcd(12, 18)", "6", ["GCD(12,18)=6"]),
+    ("Compute 14+15.", "29", ["14 + 15 = 29"]),
+    ("Q: 33 + 44 = ? A:", "77", ["33 + 44 = 77"]),
+    ("Capital of France?", "Paris", ["Q: Capital of France? A: Paris", "Capital of France? Answer: Paris"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "leak"), [(asked, told, leak) for asked, told, leaks in SPELLINGS for leak in leaks]
+)
+def test_a_short_item_is_found_as_it_is_spelled_elsewhere(question: str, answer: str, leak: str) -> None:
+    items: list[dict[str, Any]] = [{"question": question, **({"answer": answer} if answer else {})}]
+    (kept,) = cleaned(items, [f"{prose(1)}\nsee {leak}"])
+    assert kept in {prose(1), f"{prose(1)}\n----\n43"}
+
+
+def test_two_numbers_that_may_be_a_range_a_date_or_a_size_are_no_sum() -> None:
+    pairs = ["9 - 4", "20 - 8", "9 / 11", "7 x 8", "10 + 3", "58 + 1", "2 - 1", "8 / 2"]
+    items: list[dict[str, Any]] = [{"question": f"{pair} ="} for pair in pairs]
+    clean = ["Listing 9-4 shows", "won 20–8 there", "on 9/11 in", "7 x 8 inches", "7×8 pixels", "a 7x8 grid",
+             "10 +3 now", "at 21:58\n+1 vote", "of (1, 2, -1) only", "at 8:2 or", "9 4 20 8"]  # fmt: skip
+    texts = [f"{prose(i)}\nsee {one}" for i, one in enumerate(clean)] + [f"{prose(50)}\n{' and '.join(clean)}"]
+    assert cleaned(items, texts) == texts
+    leaks = [
+        "9-4 = 5",
+        "20 – 8 =",
+        "(9/11) = x",
+        "7 x 8 = 56",
+        "7×8=56",
+        "9 − 4",
+        "9 ÷ 11",
+        "7 * 8",
+        "10+3",
+        "8 : 2 = 4",
+    ]
+    assert cleaned(items, [f"{prose(1)}\nsee {leak}" for leak in leaks]) == [prose(1)] * len(leaks)
+    copy = "\n".join(["10 + 3 =", "58 + 1 =", "20 - 8 =", "7 * 8 =", "2 - 1 =", "9 / 11"])
+    assert cleaned(items, [f"{prose(1)}\n{copy}"]) == [prose(1)]
 
 
 @pytest.mark.parametrize(
@@ -160,7 +234,6 @@ def test_a_short_item_in_many_documents_is_named_too_common_but_a_copy_of_the_be
 
 @pytest.mark.parametrize("hidden", ["\u200b", "\u00ad", "\u2060", "\ufeff", "&#8203;", "&amp;amp;amp;shy;"])
 def test_what_shows_nothing_between_digits_and_their_point_hides_no_item(tmp_path: Path, hidden: str) -> None:
-    settings = IndexSettings(ngram=13, min_words=8, min_characters=35, short_items="whole")
-    text = "3.14 / 2"
-    write_index(tmp_path, [ItemText(task="t", split="", item="i", field="q", text=text, role="asked")], settings)
-    assert read_index(tmp_path, settings).search_whole(f"Here is {hidden.join(text)} to work out.")
+    text = "3.14 / 2 ="
+    write_index(tmp_path, [ItemText(task="t", split="", item="i", field="q", text=text, role="asked")], WHOLE)
+    assert read_index(tmp_path, WHOLE).search_whole(f"Here is {hidden.join(text)} to work out.")
