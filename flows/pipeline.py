@@ -29,12 +29,11 @@ from flows.lineage.mirror import SERVER_VARIABLE, mirror_server
 from flows.lineage.records import new_run_name, read_records
 from flows.locks import workspace_lock
 from flows.named_files import changed
-from flows.params import PARAMS_FILE, check_params, merge_values, ray_params, read_params, signing_key
+from flows.params import check_params, merge_values, ray_params, read_params, signing_key
 from flows.sign import sign_if_not
 from flows.stage_run import FLOW_RUN_VARIABLE, RUN_VARIABLE, TASK_RUN_VARIABLE, describe
 from tasks.contracts.base import SECRET_ADVICE, StageParams, secrets_in_settings
 from tasks.contracts.errors import DiskFullError, ParamsError
-from tasks.contracts.files import write_bytes
 from tasks.contracts.manifest import Manifest, manifest_hash, read_manifest
 from tasks.contracts.redaction import without_secrets
 from tasks.engine.session import ray_session
@@ -114,16 +113,14 @@ def _change_params(
             expected=SECRET_ADVICE,
             fix=f"`prefect flow-run delete {flow_run.id}`, and change the secret",
         )
-    before = PARAMS_FILE.read_bytes() if settings else b""
-    change = merge_values(changes_of_run(settings, UUID(str(flow_run.id)))) if settings else ""
-    try:
-        read = read_params()
-        checked = check_params(read, graph)
-        key = signing_key(read)
-    except ParamsError:
-        if change:
-            write_bytes(PARAMS_FILE, before)
-        raise
+    checked: dict[str, StageParams] = {}
+    key: SigningKey | None = None
+
+    def check(read: Mapping[str, Any]) -> None:
+        nonlocal checked, key
+        checked, key = check_params(read, graph), signing_key(read)
+
+    change = merge_values(changes_of_run(settings, UUID(str(flow_run.id))) if settings else {}, check=check)
     if change:
         _say(f"params.yaml changed:\n{change}")
     return checked, key

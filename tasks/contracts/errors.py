@@ -5,6 +5,9 @@ Raise these for anything a user can act on; `assert` is for invariants that only
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 from tasks.contracts.redaction import without_secrets
 
 
@@ -56,6 +59,16 @@ def _rebuild(
     fix: str | None,
 ) -> HeadwaterError:
     return kind(problem, where=where, expected=expected, found=found, fix=fix)
+
+
+def did_you_mean(word: str, allowed: Iterable[str]) -> str | None:
+    """Return the question for a word that is nearly one of those that are allowed, None where none is near.
+
+    >>> did_you_mean("extrakt", ["crawl", "extract"]), did_you_mean("x", ["crawl", "extract"])
+    ('did you mean extract?', None)
+    """
+    close = difflib.get_close_matches(word, list(allowed), n=1)
+    return f"did you mean {close[0]}?" if close else None
 
 
 class ParamsError(HeadwaterError):
