@@ -21,21 +21,14 @@ from typing import Any
 from pydantic import Field, JsonValue
 
 from tasks.contracts.base import StageParams, not_identity
-from tasks.contracts.errors import InputError, NetworkError
+from tasks.contracts.errors import InputError
 from tasks.contracts.files import sha256_file, sha256_json, write_bytes, write_json
+from tasks.contracts.hubs import hub_error, is_network_fault
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest
 
 logger = logging.getLogger(__name__)
 
 DECIMALS = 6
-NETWORK_ERRORS = frozenset(
-    (
-        *("ConnectionError", "OfflineModeIsEnabled", "LocalEntryNotFoundError", "ConnectError", "ReadTimeout"),
-        *("ConnectTimeout", "HfHubHTTPError", "MaxRetryError", "ProxyError", "Timeout", "gaierror"),
-    )
-)
-"""Classes, of several libraries, that mean that a hub did not answer."""
-
 Sample = dict[str, JsonValue]
 
 
@@ -211,9 +204,9 @@ def _ask(model: Path, params: Params, remote: Sequence[str], temporary: Path) ->
             fix="raise train.seq_len or tokenizer.vocab_size, or lower holdout.continuation_words",
         ) from error
     except Exception as error:  # a hub's client raises many classes; what is not about the network goes on unchanged
-        if not remote or not _about_network(error):
+        if not remote or not is_network_fault(error):
             raise
-        raise NetworkError(
+        raise hub_error()(
             "the data of an evaluation task could not be fetched",
             where=f"params.yaml, evaluate.tasks: {', '.join(remote)}",
             found=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
@@ -230,16 +223,6 @@ def _without_progress_bar(method: Callable[..., Any]) -> Callable[..., Any]:
         return method(*arguments, **{**named, "disable_tqdm": True})
 
     return quiet
-
-
-def _about_network(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, OSError | ConnectionError) and "connect" in str(error).lower():
-            return True
-        if any(kind.__name__ in NETWORK_ERRORS for kind in type(error).__mro__):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def _scores(answer: Mapping[str, Any], hashes: Mapping[str, str]) -> Scores:

@@ -93,6 +93,15 @@ class NetworkError(HeadwaterError):
     transient = True
 
 
+class RefusedError(NetworkError):
+    """A remote side that may not be asked, by a rule of ours: an address, a certificate, robots.txt, working offline.
+
+    Another try is refused as this one was, so no flow retries it.
+    """
+
+    transient = False
+
+
 class ToolMissingError(HeadwaterError):
     """A program or package that this stage needs is not installed."""
 

@@ -25,18 +25,18 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
-from tasks.contracts.answers import no_page
+from tasks.contracts.answers import may_pass, no_page
 from tasks.contracts.evidence import Certificate, Evidence
 from tasks.contracts.files import disk_full_is_clear
 from tasks.contracts.redaction import without_secrets, without_userinfo
 from tasks.contracts.warc import host_of
-from tasks.crawl.addresses import GuardedResolver, named
+from tasks.crawl.addresses import named
 from tasks.crawl.backoff import CERTIFICATE, SHORTEST_DELAY_SECONDS, HostBusy
 from tasks.crawl.exchange import REDIRECTS, header_pairs, request_bytes, status_line
 from tasks.crawl.frontier import Refusals
-from tasks.crawl.hosts import Forbidden, HostRules, TooSlow, Unreachable, evidence_of
+from tasks.crawl.hosts import Forbidden, HostRules, RobotsFailed, TooSlow, Unreachable, evidence_of
 from tasks.crawl.jobs import Job, owner
-from tasks.crawl.journal import DONE, FAR, NOTE, PAGE, TAKEN, Journal
+from tasks.crawl.journal import DONE, FAR, NOTE, PAGE, PASSING, TAKEN, Journal
 from tasks.crawl.reading import Links, absolute_link, links_of, page_text, sitemap_links
 from tasks.crawl.urls import Counted, canonical_url
 from tasks.crawl.warc_writer import Note, Page, Writer, warc_date
@@ -62,6 +62,7 @@ RULES = {
     "ConnectionLost": "connection",
     "HeadersTooLongError": "too_large",
     "CertificateRefusedError": "certificate",
+    "RefusedAddressError": "refused_address",
     "UnsupportedURLSchemeError": "bad_url",
 }
 
@@ -209,7 +210,7 @@ class Pages(scrapy.Spider):
             return
         refusal = no_page(response.status, response.headers.get("Content-Range", b"").decode("latin-1"))
         if refusal is not None:
-            self.end(url, refusal, "")
+            self.end(url, refusal, "", passing=may_pass(response.status))
             return
         rules: HostRules = response.meta["host_rules"]
         links, evidence = await self.beside(
@@ -240,9 +241,7 @@ class Pages(scrapy.Spider):
         """Journal a URL that gave no response."""
         url = failure.request.url
         error: Any = failure.value
-        asked = url
         if isinstance(error, Unreachable):
-            asked = error.url
             error = error.reason
         if isinstance(error, Forbidden):
             rule = "robots"
@@ -250,17 +249,16 @@ class Pages(scrapy.Spider):
             rule = "crawl_delay"
         elif isinstance(error, HostBusy):
             rule = "host_busy"
-        elif host_of(asked) in GuardedResolver.refused:
-            rule = "refused_address"
         elif isinstance(error, IgnoreRequest):
             rule = "too_large"
         else:
             rule = RULES.get(type(error).__name__, "not_fetched")
-        self.end(url, rule, without_secrets(f"{type(error).__name__}: {error}")[:300])
+        said = without_secrets(f"{type(error).__name__}: {error}")[:300]
+        self.end(url, rule, said, passing=rule in PASSING or isinstance(error, RobotsFailed))
 
-    def end(self, url: str, rule: str, detail: str) -> None:
-        """Journal why a URL that was asked for gives no page."""
-        self.journal.add(DONE, url, rule=rule, detail=detail)
+    def end(self, url: str, rule: str, detail: str, *, passing: bool = False) -> None:
+        """Journal why a URL that was asked for gives no page, and whether another try may give one."""
+        self.journal.add(DONE, url, rule=rule, detail=detail, passing=passing)
         self.open -= 1
 
     def read_sitemaps_of(self, place: str, locations: Sequence[str]) -> None:
