@@ -126,7 +126,8 @@ def run(
     Example: headwater run --set train.max_steps=400 --until evaluate
     """
     from flows.locks import workspace_lock
-    from flows.params import check_params, set_values, signing_key
+    from flows.params import set_values
+    from flows.preflight import ready
     from flows.services import prefect_server
 
     graph = load_graph()
@@ -135,7 +136,7 @@ def run(
     # The terminal shows the stages' own lines; Prefect's account of them goes to its server only.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     with workspace_lock("run"):
-        change = set_values(sets or [], check=lambda settings: (check_params(settings, graph), signing_key(settings)))
+        change = set_values(sets or [], check=lambda settings: ready(settings, graph, until, force or []))
         wait_for_server = prefect_server()
     if change:
         console.lines(f"params.yaml\n{change}")
@@ -145,7 +146,8 @@ def run(
     with started_services(until, force or []):
         wait_for_server()
         outcome = pipeline(until=until, force=force or [], return_state=True)
-    _print_summary(finished)
+    if finished:
+        _print_summary(finished)
     if not outcome.is_completed():
         error = outcome.result(raise_on_failure=False)
         if isinstance(error, HeadwaterError):

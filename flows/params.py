@@ -15,7 +15,7 @@ from flows.assignments import split_assignment
 from flows.graph import Stage
 from flows.params_text import with_changes
 from tasks.contracts.base import StageParams, secrets_in_settings
-from tasks.contracts.errors import ParamsError, did_you_mean
+from tasks.contracts.errors import HeadwaterError, ParamsError, did_you_mean, together
 from tasks.contracts.files import write_bytes
 from tasks.engine.session import RayParams
 from training.signing import SigningKey, configured_key
@@ -89,8 +89,15 @@ def check_params(settings: Mapping[str, Any], graph: Mapping[str, Stage]) -> dic
             expected=", ".join([RAY_SECTION, *graph]),
             fix=did_you_mean(unknown[0], [RAY_SECTION, *graph]),
         )
-    checked: dict[str, StageParams] = {RAY_SECTION: ray_params(settings)}
-    checked |= {name: stage_params(settings, stage) for name, stage in graph.items()}
+    checked: dict[str, StageParams] = {}
+    wrong: list[HeadwaterError] = []
+    for name in [RAY_SECTION, *graph]:
+        try:
+            checked[name] = ray_params(settings) if name == RAY_SECTION else stage_params(settings, graph[name])
+        except ParamsError as error:
+            wrong.append(error)
+    if wrong:
+        raise together(wrong, "sections of params.yaml cannot be used")
     return checked
 
 

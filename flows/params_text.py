@@ -88,8 +88,15 @@ def _replaced(text: str, key: Node, old: Node, value: Any) -> Iterator[Edit]:
         yield colon, colon, "" if lines else rendered
         yield text.rindex("\n", 0, begin), _line_end(text, end), lines
     else:
-        yield colon, end, "" if lines else rendered
-        yield _line_end(text, end), _line_end(text, end), lines
+        beside = _line_end(text, end)
+        comment = text[end:beside].lstrip(" ")
+        if comment and not lines:
+            # Comments that stand below each other stay so, where there is room.
+            rendered = f"{rendered}  ".ljust(beside - len(comment) - colon) + comment
+            yield colon, beside, rendered
+        else:
+            yield colon, end, "" if lines else rendered
+            yield beside, beside, lines
 
 
 def _span(text: str, key: Node, value: Node) -> tuple[int, int]:

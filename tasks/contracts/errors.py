@@ -6,7 +6,7 @@ Raise these for anything a user can act on; `assert` is for invariants that only
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from tasks.contracts.redaction import without_secrets
 
@@ -59,6 +59,27 @@ def _rebuild(
     fix: str | None,
 ) -> HeadwaterError:
     return kind(problem, where=where, expected=expected, found=found, fix=fix)
+
+
+def together(faults: Sequence[HeadwaterError], problem: str) -> ParamsError:
+    """Return one error that says several; a single one keeps its own words.
+
+    Args:
+        problem: one sentence for all of them, after their number, such as "things keep this run from starting".
+    """
+    if len(faults) == 1:
+        (one,) = faults
+        return ParamsError(one.problem, where=one.where, expected=one.expected, found=one.found, fix=one.fix)
+    listed = [f"{number}. {fault}".replace("\n", "\n     ") for number, fault in enumerate(faults, start=1)]
+    return ParamsError(f"{len(faults)} {problem}", found="\n    ".join(["", *listed]))
+
+
+def raised(check: Callable[[], object]) -> Iterator[HeadwaterError]:
+    """Yield the error that a check raises, if it does."""
+    try:
+        check()
+    except HeadwaterError as error:
+        yield error
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str | None:

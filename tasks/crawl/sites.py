@@ -19,18 +19,19 @@ from io import BytesIO
 from pathlib import Path
 
 from tasks.contracts.document import make_doc_id
-from tasks.contracts.errors import InputError, NetworkError, RefusedError
+from tasks.contracts.errors import NetworkError, RefusedError
 from tasks.contracts.ledger import LedgerRow, write_ledger
 from tasks.contracts.manifest import Counts
 from tasks.contracts.warc import host_of
 from tasks.crawl.credentials import Placeholders
+from tasks.crawl.faults import clean, starts
 from tasks.crawl.frontier import Refusals
 from tasks.crawl.jobs import Crawl, Job, owner
 from tasks.crawl.journal import COUNTED, TAKEN, Journal, Place, Progress, read_progress
 from tasks.crawl.journal import PASSING as PASSING
 from tasks.crawl.parts import PartWriter
 from tasks.crawl.processes import run_in_processes
-from tasks.crawl.urls import LIMIT_RULES, Counted, canonical_url
+from tasks.crawl.urls import LIMIT_RULES, Counted
 from tasks.crawl.warc_writer import SOFTWARE, Writer, sha1, warc_date
 
 logger = logging.getLogger(__name__)
@@ -59,19 +60,13 @@ def crawl_sites(crawl: Crawl, *, source: str, state: Path, output: Path) -> Coun
         NetworkError: not one page could be fetched, and another try may fetch one.
         DiskFullError: no space left.
     """
-    seeds = _clean(crawl.seeds, "crawl.seeds", crawl)
-    sitemaps = _clean(crawl.sitemaps, "crawl.sitemaps", crawl)
+    seeds = clean(crawl.seeds, "crawl.seeds", crawl.drop_query)
+    sitemaps = clean(crawl.sitemaps, "crawl.sitemaps", crawl.drop_query)
     crawl = replace(
         crawl,
         placeholders=Placeholders.of(seeds, "crawl.seeds") | Placeholders.of(sitemaps, "crawl.sitemaps"),
     )
-    if not seeds and not sitemaps:
-        raise InputError(
-            "there is nothing to crawl",
-            where="params.yaml, crawl",
-            expected="at least one URL in crawl.seeds or crawl.sitemaps",
-            found="none",
-        )
+    starts(crawl)
     state.mkdir(parents=True, exist_ok=True)
     progress = read_progress(state)
     if progress.pages:
@@ -109,21 +104,6 @@ def _no_page(hosts: Sequence[str], progress: Progress) -> NetworkError:
     rules = sorted({rule for rule, _ in progress.outcome.values()})
     fix = "; ".join(ADVICE[rule] for rule in rules if rule in ADVICE) or "check the seeds"
     return RefusedError("not one page may be fetched", where=where, found=found, fix=fix)
-
-
-def _clean(urls: Sequence[str], where: str, crawl: Crawl) -> list[str]:
-    cleaned = []
-    for url in urls:
-        clean = canonical_url(url, crawl.drop_query)
-        if clean is None:
-            raise InputError(
-                "this is not an address of the web",
-                where=f"params.yaml, {where}",
-                expected="http://… or https://…",
-                found=url,
-            )
-        cleaned.append(clean)
-    return sorted(set(cleaned))
 
 
 def _adopt(
