@@ -126,7 +126,8 @@ def run(
     Example: headwater run --set train.max_steps=400 --until evaluate
     """
     from flows.locks import workspace_lock
-    from flows.params import check_params, read_params, set_values, signing_key
+    from flows.params import set_values
+    from flows.preflight import ready
     from flows.services import prefect_server
 
     graph = load_graph()
@@ -135,17 +136,8 @@ def run(
     # The terminal shows the stages' own lines; Prefect's account of them goes to its server only.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     with workspace_lock("run"):
-        before = Path("params.yaml").read_bytes() if Path("params.yaml").exists() else b""
-        change = set_values(sets or [])
+        change = set_values(sets or [], check=lambda settings: ready(settings, graph, until, force or []))
         wait_for_server = prefect_server()
-        try:
-            settings = read_params()
-            check_params(settings, graph)
-            signing_key(settings)
-        except HeadwaterError:
-            if change:
-                Path("params.yaml").write_bytes(before)
-            raise
     if change:
         console.lines(f"params.yaml\n{change}")
     from flows.pipeline import finished, pipeline, started_services
@@ -154,7 +146,8 @@ def run(
     with started_services(until, force or []):
         wait_for_server()
         outcome = pipeline(until=until, force=force or [], return_state=True)
-    _print_summary(finished)
+    if finished:
+        _print_summary(finished)
     if not outcome.is_completed():
         error = outcome.result(raise_on_failure=False)
         if isinstance(error, HeadwaterError):
@@ -309,15 +302,9 @@ def params_apply(profile: Annotated[str, typer.Argument(help="A file of infra/pr
 
     Example: headwater params apply web
     """
-    from flows.params import apply_profile, check_params, read_params
+    from flows.params import apply_profile, check_params
 
-    before = Path("params.yaml").read_bytes() if Path("params.yaml").exists() else b""
-    change = apply_profile(profile)
-    try:
-        check_params(read_params(), load_graph())
-    except HeadwaterError:
-        Path("params.yaml").write_bytes(before)
-        raise
+    change = apply_profile(profile, check=lambda settings: check_params(settings, load_graph()))
     console.lines(change or "params.yaml holds these values already")
 
 

@@ -6,7 +6,7 @@ import json
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,9 @@ DVC_CHATTER = (
     "\t",
 )
 """Lines of DVC that tell a person nothing here."""
+ERROR_BEGINS = "error: "
+ERROR_GOES_ON = ("  ", "ERROR: failed to reproduce")
+"""How a stage's last words begin and go on, and what DVC says behind them."""
 NOT_IN_CACHE = "not in cache"
 
 
@@ -73,6 +76,28 @@ def stream(command: Sequence[str], environment: Mapping[str, str], output: Path 
         if full := disk_full_in("".join(said), needed=_bytes_in(output) if output else None):
             raise full
         raise StageFailedError(f"{' '.join(command[2:])} ended with exit code {code}")
+
+
+def without_last_words(lines: Iterable[str], ending: list[str]) -> Iterator[str]:
+    """Yield what a stage says but for the error that it ends with, which whoever catches it tells once.
+
+    Args:
+        ending: holds that error's lines when all have been read.
+
+    >>> ending = []
+    >>> said = ["a", "error: no", "  but: yes", "b", "error: x", "  do: y", "ERROR: failed to reproduce"]
+    >>> list(without_last_words(said, ending))
+    ['a', 'error: no', '  but: yes', 'b']
+    >>> ending
+    ['error: x', '  do: y', 'ERROR: failed to reproduce']
+    """
+    for line in lines:
+        if line.startswith(ERROR_BEGINS) or (ending and line.startswith(ERROR_GOES_ON)):
+            ending.append(line)
+            continue
+        yield from ending
+        ending.clear()
+        yield line
 
 
 LINES_KEPT = 50

@@ -12,9 +12,8 @@ from typing import Annotated, Any
 import jinja2
 import typer
 from rich.table import Table
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
+from flows.assignments import split_assignment
 from flows.graph import load_graph
 from flows.params import read_params, stage_params
 from flows.terminal import Text, console
@@ -106,7 +105,7 @@ def try_filter(
 
     rules = _rules()
     settings, others = _settings(name, rules)
-    settings |= dict(_assigned(assignment) for assignment in sets or [])
+    settings |= dict(split_assignment(assignment, "KEY=VALUE", UsageError) for assignment in sets or [])
     (loaded,) = load([{"use": name, "with": settings} if ":" in name else {name: settings}])
     documents, total = sample(shards, most)
     trial = attempt(loaded, load(others), iter(documents))
@@ -179,18 +178,6 @@ def _settings(name: str, rules: list[dict[str, Any]]) -> tuple[dict[str, Any], l
         same = [rule for rule in rules if name in rule]
         settings = same[0][name] if same else {}
     return dict(settings or {}), [rule for rule in rules if rule not in same]
-
-
-def _assigned(assignment: str) -> tuple[str, Any]:
-    key, equals, text = assignment.partition("=")
-    try:
-        if not equals or not key.strip():
-            raise ValueError("there is no KEY=")
-        return key.strip(), YAML(typ="safe").load(text) if text.strip() else None
-    except (YAMLError, ValueError) as error:
-        raise UsageError(
-            "a setting cannot be read", expected="KEY=VALUE, the value in YAML", found=assignment
-        ) from error
 
 
 def _summary(kind: type[Any]) -> str:

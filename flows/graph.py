@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from tasks.contracts.base import StageParams
-from tasks.contracts.errors import InputError, UsageError
+from tasks.contracts.errors import InputError, UsageError, did_you_mean
 
 GRAPH_FILE = Path("dvc.yaml")
 DATA = "data/"
@@ -99,8 +99,14 @@ def select(graph: Mapping[str, Stage], name: str) -> Stage:
         UsageError: there is no such stage.
     """
     if name not in graph:
-        raise UsageError("there is no such stage", expected=", ".join(graph), found=name)
+        raise UsageError("there is no such stage", expected=", ".join(graph), found=name, fix=did_you_mean(name, graph))
     return graph[name]
+
+
+def stages_until(graph: Mapping[str, Stage], until: str | None) -> list[Stage]:
+    """Return the stages of a run, in order: all, or those up to one of them."""
+    stages = list(graph.values())
+    return stages[: list(graph).index(select(graph, until).name) + 1] if until else stages
 
 
 def _stage(name: str, body: Mapping[str, Any]) -> Stage:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,11 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from flows.assignments import split_assignment
 from flows.graph import Stage
+from flows.params_text import with_changes
 from tasks.contracts.base import StageParams, secrets_in_settings
-from tasks.contracts.errors import ParamsError
+from tasks.contracts.errors import HeadwaterError, ParamsError, did_you_mean, together
 from tasks.contracts.files import write_bytes
 from tasks.engine.session import RayParams
 from training.signing import SigningKey, configured_key
@@ -22,37 +23,56 @@ from training.signing import SigningKey, configured_key
 PARAMS_FILE = Path("params.yaml")
 PROFILES = Path("infra/profiles")
 RAY_SECTION = "ray"
+Check = Callable[[Mapping[str, Any]], object]
+"""Raises where settings cannot be used."""
 
 
-def _yaml() -> YAML:
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 4096
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    yaml.representer.add_representer(type(None), _as_null)
-    return yaml
-
-
-def _as_null(representer: Any, _: None) -> Any:
-    """Write null, not nothing: what a change does not touch stays as it was written."""
-    return representer.represent_scalar("tag:yaml.org,2002:null", "null")
+def _nothing(_settings: Mapping[str, Any]) -> None:
+    """Ask nothing of the settings."""
 
 
 def read_params(path: Path = PARAMS_FILE) -> dict[str, Any]:
-    """Read the settings file as it stands, unchecked, with its comments.
+    """Read the settings file as it stands, unchecked.
 
     Raises:
-        ParamsError: it is missing, not YAML, or not a mapping of sections.
+        ParamsError: it is missing, not YAML (to DVC either), or not a mapping of sections.
     """
+    return _parsed(_text_of(path), path)
+
+
+def _text_of(path: Path) -> str:
     try:
-        loaded = _yaml().load(path)
+        return path.read_bytes().decode()
     except FileNotFoundError as error:
         raise ParamsError("there is no params.yaml here", where=str(path.resolve())) from error
+    except UnicodeDecodeError as error:
+        raise ParamsError("params.yaml is not valid YAML", where=str(path), found=str(error)) from error
+
+
+def _parsed(text: str, path: Path) -> dict[str, Any]:
+    try:
+        loaded = YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
         raise ParamsError("params.yaml is not valid YAML", where=str(path), found=str(error)) from error
     if not isinstance(loaded, dict):
         raise ParamsError("params.yaml must be a mapping of sections", where=str(path), found=type(loaded).__name__)
+    try:
+        other = None if _same(YAML(typ="safe").load(text), loaded) else "it takes a value for another one"
+    except YAMLError as error:
+        other = str(error)
+    if other:
+        raise ParamsError(
+            "DVC, whose reader of YAML is stricter, cannot read params.yaml",
+            where=str(path),
+            found=other,
+            fix="put texts with : # * & or other signs of YAML in quotes, as `headwater run --set` does",
+        )
     return loaded
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Return whether values of YAML are the same, also in kind: 1 is neither 1.0 nor true, and NaN is NaN."""
+    return repr(one) == repr(other)
 
 
 def check_params(settings: Mapping[str, Any], graph: Mapping[str, Stage]) -> dict[str, StageParams]:
@@ -67,10 +87,17 @@ def check_params(settings: Mapping[str, Any], graph: Mapping[str, Stage]) -> dic
             f"params.yaml has a section that no stage reads: {', '.join(unknown)}",
             where=str(PARAMS_FILE),
             expected=", ".join([RAY_SECTION, *graph]),
-            fix=_nearest(unknown[0], [RAY_SECTION, *graph]),
+            fix=did_you_mean(unknown[0], [RAY_SECTION, *graph]),
         )
-    checked: dict[str, StageParams] = {RAY_SECTION: ray_params(settings)}
-    checked |= {name: stage_params(settings, stage) for name, stage in graph.items()}
+    checked: dict[str, StageParams] = {}
+    wrong: list[HeadwaterError] = []
+    for name in [RAY_SECTION, *graph]:
+        try:
+            checked[name] = ray_params(settings) if name == RAY_SECTION else stage_params(settings, graph[name])
+        except ParamsError as error:
+            wrong.append(error)
+    if wrong:
+        raise together(wrong, "sections of params.yaml cannot be used")
     return checked
 
 
@@ -106,67 +133,83 @@ def signing_key(settings: Mapping[str, Any]) -> SigningKey | None:
     return configured_key(section.get("signing_key") if isinstance(section, Mapping) else None)
 
 
-def set_values(assignments: Iterable[str], path: Path = PARAMS_FILE) -> str:
+def set_values(assignments: Iterable[str], path: Path = PARAMS_FILE, check: Check = _nothing) -> str:
     """Write `SECTION.KEY=VALUE` assignments into params.yaml; return the change as a unified diff.
 
-    The values are YAML, so `crawl.paths=[a.warc.gz, b.warc.gz]` is a list and `train.steps=null` is none.
+    Args:
+        check: asked about the settings as they will be, before anything is written.
 
     Raises:
-        ParamsError: an assignment is malformed.
+        ParamsError: an assignment is malformed, or as `merge_values`, or from `check`.
     """
     changes: dict[str, Any] = {}
     for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        keys = name.strip().split(".")
-        if not equals or len(keys) < 2 or not all(keys):
+        name, value = split_assignment(assignment, "SECTION.KEY=VALUE")
+        keys = name.split(".")
+        if len(keys) < 2 or not all(keys):
             raise ParamsError("a setting cannot be read", expected="SECTION.KEY=VALUE", found=assignment)
-        try:
-            value = YAML(typ="safe").load(text) if text.strip() else None
-        except YAMLError as error:
-            raise ParamsError(
-                "a setting's value is not YAML", found=assignment, expected="SECTION.KEY=VALUE"
-            ) from error
         place = changes
         for key in keys[:-1]:
-            place = place.setdefault(key, {})
+            if not isinstance(place.setdefault(key, {}), dict):
+                raise ParamsError("a setting is given twice, as a value and with keys of its own", found=assignment)
+            place = place[key]
         place[keys[-1]] = value
-    return merge_values(changes, path)
+    return merge_values(changes, path, check)
 
 
-def apply_profile(name: str, path: Path = PARAMS_FILE) -> str:
+def apply_profile(name: str, path: Path = PARAMS_FILE, check: Check = _nothing) -> str:
     """Lay `infra/profiles/NAME.yaml` over params.yaml; return the change as a unified diff.
 
     Raises:
-        ParamsError: there is no such profile.
+        ParamsError: there is no such profile, or as `merge_values`, or from `check`.
     """
     profile = PROFILES / f"{name}.yaml"
     if not profile.is_file():
         known = sorted(p.stem for p in PROFILES.glob("*.yaml"))
-        raise ParamsError("there is no such profile", expected=", ".join(known), found=name, fix=_nearest(name, known))
-    return merge_values(read_params(profile), path)
+        raise ParamsError(
+            "there is no such profile", expected=", ".join(known), found=name, fix=did_you_mean(name, known)
+        )
+    return merge_values(read_params(profile), path, check)
 
 
-def merge_values(changes: Mapping[str, Any], path: Path = PARAMS_FILE) -> str:
-    """Merge nested values into params.yaml, keeping its comments; return the change as a unified diff.
+def merge_values(changes: Mapping[str, Any], path: Path = PARAMS_FILE, check: Check = _nothing) -> str:
+    """Merge nested values into params.yaml and leave all else in it as it is; return the change as a unified diff.
+
+    The file is replaced in one step, after everything has been checked: whatever ends this process, what stands on
+    the disk is what stood there before, or all of the change.
 
     Raises:
-        ParamsError: a secret would stand in it then; nothing is written.
+        ParamsError: a secret would stand in it then, or a value stands in a form that cannot be replaced, or from
+            `check`. Nothing is written.
     """
-    settings = read_params(path)
-    _merge(settings, changes)
-    refuse_secrets(settings, path)
-    buffer = io.StringIO()
-    _yaml().dump(settings, buffer)
-    before, after = path.read_text(encoding="utf-8"), buffer.getvalue()
-    if settings == read_params(path):
-        return ""
-    write_bytes(path, after.encode())
+    before = _text_of(path)
+    settings = _parsed(before, path)
+    wanted = _merged(settings, changes)
+    refuse_secrets(wanted, path)
+    after = with_changes(before, changes)
+    if not _same(_parsed(after, path), wanted):
+        raise ParamsError(
+            "a setting stands in a form in which it cannot be replaced, such as an alias",
+            where=str(path),
+            found=diff_text(before, after),
+            fix="change it by hand",
+        )
+    check(wanted)
+    if after != before:
+        write_bytes(path, after.encode())
     return diff_text(before, after)
+
+
+def _merged(settings: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(settings) if isinstance(settings, Mapping) else {}
+    for key, value in changes.items():
+        merged[key] = _merged(merged.get(key), value) if isinstance(value, Mapping) else value
+    return merged
 
 
 def refuse_secrets(settings: Mapping[str, Any], path: Path = PARAMS_FILE) -> None:
     """Raise ParamsError where a setting holds a secret, before it is written anywhere; the secret is not shown."""
-    found = [f"{'.'.join(map(str, place))}: {said}" for place, said in secrets_in_settings(_plain(settings))]
+    found = [f"{'.'.join(map(str, place))}: {said}" for place, said in secrets_in_settings(settings)]
     if found:
         raise ParamsError(
             "a setting holds a secret, which would be written into dvc.lock, manifests and MLflow",
@@ -184,14 +227,6 @@ def diff_text(before: str, after: str) -> str:
     return "\n".join(line for line in lines if not line.startswith(("---", "+++", "@@")))
 
 
-def _merge(settings: Any, changes: Mapping[str, Any]) -> None:
-    for key, value in changes.items():
-        if isinstance(value, Mapping) and isinstance(settings.get(key), dict):
-            _merge(settings[key], value)
-        else:
-            settings[key] = value
-
-
 def _section(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     section = settings.get(name)
     if section is None:
@@ -203,7 +238,7 @@ def _section(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def _validate(model: type[Any], section: Mapping[str, Any], name: str) -> Any:
     try:
-        return model.model_validate(_plain(section))
+        return model.model_validate(section)
     except ValidationError as error:
         lines = [_explain(model, name, dict(problem)) for problem in error.errors()]
         raise ParamsError(
@@ -219,7 +254,7 @@ def _explain(model: type[Any], section: str, problem: Mapping[str, Any]) -> str:
     where = ".".join([section, *keys])
     if problem["type"] == "extra_forbidden":
         allowed = list(model.model_fields)
-        hint = _nearest(keys[-1], allowed) if len(keys) == 1 else None
+        hint = did_you_mean(keys[-1], allowed) if len(keys) == 1 else None
         return (
             f"{where}: unknown key"
             + (f"; {hint}" if hint else "")
@@ -228,20 +263,3 @@ def _explain(model: type[Any], section: str, problem: Mapping[str, Any]) -> str:
     field = model.model_fields.get(keys[0]) if keys else None
     meaning = f" — {field.description}" if field is not None and field.description else ""
     return f"{where} = {problem['input']!r}: {problem['msg']}{meaning}"
-
-
-def _nearest(word: str, allowed: Iterable[str]) -> str | None:
-    close = difflib.get_close_matches(word, list(allowed), n=1)
-    return f"did you mean {close[0]}?" if close else None
-
-
-def _plain(value: Any) -> Any:
-    """Turn ruamel's commented containers and numbers into plain Python ones."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    for kind in (bool, int, float, str):
-        if isinstance(value, kind):
-            return kind(value)
-    return value

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -21,24 +21,23 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run, task_run
 from pydantic import WithJsonSchema
 
-from flows.dvc import DVC_CHATTER, StageFailedError, dvc_command, stale_stages, stream
+from flows.dvc import DVC_CHATTER, StageFailedError, dvc_command, stale_stages, stream, without_last_words
 from flows.environment import hide_secrets
 from flows.form import SettingsSchema, changes_of_run, refresh_form
-from flows.graph import MODULES, Stage, load_graph, select
+from flows.graph import MODULES, Stage, load_graph, select, stages_until
 from flows.lineage.mirror import SERVER_VARIABLE, mirror_server
 from flows.lineage.records import new_run_name, read_records
 from flows.locks import workspace_lock
 from flows.named_files import changed
-from flows.params import PARAMS_FILE, check_params, merge_values, ray_params, read_params, signing_key
+from flows.params import merge_values, ray_params, read_params, signing_key
+from flows.preflight import ready
 from flows.sign import sign_if_not
 from flows.stage_run import FLOW_RUN_VARIABLE, RUN_VARIABLE, TASK_RUN_VARIABLE, describe
 from tasks.contracts.base import SECRET_ADVICE, StageParams, secrets_in_settings
 from tasks.contracts.errors import DiskFullError, ParamsError
-from tasks.contracts.files import write_bytes
 from tasks.contracts.manifest import Manifest, manifest_hash, read_manifest
 from tasks.contracts.redaction import without_secrets
 from tasks.engine.session import ray_session
-from training.signing import SigningKey
 
 logger = logging.getLogger(__name__)
 
@@ -72,10 +71,11 @@ def pipeline(
     hide_secrets()
     graph = load_graph()
     with workspace_lock("run"):
-        checked, key = _change_params(settings or {}, graph)
-        refresh_form()
         stages = stages_until(graph, until)
         forced = {select(graph, name).name for name in force or ()}
+        checked = _change_params(settings or {}, graph, until, forced)
+        key = signing_key(read_params())
+        refresh_form()
         for stage in stages:
             if files := changed(stage, checked[stage.name]):
                 _say(f"{stage.name} runs again, as another content is in {', '.join(files)}")
@@ -97,16 +97,10 @@ def pipeline(
     return {stage.name: manifest_hash(stage.output) for stage in stages}
 
 
-def stages_until(graph: Mapping[str, Stage], until: str | None) -> list[Stage]:
-    """Return the stages of a run, in order: all, or those up to one of them."""
-    stages = list(graph.values())
-    return stages[: list(graph).index(select(graph, until).name) + 1] if until else stages
-
-
 def _change_params(
-    settings: Mapping[str, Any], graph: Mapping[str, Stage]
-) -> tuple[dict[str, StageParams], SigningKey | None]:
-    """Write what the form changed to params.yaml, unless that would make it wrong; return all sections and the key."""
+    settings: Mapping[str, Any], graph: Mapping[str, Stage], until: str | None, force: Collection[str]
+) -> dict[str, StageParams]:
+    """Write what the form changed to params.yaml, unless no run could begin with it; return all sections."""
     if next(secrets_in_settings(settings), None):
         raise ParamsError(
             "a setting holds a secret; params.yaml is as it was, but Prefect's database keeps what a run was given",
@@ -114,19 +108,14 @@ def _change_params(
             expected=SECRET_ADVICE,
             fix=f"`prefect flow-run delete {flow_run.id}`, and change the secret",
         )
-    before = PARAMS_FILE.read_bytes() if settings else b""
-    change = merge_values(changes_of_run(settings, UUID(str(flow_run.id)))) if settings else ""
-    try:
-        read = read_params()
-        checked = check_params(read, graph)
-        key = signing_key(read)
-    except ParamsError:
-        if change:
-            write_bytes(PARAMS_FILE, before)
-        raise
+    checked: dict[str, StageParams] = {}
+    change = merge_values(
+        changes_of_run(settings, UUID(str(flow_run.id))) if settings else {},
+        check=lambda wanted: checked.update(ready(wanted, graph, until, force)),
+    )
     if change:
         _say(f"params.yaml changed:\n{change}")
-    return checked, key
+    return checked
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
@@ -147,17 +136,23 @@ def run_through_dvc(name: str, run: str, force: bool, restorable: bool) -> None:
     }
     options = [*(["--force"] if force else []), *([] if restorable else ["--no-run-cache"])]
     command = [*dvc_command(), "--wait-for-lock", "repro", "--single-item", *options, name]
+    ending: list[str] = []
     try:
-        for line in stream(command, environment, load_graph()[name].output):
+        for line in without_last_words(stream(command, environment, load_graph()[name].output), ending):
             if not line.startswith(DVC_CHATTER):
                 _say(line)
     except StageFailedError as failed:
-        records = [record for record in read_records(run) if record.stage == name and record.error]
-        if records and records[-1].error:
-            if records[-1].error.type == DiskFullError.__name__:
-                raise DiskFullError(records[-1].error.message) from failed
-            raise StageFailedError(f"stage {name} failed", found=records[-1].error.message) from failed
-        raise
+        told = [record.error for record in read_records(run) if record.stage == name and record.error]
+        if not told:
+            _say("\n".join(ending))
+            raise
+        if told[-1].type == DiskFullError.__name__:
+            raise DiskFullError(told[-1].message) from failed
+        attempt = int(task_run.run_count or 1)
+        if told[-1].transient and attempt <= RETRIES:
+            problem = told[-1].message.splitlines()[0]
+            _say(f"{name}: {problem}; trying again in {RETRY_SECONDS[attempt - 1]:.0f} s ({attempt} of {RETRIES})")
+        raise StageFailedError(f"{name}: {told[-1].message}") from failed
     stage = load_graph()[name]
     manifest = read_manifest(stage.output)
     _publish(stage, manifest)

@@ -67,6 +67,11 @@ def put_back(stage: Stage, params: StageParams) -> Manifest | None:
     return None
 
 
+def is_whole(stage: Stage, params: StageParams) -> bool:
+    """Return whether `put_back` would bring a snapshot in place, so that nothing need be fetched."""
+    return any(not _look_for(stage, link, when).lost for link, when in _made_with(stage, params))
+
+
 @contextmanager
 def replaced_when_complete(stage: Stage, params: StageParams) -> Iterator[Path]:
     """Give a folder to fetch into; the old snapshot stays in its place until the new one is complete, and is kept."""

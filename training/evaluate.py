@@ -7,12 +7,13 @@ comes from a hub. The scores of single items are what the gate draws its interva
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import json
 import logging
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,28 +22,24 @@ from typing import Any
 from pydantic import Field, JsonValue
 
 from tasks.contracts.base import StageParams, not_identity
-from tasks.contracts.errors import InputError, NetworkError
+from tasks.contracts.errors import HeadwaterError, InputError, did_you_mean, raised
 from tasks.contracts.files import sha256_file, sha256_json, write_bytes, write_json
+from tasks.contracts.heldout import LOCAL_TASKS
+from tasks.contracts.hubs import hub_error, is_network_fault
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest
+from tasks.contracts.workspace import state_folder
+from training.device import need_gpus
 
 logger = logging.getLogger(__name__)
 
 DECIMALS = 6
-NETWORK_ERRORS = frozenset(
-    (
-        *("ConnectionError", "OfflineModeIsEnabled", "LocalEntryNotFoundError", "ConnectError", "ReadTimeout"),
-        *("ConnectTimeout", "HfHubHTTPError", "MaxRetryError", "ProxyError", "Timeout", "gaierror"),
-    )
-)
-"""Classes, of several libraries, that mean that a hub did not answer."""
-
 Sample = dict[str, JsonValue]
 
 
 class Params(StageParams):
     """Settings of the stage evaluate."""
 
-    tasks: tuple[str, ...] = Field(("heldout_bits_per_byte", "heldout_continuation"), min_length=1)
+    tasks: tuple[str, ...] = Field(LOCAL_TASKS, min_length=1)
     """Local tasks from `holdout`, and lm-eval's own by name (their data comes from a hub)."""
     num_fewshot: int | None = Field(None, ge=0)
     """Solved examples before each question; null is each task's own number."""
@@ -54,6 +51,14 @@ class Params(StageParams):
     """Seed of the choice of few-shot examples."""
     device: str | None = not_identity(None)
     """"cpu", "cuda" or "cuda:1"; null takes a GPU where there is one."""
+
+    def faults(self) -> Iterator[HeadwaterError]:
+        """Yield tasks that nobody knows, and a GPU that is not there."""
+        if others := [name for name in self.tasks if name not in LOCAL_TASKS]:
+            yield from raised(lambda: _refuse_unknown(others, _known_tasks()))
+        if self.device and self.device.startswith("cuda"):
+            number = self.device.partition(":")[2]
+            yield from raised(lambda: need_gpus(int(number or 0) + 1, "evaluate.device", str(self.device)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,15 +181,7 @@ def _ask(model: Path, params: Params, remote: Sequence[str], temporary: Path) ->
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0))))
     device = params.device or ("cuda" if torch.cuda.is_available() else "cpu")
     manager = TaskManager(include_path=str(temporary), include_defaults=bool(remote))
-    unknown = [name for name in remote if name not in manager.all_tasks]
-    if unknown:
-        raise InputError(
-            "an evaluation task is unknown",
-            where="params.yaml, evaluate.tasks",
-            expected="a task that `holdout` wrote, or one of lm-eval's (`lm-eval ls tasks` lists them)",
-            found=", ".join(unknown),
-        )
-
+    _refuse_unknown(remote, manager.all_tasks)
     logger.info("evaluate: %s on %s", ", ".join(params.tasks), device)
     language_model = HFLM(pretrained=str(model), device=device, batch_size=params.batch_size, dtype="auto")
     for name in ("loglikelihood", "loglikelihood_rolling", "_loglikelihood_tokens"):
@@ -211,15 +208,39 @@ def _ask(model: Path, params: Params, remote: Sequence[str], temporary: Path) ->
             fix="raise train.seq_len or tokenizer.vocab_size, or lower holdout.continuation_words",
         ) from error
     except Exception as error:  # a hub's client raises many classes; what is not about the network goes on unchanged
-        if not remote or not _about_network(error):
+        if not remote or not is_network_fault(error):
             raise
-        raise NetworkError(
+        raise hub_error()(
             "the data of an evaluation task could not be fetched",
             where=f"params.yaml, evaluate.tasks: {', '.join(remote)}",
             found=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
             fix="check the network (HF_ENDPOINT names another hub, HF_HUB_OFFLINE=1 uses what was fetched before), "
             "or take these tasks out",
         ) from error
+
+
+def _refuse_unknown(names: Sequence[str], known: Collection[str]) -> None:
+    """Raise InputError where names of tasks that holdout did not write are not lm-eval's either."""
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        hint = did_you_mean(unknown[0], [*LOCAL_TASKS, *known])
+        raise InputError(
+            "an evaluation task is unknown" + (f"; {hint}" if hint else ""),
+            where="params.yaml, evaluate.tasks",
+            expected="a task that `holdout` wrote, or one of lm-eval's (`lm-eval ls tasks` lists them)",
+            found=", ".join(unknown),
+        )
+
+
+def _known_tasks() -> list[str]:
+    """Return the names of lm-eval's own tasks; it reads 14,000 files for them, so they are kept for its version."""
+    path = state_folder() / f"lm_eval_tasks-{importlib.metadata.version('lm-eval')}.json"
+    if not path.is_file():
+        from lm_eval.tasks import TaskManager
+
+        write_json(path, sorted(TaskManager(include_path=None, include_defaults=True).all_tasks))
+    known: list[str] = json.loads(path.read_bytes())
+    return known
 
 
 def _without_progress_bar(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -230,16 +251,6 @@ def _without_progress_bar(method: Callable[..., Any]) -> Callable[..., Any]:
         return method(*arguments, **{**named, "disable_tqdm": True})
 
     return quiet
-
-
-def _about_network(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, OSError | ConnectionError) and "connect" in str(error).lower():
-            return True
-        if any(kind.__name__ in NETWORK_ERRORS for kind in type(error).__mro__):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def _scores(answer: Mapping[str, Any], hashes: Mapping[str, str]) -> Scores:

@@ -1,7 +1,7 @@
 """The stage gate: may this model be released? Rules from params.yaml, each with a confidence interval.
 
 1. `floor`: on held-out text, fewer bits per byte than a byte-level 3-gram model of the same training text.
-2. `chance`: more right continuations than guessing.
+2. `chance`: more right continuations than guessing. Where there are too few items to show that, the verdict is that.
 3. `regression_bits`, `regression_accuracy`: not worse than the current champion, item by item.
 4. `policy_changed`: the rules are those that were fixed before the first training step.
 
@@ -15,15 +15,15 @@ import logging
 import math
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import JsonValue
 
 from tasks.contracts.base import borrowed_from
-from tasks.contracts.errors import GateError, InputError
+from tasks.contracts.errors import GateError, HeadwaterError, InputError, ParamsError
 from tasks.contracts.files import sha256_json, write_bytes, write_json
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest, read_manifest
 from tasks.contracts.workspace import state_folder
@@ -32,13 +32,19 @@ from training.baseline import fit_on_mix
 from training.champion import Champion, champion_to_beat
 from training.evaluate import Sample, read_samples
 from training.policy import Policy, policy_sha256
-from training.statistics import Estimate, bootstrap_ratio, wilson
+from training.statistics import Estimate, bootstrap_ratio, power, trials_for, wilson
 
 logger = logging.getLogger(__name__)
 
 DECIMALS = 6
 NOT_APPLICABLE: Literal["not applicable"] = "not applicable"
 """The verdict of a rule that has nothing to look at: neither met nor broken."""
+TOO_FEW: Literal["too few items"] = "too few items"
+"""The verdict of a rule that is not met, where the items are too few to show what it asks for: nothing is said of the
+model, and no training changes that."""
+Verdict = Literal["pass", "fail", "too few items"]
+USUAL_POWER = 0.8
+"""What is asked of a study before it begins (Cohen 1988, Statistical power analysis, chapter 1)."""
 
 
 class Params(Policy):
@@ -46,6 +52,18 @@ class Params(Policy):
 
     tasks: tuple[str, ...] = borrowed_from("evaluate.tasks", ())
     """The tasks that were scored."""
+
+    def faults(self) -> Iterator[HeadwaterError]:
+        """Yield tasks that the rules look at and nobody scores."""
+        missing = [task for task in (self.floor_task, self.chance_task) if self.tasks and task not in self.tasks]
+        if missing:
+            yield ParamsError(
+                "a task that the gate needs is not scored",
+                where="params.yaml, evaluate.tasks",
+                expected=f"{self.floor_task} and {self.chance_task} (gate.floor_task, gate.chance_task) among others",
+                found=", ".join(self.tasks),
+                fix=f"add {', '.join(missing)} to evaluate.tasks, or name other tasks in the gate's section",
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,12 +75,13 @@ class Rule:
         bound: the end of the interval that had to stand on the right side of the threshold.
         threshold: what `bound` was compared with.
         by: how far it is on the right side (negative: on the wrong one).
+        power: how likely the items show an accuracy as far above guessing as the policy names; None for other rules.
         detail: a sentence for people.
     """
 
     rule: str
     task: str | None
-    verdict: Literal["pass", "fail", "not applicable"]
+    verdict: Literal["pass", "fail", "too few items", "not applicable"]
     detail: str
     value: float | None = None
     low: float | None = None
@@ -71,6 +90,7 @@ class Rule:
     threshold: float | None = None
     margin: float | None = None
     by: float | None = None
+    power: float | None = None
 
 
 def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
@@ -87,9 +107,8 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     candidate = json.loads((inputs["train"] / "metrics.json").read_bytes())["weights_sha256"]
     champion = champion_to_beat(candidate)
     rules = judge(params, inputs, champion)
-    failed = [rule for rule in rules if rule.verdict == "fail"]
     report: dict[str, JsonValue] = {
-        "verdict": "fail" if failed else "pass",
+        "verdict": overall(rules),
         "rules": [asdict(rule) for rule in rules],
         "weights_sha256": candidate,
         "champion": None if champion is None else {"name": champion.name, "release": champion.release},
@@ -100,14 +119,8 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     write_json(output / "report.json", report)
     write_bytes(output / "report.md", report_text(report, rules).encode())
     attempt = _keep_attempt(output, inputs["evaluate"], report)
-    if failed:
-        raise GateError(
-            f"the gate says no: {len(failed)} of {len(rules)} rules failed",
-            where=str(attempt / "report.md"),
-            found="; ".join(f"{rule.rule}: {rule.detail}" for rule in failed),
-            fix="train longer or on more text, or look at what changed since the champion; "
-            "a changed policy counts from the next training run on",
-        )
+    if report["verdict"] != "pass":
+        raise _refusal(rules, attempt)
     return commit_manifest(
         output,
         stage="gate",
@@ -117,6 +130,36 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
             name: inputs[name] for name in ("evaluate", "train", "holdout", "mix", "decontaminate") if name in inputs
         },
         counts=Counts(in_=len(rules), out=len(rules)),
+    )
+
+
+def overall(rules: Sequence[Rule]) -> Verdict:
+    """Return the verdict on the model: a rule that is broken decides, then one whose items are too few to tell."""
+    verdicts = {rule.verdict for rule in rules}
+    return "fail" if "fail" in verdicts else TOO_FEW if TOO_FEW in verdicts else "pass"
+
+
+def _refusal(rules: Sequence[Rule], attempt: Path) -> GateError:
+    failed, untold = ([rule for rule in rules if rule.verdict == verdict] for verdict in ("fail", TOO_FEW))
+    applied = sum(rule.verdict != NOT_APPLICABLE for rule in rules)
+    problem = f"the gate says no: {len(failed)} of {applied} rules failed"
+    fixes = [
+        "train longer or on more text, or look at what changed since the champion; "
+        "a changed policy counts from the next training run on"
+    ]
+    if untold:
+        problem = f"{problem}, and the items are too few to tell for {len(untold)}"
+        fixes.append(
+            "raise holdout.items_per_document, holdout.continuation_items or holdout.fraction, or bring more pages; "
+            "longer training does not change what so few items can tell"
+        )
+    if not failed:
+        problem, fixes = f"the gate cannot tell: the items are too few for {len(untold)} of {applied} rules", fixes[1:]
+    return GateError(
+        problem,
+        where=str(attempt / "report.md"),
+        found="; ".join(f"{rule.rule}: {rule.detail}" for rule in [*failed, *untold]),
+        fix="; ".join(fixes),
     )
 
 
@@ -164,7 +207,8 @@ def chance_rule(params: Policy, samples: Sequence[Sample]) -> Rule:
         f"{right} of {len(samples)} continuations right by {params.chance_metric} ({found.value:.3f}), "
         f"guessing gives {params.chance:g}"
     )
-    return _judge("chance", params.chance_task, found, "low", params.chance, 0.0, detail)
+    rule = _judge("chance", params.chance_task, found, "low", params.chance, 0.0, detail)
+    return _with_power(rule, params, len(samples))
 
 
 def regression_rules(params: Policy, inputs: Mapping[str, Path], champion: Champion | None) -> list[Rule]:
@@ -238,6 +282,21 @@ def _judge(
         margin=margin,
         by=round(by, DECIMALS),
     )
+
+
+def _with_power(rule: Rule, params: Policy, items: int) -> Rule:
+    """Say how likely so many items show an accuracy above guessing; a rule that is not met for their number says so."""
+    rate = min(params.chance + params.chance_effect, 0.99)
+    likely = power(items, rate, params.chance, params.confidence)
+    rule = replace(rule, power=round(likely, DECIMALS))
+    if rule.verdict == "pass" or likely >= params.power:
+        return rule
+    needed = trials_for(USUAL_POWER, rate, params.chance, params.confidence)
+    detail = (
+        f"{rule.detail}: too few items to tell, as {items} show an accuracy of {rate:g} with a probability of "
+        f"{likely:.2f}; about {needed} are needed for {USUAL_POWER}"
+    )
+    return replace(rule, verdict=TOO_FEW, detail=detail)
 
 
 def _bootstrap(params: Policy, above: Sequence[float], below: Sequence[float]) -> Estimate:
@@ -319,9 +378,12 @@ def rules_met(verdicts: Sequence[str]) -> str:
     return f"{verdicts.count('pass')} of {applied} rule{'' if applied == 1 else 's'} met{rest}."
 
 
+_TITLES = {"pass": "passed", "fail": "not passed", TOO_FEW: "not passed, too few items to tell"}
+
+
 def report_text(report: Mapping[str, JsonValue], rules: Sequence[Rule]) -> str:
     """Return the report for people, in Markdown."""
-    lines = ["# Gate: " + ("passed" if report["verdict"] == "pass" else "not passed"), ""]
+    lines = ["# Gate: " + _TITLES[str(report["verdict"])], ""]
     lines += [
         "| rule | verdict | value | interval | threshold | what it says |",
         "| --- | --- | --- | --- | --- | --- |",

@@ -16,7 +16,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,12 +25,13 @@ from pydantic import Field, JsonValue
 
 from tasks.contracts.base import StageParams, borrowed_from, not_identity
 from tasks.contracts.document import write_rows
-from tasks.contracts.errors import CorpusTooSmallError, ParamsError, TrainingError
+from tasks.contracts.errors import CorpusTooSmallError, HeadwaterError, ParamsError, TrainingError, raised
 from tasks.contracts.files import sha256_json, write_bytes, write_json
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest, manifest_hash
 from tasks.contracts.tokens import TokensInfo, read_tokens_info
 from tasks.contracts.workspace import code_hash, state_folder
 from training.checkpoint import finished_checkpoints, read_log
+from training.device import gpus, need_gpus
 from training.loop import LoopConfig
 from training.model import ModelSize, name_special_tokens
 from training.order import Order, read_packing
@@ -100,6 +101,8 @@ class Params(StageParams):
     """Steps between two measurements of the validation loss; the last step is always measured."""
     validation_sequences: int = Field(64, ge=1)
     """How many held-out sequences the validation loss is measured on at most."""
+    device: Literal["auto", "cpu", "gpu"] = not_identity("auto")
+    """What the ranks run on: auto takes GPUs where there are some, gpu does not start without one for each rank."""
     launcher: Launcher = not_identity("torchrun")
     """What starts the ranks: torchrun (starts sooner) or deepspeed."""
     checkpoint_every_steps: int = not_identity(500, ge=1)
@@ -110,6 +113,38 @@ class Params(StageParams):
     """The gate's section: its hash goes into this stage's manifest before the first step."""
     tasks: tuple[str, ...] = borrowed_from("evaluate.tasks", ())
     """The tasks that the gate will score: part of its policy."""
+
+    def faults(self) -> Iterator[HeadwaterError]:
+        """Yield GPUs that are not there, and a batch that cannot be shared out."""
+        yield from raised(self.runs_on)
+        yield from raised(self.micro_batch)
+
+    def runs_on(self) -> Literal["cpu", "gpu"]:
+        """Return what the ranks run on.
+
+        Raises:
+            ParamsError: there are fewer GPUs than are asked for.
+        """
+        if self.device == "cpu" or (self.device == "auto" and not gpus()):
+            return "cpu"
+        need_gpus(self.num_ranks, "train.device", self.device)
+        return "gpu"
+
+    def micro_batch(self) -> int:
+        """Return how many sequences a rank puts through the model at once.
+
+        Raises:
+            ParamsError: the batch cannot be shared out evenly between the ranks.
+        """
+        share = self.num_ranks * self.gradient_accumulation
+        if self.batch_size % share:
+            raise ParamsError(
+                "a step cannot be shared out evenly",
+                where="params.yaml, train.batch_size",
+                expected=f"a multiple of num_ranks × gradient_accumulation = {share}",
+                found=str(self.batch_size),
+            )
+        return self.batch_size // share
 
     def in_manifest(self) -> dict[str, JsonValue]:
         """Return the settings with the gate's policy filled in, and its hash."""
@@ -135,7 +170,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     packing = read_packing(inputs["tokenize"], info.shards, params.seq_len)
     order = make_order(params, info, packing.sequences, manifest_hash(inputs["tokenize"]))
     identity = params.in_manifest()
-    device = _device()
+    device = params.runs_on()
     config = _loop_config(params, info, order, tokens=inputs["tokenize"], device=device)
     decided_by = {name: value for name, value in config.model_dump(mode="json").items() if name not in _PLACES}
     key = sha256_json(
@@ -181,14 +216,7 @@ def make_order(params: Params, info: TokensInfo, sequences: int, tokenize_manife
         CorpusTooSmallError: the token shards do not fill one step.
         ParamsError: the batch cannot be shared out evenly between the ranks.
     """
-    share = params.num_ranks * params.gradient_accumulation
-    if params.batch_size % share:
-        raise ParamsError(
-            "a step cannot be shared out evenly",
-            where="params.yaml, train.batch_size",
-            expected=f"a multiple of num_ranks × gradient_accumulation = {share}",
-            found=str(params.batch_size),
-        )
+    micro_batch = params.micro_batch()
     available = sequences * params.epochs // params.batch_size
     if available < 1:
         raise CorpusTooSmallError(
@@ -208,7 +236,7 @@ def make_order(params: Params, info: TokensInfo, sequences: int, tokenize_manife
         epochs=params.epochs,
         steps=min(available, params.max_steps or available),
         batch_size=params.batch_size,
-        micro_batch=params.batch_size // share,
+        micro_batch=micro_batch,
         gradient_accumulation=params.gradient_accumulation,
         ranks=params.num_ranks,
     )
@@ -239,15 +267,6 @@ def _loop_config(params: Params, info: TokensInfo, order: Order, *, tokens: Path
             "threads": params.threads or max(1, cores // params.num_ranks),
         }
     )
-
-
-def _device() -> Literal["cpu", "gpu"]:
-    """Say what the ranks will run on, without loading PyTorch where the machine has no GPU."""
-    if os.environ.get("DS_ACCELERATOR") == "cpu" or not Path("/dev/nvidiactl").exists():
-        return "cpu"
-    import torch
-
-    return "gpu" if torch.cuda.is_available() else "cpu"
 
 
 def _train(params: Params, config: LoopConfig) -> None:

@@ -14,20 +14,26 @@ from pydantic import Field, ValidationError
 from tasks.contracts.base import StageParams
 from tasks.contracts.errors import ParamsError
 from tasks.contracts.files import sha256_json
+from tasks.contracts.heldout import BITS_PER_BYTE, CONTINUATION
 
 
 class Policy(StageParams):
     """The rules of the gate, with their margins and seeds."""
 
-    floor_task: str = "heldout_bits_per_byte"
+    floor_task: str = BITS_PER_BYTE
     """Task whose bits per byte must be below those of a byte-level 3-gram model of the same training text."""
     floor_margin: float = 0.0
     """By how many bits per byte the upper confidence bound must be below the 3-gram model; negative lets it be above,
     which is for trying the pipeline out, not for a release."""
-    chance_task: str = "heldout_continuation"
+    chance_task: str = CONTINUATION
     """Multiple-choice task whose accuracy must be above guessing."""
     chance: float = Field(0.25, ge=0, lt=1)
     """Accuracy of guessing: one right answer among four."""
+    chance_effect: float = Field(0.1, gt=0, lt=1)
+    """Accuracy above guessing that a small model may well reach: what the items have to be enough to show."""
+    power: float = Field(0.5, ge=0, lt=1)
+    """Probability with which the items must show that much. Where they are so few that such a model would be refused
+    more often than not, an accuracy that is not above guessing says nothing of the model, and so does the verdict."""
     chance_metric: Literal["acc", "acc_norm", "acc_mutual_info"] = "acc_mutual_info"
     """Accuracy by the likeliest choice (acc), the likeliest for its length (acc_norm), or the one that the context
     makes most likelier than it is by itself (acc_mutual_info; Brown et al. 2020, section 2.4; Holtzman et al. 2021)."""

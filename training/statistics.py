@@ -33,6 +33,31 @@ def wilson(successes: int, trials: int, confidence: float) -> Estimate:
     return Estimate(value=rate, low=max(0.0, centre - half), high=min(1.0, centre + half))
 
 
+def power(trials: int, rate: float, above: float, confidence: float) -> float:
+    """Return how likely so many trials at a rate show, by the lower end of Wilson's interval, that it is above another.
+
+    >>> round(power(63, 0.35, 0.25, 0.95), 2), round(power(400, 0.35, 0.25, 0.95), 2)
+    (0.45, 0.99)
+    """
+    fewest = next((k for k in range(trials + 1) if wilson(k, trials, confidence).low > above), trials + 1)
+    return math.fsum(
+        math.exp(
+            math.lgamma(trials + 1) - math.lgamma(k + 1) - math.lgamma(trials - k + 1)
+            + k * math.log(rate) + (trials - k) * math.log1p(-rate)
+        )
+        for k in range(fewest, trials + 1)
+    )  # fmt: skip
+
+
+def trials_for(wanted: float, rate: float, above: float, confidence: float) -> int:
+    """Return the fewest trials, in steps of ten, with that power.
+
+    >>> trials_for(0.8, 0.35, 0.25, 0.95)
+    150
+    """
+    return next(n for n in range(10, 1_000_000, 10) if power(n, rate, above, confidence) >= wanted)
+
+
 def bootstrap_ratio(
     above: Sequence[float], below: Sequence[float], *, confidence: float, samples: int, seed: int
 ) -> Estimate:

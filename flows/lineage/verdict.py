@@ -16,7 +16,7 @@ class Verdict:
     """What the gate said.
 
     Attributes:
-        verdict: "pass" or "fail".
+        verdict: "pass", "fail" or "too few items".
         approver: who approved the release, or `NOBODY`.
         rules: (rule, its verdict, what it found).
     """

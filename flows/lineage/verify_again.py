@@ -284,7 +284,7 @@ def _same_items(source: Path, rows: Sequence[Any], figures: Any, where: str, lim
 def gate(data: Path) -> Iterator[Break]:
     """Judge the scored items again by the gate's own rules, and compare with its report."""
     from training.champion import champions
-    from training.gate import Params, judge, report_text
+    from training.gate import Params, judge, overall, report_text
     from training.policy import policy_sha256
 
     told = json.loads((data / "gate/report.json").read_bytes())
@@ -297,7 +297,7 @@ def gate(data: Path) -> Iterator[Break]:
     rules = judge(params, inputs, champion)
     weights = json.loads((data / "train/metrics.json").read_bytes())["weights_sha256"]
     again = {
-        "verdict": "fail" if any(rule.verdict == "fail" for rule in rules) else "pass",
+        "verdict": overall(rules),
         "weights_sha256": weights,
         "policy_sha256": policy_sha256(params, params.tasks),
         "confidence": params.confidence,

@@ -26,6 +26,15 @@ def no_page(status: int | None, content_range: str = "") -> str | None:
     return "partial_content" if content_range.strip() and not _covers_all(content_range) else None
 
 
+def may_pass(status: int) -> bool:
+    """Tell whether the same request may get another answer later (RFC 9110, 15.5.9 and 15.6; RFC 6585, 4; RFC 8470).
+
+    >>> may_pass(503), may_pass(429), may_pass(404)
+    (True, True, False)
+    """
+    return status >= 500 or status in (408, 425, 429)
+
+
 def _covers_all(content_range: str) -> bool:
     """Tell whether a Content-Range names every byte (RFC 9110, section 14.4): "bytes 0-99/100"."""
     covered, _, size = content_range.strip().lower().removeprefix("bytes").strip().partition("/")

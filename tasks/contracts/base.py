@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from tasks.contracts.document import Document
+from tasks.contracts.errors import HeadwaterError, InputError
 from tasks.contracts.manifest import Manifest
 from tasks.contracts.redaction import HIDDEN, literal_secrets
 
@@ -59,6 +60,17 @@ class StageParams(FrozenModel):
     def named_files(self) -> tuple[str, ...]:
         """Return the local files and folders that settings name and whose content decides the output's bytes."""
         return ()
+
+    def faults(self) -> Iterator[HeadwaterError]:
+        """Yield what this machine lacks for these settings, as far as it can be told before any stage runs, quickly."""
+        for name in self.named_files():
+            if not Path(name).exists():
+                yield InputError(
+                    "a file that a setting names is not there",
+                    expected="a path that starts at the workspace, or a whole one",
+                    found=name,
+                    fix="correct the path, or put the file there",
+                )
 
     @classmethod
     def borrowed(cls) -> dict[str, str]:

@@ -5,6 +5,9 @@ Raise these for anything a user can act on; `assert` is for invariants that only
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
 from tasks.contracts.redaction import without_secrets
 
 
@@ -58,6 +61,37 @@ def _rebuild(
     return kind(problem, where=where, expected=expected, found=found, fix=fix)
 
 
+def together(faults: Sequence[HeadwaterError], problem: str) -> ParamsError:
+    """Return one error that says several; a single one keeps its own words.
+
+    Args:
+        problem: one sentence for all of them, after their number, such as "things keep this run from starting".
+    """
+    if len(faults) == 1:
+        (one,) = faults
+        return ParamsError(one.problem, where=one.where, expected=one.expected, found=one.found, fix=one.fix)
+    listed = [f"{number}. {fault}".replace("\n", "\n     ") for number, fault in enumerate(faults, start=1)]
+    return ParamsError(f"{len(faults)} {problem}", found="\n    ".join(["", *listed]))
+
+
+def raised(check: Callable[[], object]) -> Iterator[HeadwaterError]:
+    """Yield the error that a check raises, if it does."""
+    try:
+        check()
+    except HeadwaterError as error:
+        yield error
+
+
+def did_you_mean(word: str, allowed: Iterable[str]) -> str | None:
+    """Return the question for a word that is nearly one of those that are allowed, None where none is near.
+
+    >>> did_you_mean("extrakt", ["crawl", "extract"]), did_you_mean("x", ["crawl", "extract"])
+    ('did you mean extract?', None)
+    """
+    close = difflib.get_close_matches(word, list(allowed), n=1)
+    return f"did you mean {close[0]}?" if close else None
+
+
 class ParamsError(HeadwaterError):
     """A setting that is unknown, of the wrong type or impossible."""
 
@@ -78,6 +112,15 @@ class NetworkError(HeadwaterError):
     """A remote side that did not answer; the same call may succeed later, so a flow retries it."""
 
     transient = True
+
+
+class RefusedError(NetworkError):
+    """A remote side that may not be asked, by a rule of ours: an address, a certificate, robots.txt, working offline.
+
+    Another try is refused as this one was, so no flow retries it.
+    """
+
+    transient = False
 
 
 class ToolMissingError(HeadwaterError):

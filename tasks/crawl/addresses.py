@@ -25,8 +25,11 @@ SPECIAL = tuple(
 )
 
 
-class RefusedAddressError(OSError):
-    """The host is at a private or special address, and crawl.allow_hosts does not name it."""
+class RefusedAddressError(Exception):
+    """The host is at a private or special address, and crawl.allow_hosts does not name it; no try would change that."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__(f"{host} is at a private or special address, and crawl.allow_hosts does not name it")
 
 
 def is_public(address: str) -> bool:
@@ -73,7 +76,8 @@ class GuardedResolver:
     """Twisted's resolver, less the addresses that may not be crawled, plus fixed places for some hosts.
 
     Attributes:
-        refused: hosts of which every address was refused, so that the failure that follows can be named.
+        refused: hosts of which every address was refused when they were last asked for, so that the failure that
+            follows, to which Twisted gives the name of a DNS failure, can be called what it is.
     """
 
     refused: set[str] = set()  # noqa: RUF012 - one resolver a process; Scrapy makes it, the spider reads it here
@@ -139,6 +143,8 @@ class GuardedResolver:
             def resolutionComplete(cls) -> None:
                 if cls.held and not cls.passed:
                     refused.add(host.lower())
+                else:
+                    refused.discard(host.lower())
                 receiver.resolutionComplete()
 
         return OnlyPublic

@@ -16,7 +16,7 @@ from scrapy.core.downloader.handlers.http11 import HTTP11DownloadHandler
 from scrapy.exceptions import IgnoreRequest
 
 from tasks.contracts.evidence import Certificate
-from tasks.crawl.addresses import named
+from tasks.crawl.addresses import GuardedResolver, RefusedAddressError, named
 from tasks.crawl.certificates import CertificateRefusedError, Certificates, fingerprint
 from tasks.crawl.credentials import Placeholders, basic, login
 from tasks.crawl.exchange import BoundedFactory, HeadersTooLongError
@@ -69,6 +69,7 @@ class Handler(HTTP11DownloadHandler):
 
         Raises:
             HostBusy: the host was given up while the request stood in the queue.
+            RefusedAddressError: the host is where this crawl may not go.
             CertificateRefusedError: the server may not speak for the host.
             HeadersTooLongError: its answer's header fields do not end.
         """
@@ -80,6 +81,8 @@ class Handler(HTTP11DownloadHandler):
         try:
             response = await self._sent(request)
         except Exception as error:
+            if name in GuardedResolver.refused:
+                raise RefusedAddressError(name) from error
             for cause in _causes(error):
                 if isinstance(cause, CertificateRefusedError | HeadersTooLongError):
                     raise cause from error

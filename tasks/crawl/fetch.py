@@ -25,20 +25,20 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
-from tasks.contracts.answers import REFUSALS, no_page
+from tasks.contracts.answers import REFUSALS, may_pass, no_page
 from tasks.contracts.evidence import Certificate, Evidence
 from tasks.contracts.files import disk_full_is_clear
 from tasks.contracts.redaction import without_secrets, without_userinfo
 from tasks.contracts.robot_words import forbids_following
 from tasks.contracts.robots import names_of
 from tasks.contracts.warc import host_of
-from tasks.crawl.addresses import GuardedResolver, named
+from tasks.crawl.addresses import named
 from tasks.crawl.backoff import CERTIFICATE, SHORTEST_DELAY_SECONDS, HostBusy
 from tasks.crawl.exchange import REDIRECTS, answer_bytes, header_fields, header_pairs, request_bytes, status_line
 from tasks.crawl.frontier import Refusals
-from tasks.crawl.hosts import Forbidden, HostRules, TooSlow, Unreachable, evidence_of
+from tasks.crawl.hosts import Forbidden, HostRules, RobotsFailed, TooSlow, Unreachable, evidence_of
 from tasks.crawl.jobs import Job, owner
-from tasks.crawl.journal import DONE, FAR, NOTE, PAGE, TAKEN, Journal
+from tasks.crawl.journal import DONE, FAR, NOTE, PAGE, PASSING, TAKEN, Journal
 from tasks.crawl.reading import Links, absolute_link, links_of, page_text, sitemap_links
 from tasks.crawl.urls import Counted, canonical_url
 from tasks.crawl.warc_writer import Note, Page, Writer, warc_date
@@ -68,6 +68,7 @@ RULES = {
     "ConnectionLost": "connection",
     "HeadersTooLongError": "too_large",
     "CertificateRefusedError": "certificate",
+    "RefusedAddressError": "refused_address",
     "UnsupportedURLSchemeError": "bad_url",
 }
 
@@ -217,7 +218,7 @@ class Pages(scrapy.Spider):
         refusal = no_page(response.status, response.headers.get("Content-Range", b"").decode("latin-1"))
         if refusal is not None:
             detail = self.keep_refusal(url, received) if response.status in REFUSALS else ""
-            self.end(url, refusal, detail)
+            self.end(url, refusal, detail, passing=may_pass(response.status))
             return
         rules: HostRules = response.meta["host_rules"]
         links, evidence = await self.beside(
@@ -248,9 +249,7 @@ class Pages(scrapy.Spider):
         """Journal a URL that gave no response."""
         url = failure.request.url
         error: Any = failure.value
-        asked = url
         if isinstance(error, Unreachable):
-            asked = error.url
             error = error.reason
         if isinstance(error, Forbidden):
             rule = "robots"
@@ -258,17 +257,16 @@ class Pages(scrapy.Spider):
             rule = "crawl_delay"
         elif isinstance(error, HostBusy):
             rule = "host_busy"
-        elif host_of(asked) in GuardedResolver.refused:
-            rule = "refused_address"
         elif isinstance(error, IgnoreRequest):
             rule = "too_large"
         else:
             rule = RULES.get(type(error).__name__, "not_fetched")
-        self.end(url, rule, without_secrets(f"{type(error).__name__}: {error}")[:300])
+        said = without_secrets(f"{type(error).__name__}: {error}")[:300]
+        self.end(url, rule, said, passing=rule in PASSING or isinstance(error, RobotsFailed))
 
-    def end(self, url: str, rule: str, detail: str) -> None:
-        """Journal why a URL that was asked for gives no page."""
-        self.journal.add(DONE, url, rule=rule, detail=detail)
+    def end(self, url: str, rule: str, detail: str, *, passing: bool = False) -> None:
+        """Journal why a URL that was asked for gives no page, and whether another try may give one."""
+        self.journal.add(DONE, url, rule=rule, detail=detail, passing=passing)
         self.open -= 1
 
     def read_sitemaps_of(self, place: str, locations: Sequence[str]) -> None:

@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 
 import fsspec
 
-from tasks.contracts.errors import InputError, NetworkError
+from tasks.contracts.answers import may_pass
+from tasks.contracts.errors import InputError, NetworkError, RefusedError
 from tasks.contracts.files import sha256_file
 from tasks.contracts.redaction import PLACEHOLDER
 from tasks.crawl.credentials import Placeholders, login
@@ -26,7 +27,6 @@ logger = logging.getLogger(__name__)
 WEB = ("http://", "https://")
 # What drivers of fsspec call a version of a file: HTTP, S3, Google Cloud, Azure.
 _MARKS = ("ETag", "etag", "VersionId", "md5Hash", "content_md5", "LastModified", "last_modified", "mtime")
-PASSING_STATUS = (408, 425, 429)  # RFC 9110 and 6585: refused now, perhaps not later
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def find_files(paths: Sequence[str], expected: str) -> list[SourceFile]:
     A file is one, whatever links and spellings lead to it; a copy is another file.
 
     Raises:
-        InputError: no paths, or one that names no file.
+        InputError: no paths, one that names no file, or a place for which this machine has no driver.
         NetworkError: a remote place cannot be listed.
     """
     if not paths:
@@ -115,7 +115,8 @@ def find_files(paths: Sequence[str], expected: str) -> list[SourceFile]:
             else:
                 found = [inner] if web or system.isfile(inner) else []
         except (OSError, ImportError, ValueError) as error:
-            raise NetworkError("an input place cannot be listed", where=path, found=str(error)[:300]) from error
+            kind = NetworkError if remote and isinstance(error, OSError) else InputError
+            raise kind("an input place cannot be listed", where=path, found=str(error)[:300]) from error
         if not found:
             raise InputError(
                 "an input file is missing",
@@ -265,8 +266,11 @@ def _missing(file: SourceFile, error: FileNotFoundError) -> InputError | Network
         return InputError("an input file is missing", where=file.url, found=str(error)[:300])
     found = f"{type(cause).__name__}: {cause}"[:300]
     status = getattr(cause, "status", None)
-    if status is not None and 400 <= status < 500 and status not in PASSING_STATUS:
+    if status is not None and 400 <= status < 500 and not may_pass(status):
         fix = "correct the URL in crawl.paths, or fetch the file by hand where the server wants a login"
         return InputError("a server does not give an input file", where=file.url, found=found, fix=fix)
+    if "CERTIFICATE_VERIFY_FAILED" in found:
+        fix = "name the server's own authority in the environment's SSL_CERT_FILE, or fetch the file by hand"
+        return RefusedError("an input file cannot be fetched", where=file.url, found=found, fix=fix)
     fix = "check the network and run again, or fetch the file by hand and name it in crawl.paths"
     return NetworkError("an input file cannot be fetched", where=file.url, found=found, fix=fix)

@@ -48,6 +48,10 @@ class Forbidden(IgnoreRequest):
     """robots.txt says no, or the server failed to give it (section 2.3.1.4: then everything is forbidden)."""
 
 
+class RobotsFailed(Forbidden):
+    """The server failed to give robots.txt: that forbids the host now, and may not at another time."""
+
+
 class TooSlow(IgnoreRequest):
     """The host asks for longer pauses than the crawl will make."""
 
@@ -155,14 +159,17 @@ class HostGate:
         try:
             response = await self._fetch(url)
         except IgnoreRequest as error:
-            rules.refusal = Forbidden(f"robots.txt: {error}") if isinstance(error, HostBusy) else error
+            rules.refusal = RobotsFailed(f"robots.txt: {error}") if isinstance(error, HostBusy) else error
             return rules
         if response is not None:
             rules.records["robots.txt"] = self.crawler.spider.note(url, response)
             # Section 2.3.1.3: after a client error one may go on. 429 speaks of this crawl, not of the file; who wants
             # money for the file, or may not give it, will not let the pages go for less.
-            if response.status >= 500 or response.status == 429 or response.status in REFUSALS:
+            if response.status in REFUSALS:
                 rules.refusal = Forbidden(f"robots.txt answered {response.status}")
+                return rules
+            if response.status >= 500 or response.status == 429:
+                rules.refusal = RobotsFailed(f"robots.txt answered {response.status}")
                 return rules
             if 200 <= response.status < 300:
                 rules.size += len(response.body)

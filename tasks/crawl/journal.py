@@ -18,6 +18,9 @@ from tasks.crawl.frontier import Beyond
 _KEPT = ("offset", "length", "record", "digest", "kind", "when", "response")
 TAKEN, FAR, DONE, PAGE, NOTE = "taken", "far", "done", "page", "note"
 BEYOND, COUNTED = "beyond", "counted"
+PASSING = frozenset({"dns", "timeout", "connection", "not_fetched", "host_busy"})
+"""Rules of failures that another try may not meet. What our own rules refuse (an address, a certificate, robots.txt, a
+scheme, a limit) is refused again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ class Progress:
     Attributes:
         depth: every URL taken up → links from a seed to it.
         outcome: URLs that gave no page → (rule, detail).
+        passing: those of them that another try may give.
         pages: stored URLs → where.
         notes: record id of a robots.txt file, another policy file or a sitemap → (URL, where).
         far: URLs found by a process that does not own their host → depth.
@@ -55,6 +59,7 @@ class Progress:
 
     depth: dict[str, int] = field(default_factory=dict)
     outcome: dict[str, tuple[str, str]] = field(default_factory=dict)
+    passing: set[str] = field(default_factory=set)
     pages: dict[str, Place] = field(default_factory=dict)
     notes: dict[str, tuple[str, Place]] = field(default_factory=dict)
     far: dict[str, int] = field(default_factory=dict)
@@ -107,6 +112,7 @@ def read_progress(folder: Path) -> Progress:
                     progress.far[url] = min(line["depth"], progress.far.get(url, line["depth"]))
                 case "done":
                     progress.outcome[url] = (line["rule"], line["detail"])
+                    (progress.passing.add if line.get("passing") else progress.passing.discard)(url)
                 case "counted":
                     counted_only.add(url)
                 case "beyond":  # each line holds the number so far

@@ -17,7 +17,7 @@ from typing import Any
 import requests
 from requests.adapters import HTTPAdapter
 
-from tasks.contracts.errors import InputError, NetworkError
+from tasks.contracts.errors import InputError, NetworkError, RefusedError
 from tasks.contracts.files import disk_full_is_clear, sync_file, sync_folder
 from tasks.contracts.redaction import without_secrets
 from tasks.crawl.credentials import Placeholders, login
@@ -225,4 +225,5 @@ def fail(url: str, error: NotServed | Unavailable) -> InputError | NetworkError:
     fix = "check the network and run again: what was fetched is kept"
     if isinstance(error, Untrusted):
         fix = "name the root certificate of this server in crawl.ca_file, if you trust it"
+        return RefusedError("the archive cannot be read", where=url, found=str(error), fix=fix)
     return NetworkError("the archive cannot be read", where=url, found=str(error), fix=fix)

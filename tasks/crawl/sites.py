@@ -19,23 +19,33 @@ from io import BytesIO
 from pathlib import Path
 
 from tasks.contracts.document import make_doc_id
-from tasks.contracts.errors import InputError, NetworkError
+from tasks.contracts.errors import NetworkError, RefusedError
 from tasks.contracts.ledger import LedgerRow, write_ledger
 from tasks.contracts.manifest import Counts
 from tasks.contracts.warc import host_of
 from tasks.crawl.credentials import Placeholders
+from tasks.crawl.faults import clean, starts
 from tasks.crawl.frontier import Refusals
 from tasks.crawl.jobs import Crawl, Job, owner
 from tasks.crawl.journal import COUNTED, TAKEN, Journal, Place, Progress, read_progress
+from tasks.crawl.journal import PASSING as PASSING
 from tasks.crawl.parts import PartWriter
 from tasks.crawl.processes import run_in_processes
-from tasks.crawl.urls import LIMIT_RULES, Counted, canonical_url
+from tasks.crawl.urls import LIMIT_RULES, Counted
 from tasks.crawl.warc_writer import SOFTWARE, Writer, sha1, warc_date
 
 logger = logging.getLogger(__name__)
 
-PASSING = {"dns", "timeout", "connection", "not_fetched", "host_busy", "certificate"}
 MOST_LEDGER_URL = 4000
+ADVICE = {
+    "refused_address": "name the host in crawl.allow_hosts, if this crawl may go to private addresses",
+    "certificate": "name the host's own authority in crawl.ca_file, or the host in crawl.insecure_hosts",
+    "robots": "choose other seeds, or ask the owner of the site",
+    "crawl_delay": "raise crawl.max_delay_seconds, if you have that much time",
+    "redirect": "name in crawl.seeds where it leads, or its domain in crawl.allowed_domains",
+    "takedown": "choose other seeds: these are on the list of takedowns",
+}
+"""What to do where nothing but our own rules kept a crawl from every page, by the ledger's rule."""
 
 
 def crawl_sites(crawl: Crawl, *, source: str, state: Path, output: Path) -> Counts:
@@ -46,27 +56,21 @@ def crawl_sites(crawl: Crawl, *, source: str, state: Path, output: Path) -> Coun
 
     Raises:
         InputError: no seed is a URL.
-        NetworkError: not one page could be fetched.
+        RefusedError: not one page may be fetched, by our own rules.
+        NetworkError: not one page could be fetched, and another try may fetch one.
         DiskFullError: no space left.
     """
-    seeds = _clean(crawl.seeds, "crawl.seeds", crawl)
-    sitemaps = _clean(crawl.sitemaps, "crawl.sitemaps", crawl)
+    seeds = clean(crawl.seeds, "crawl.seeds", crawl.drop_query)
+    sitemaps = clean(crawl.sitemaps, "crawl.sitemaps", crawl.drop_query)
     crawl = replace(
         crawl,
         placeholders=Placeholders.of(seeds, "crawl.seeds") | Placeholders.of(sitemaps, "crawl.sitemaps"),
     )
-    if not seeds and not sitemaps:
-        raise InputError(
-            "there is nothing to crawl",
-            where="params.yaml, crawl",
-            expected="at least one URL in crawl.seeds or crawl.sitemaps",
-            found="none",
-        )
+    starts(crawl)
     state.mkdir(parents=True, exist_ok=True)
     progress = read_progress(state)
     if progress.pages:
-        again = [url for url, (rule, _) in progress.outcome.items() if rule in PASSING or rule.startswith("http_5")]
-        for url in again:
+        for url in progress.passing & progress.outcome.keys():
             del progress.outcome[url]  # what failed when the crawl was killed may have failed because of that
         logger.info("crawl: going on after %d pages that are stored already", len(progress.pages))
     hosts = sorted({host_of(url) for url in [*seeds, *sitemaps]})
@@ -83,32 +87,23 @@ def crawl_sites(crawl: Crawl, *, source: str, state: Path, output: Path) -> Coun
         first = False
     if not progress.pages:
         shutil.rmtree(state)  # so that the next try asks again, instead of reading these failures
-        reasons = sorted({f"{rule}: {detail}".strip(": ") for rule, detail in progress.outcome.values()})
-        raise NetworkError(
-            "not one page could be fetched",
-            where=", ".join(hosts[:5]),
-            found="; ".join(reasons[:3]) or "no answer",
-            fix="check the network, the seeds, robots.txt, (private addresses) crawl.allow_hosts and (certificates) "
-            "crawl.ca_file; then run again",
-        )
+        raise _no_page(hosts, progress)
     counts = _snapshot(crawl, source, state, progress, output)
     shutil.rmtree(state)
     return counts
 
 
-def _clean(urls: Sequence[str], where: str, crawl: Crawl) -> list[str]:
-    cleaned = []
-    for url in urls:
-        clean = canonical_url(url, crawl.drop_query)
-        if clean is None:
-            raise InputError(
-                "this is not an address of the web",
-                where=f"params.yaml, {where}",
-                expected="http://… or https://…",
-                found=url,
-            )
-        cleaned.append(clean)
-    return sorted(set(cleaned))
+def _no_page(hosts: Sequence[str], progress: Progress) -> NetworkError:
+    """Return the error of a crawl that has no page: one that may pass, unless our own rules refused every URL."""
+    where = ", ".join(hosts[:5])
+    reasons = sorted({f"{rule}: {detail}".strip(": ") for rule, detail in progress.outcome.values()})
+    found = "; ".join(reasons[:3]) or "no answer"
+    if progress.passing or not reasons:
+        fix = "check the network and the seeds; then run again"
+        return NetworkError("not one page could be fetched", where=where, found=found, fix=fix)
+    rules = sorted({rule for rule, _ in progress.outcome.values()})
+    fix = "; ".join(ADVICE[rule] for rule in rules if rule in ADVICE) or "check the seeds"
+    return RefusedError("not one page may be fetched", where=where, found=found, fix=fix)
 
 
 def _adopt(

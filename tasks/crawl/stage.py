@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Literal
@@ -16,14 +15,14 @@ from typing import Literal
 from pydantic import Field, JsonValue
 
 from tasks.contracts.base import StageParams, not_identity
-from tasks.contracts.errors import InputError, ParamsError
+from tasks.contracts.errors import HeadwaterError
 from tasks.contracts.files import sha256_json, write_json
 from tasks.contracts.manifest import Counts, Manifest, Unit, commit_manifest
 from tasks.contracts.takedowns import read_takedowns
 from tasks.contracts.workspace import state_folder
 from tasks.crawl.archives import take_archives
 from tasks.crawl.common_crawl import Selection, take_common_crawl
-from tasks.crawl.credentials import Placeholders
+from tasks.crawl.faults import contact, faults_of, placeholders, roots, selection
 from tasks.crawl.jobs import Crawl
 from tasks.crawl.processes import available
 from tasks.crawl.remote import Remote
@@ -129,6 +128,10 @@ class Params(StageParams):
     id_column: str = "id"
     """text: the column of the document's id; without one, the row's own content stands in."""
 
+    def faults(self) -> Iterator[HeadwaterError]:
+        """Yield what keeps this crawl from its first page."""
+        yield from faults_of(self)
+
 
 def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
     """Make the snapshot.
@@ -174,13 +177,7 @@ def _sample(params: Params, output: Path) -> Made:
 
 
 def _sites(params: Params, output: Path) -> Made:
-    if not params.contact.strip():
-        raise ParamsError(
-            "a crawl of other people's sites must say whom they can write to",
-            where="params.yaml, crawl.contact",
-            expected="an e-mail address or a URL",
-            found="nothing",
-        )
+    contact(params)
     key = sha256_json(params.identity())
     counts = crawl_sites(_crawl(params, seeds=params.seeds, allow_hosts=params.allow_hosts, places={}),
                          source="sites", state=state_folder() / "crawl" / key[:32], output=output)  # fmt: skip
@@ -195,7 +192,7 @@ def _crawl(
         sitemaps=params.sitemaps,
         allowed_domains=params.allowed_domains,
         allow_hosts=allow_hosts,
-        ca_file=_roots(params.ca_file),
+        ca_file=roots(params.ca_file),
         insecure_hosts=params.insecure_hosts,
         places=places,
         user_agent=f"{params.user_agent} (+{params.contact})",
@@ -219,36 +216,9 @@ def _crawl(
     )
 
 
-def _roots(ca_file: str) -> str:
-    """Return the absolute path of `crawl.ca_file`, "" where none is named.
-
-    Raises:
-        InputError: it holds no certificate.
-    """
-    if not ca_file:
-        return ""
-    path = Path(ca_file).expanduser().resolve()
-    try:
-        ssl.create_default_context(cafile=str(path))
-    except OSError as error:
-        raise InputError(
-            "the file of root certificates cannot be read",
-            where="params.yaml, crawl.ca_file",
-            expected="a PEM file with at least one certificate",
-            found=f"{path}: {error}",
-        ) from error
-    return str(path)
-
-
 def _common_crawl(params: Params, output: Path) -> Made:
-    if not params.snapshot or bool(params.warc_files) == bool(params.domains):
-        raise ParamsError(
-            "it is not said what to take from Common Crawl",
-            where="params.yaml, crawl",
-            expected="a snapshot, and either warc_files or domains",
-            found=f"snapshot {params.snapshot!r}, warc_files {params.warc_files}, domains {list(params.domains)}",
-        )
-    selection = Selection(
+    selection(params)
+    chosen = Selection(
         snapshot=params.snapshot,
         data_url=params.data_url.rstrip("/"),
         index_url=params.index_url.rstrip("/"),
@@ -259,18 +229,17 @@ def _common_crawl(params: Params, output: Path) -> Made:
         connections=params.connections,
         megabytes=params.shard_megabytes,
     )
-    contact = f" (+{params.contact})" if params.contact.strip() else ""
+    asking = f" (+{params.contact})" if params.contact.strip() else ""
     remote = Remote(
-        user_agent=f"{params.user_agent}{contact}",
+        user_agent=f"{params.user_agent}{asking}",
         timeout=params.timeout_seconds,
         tries=params.busy_tries,
         longest_wait=params.max_wait_seconds,
-        ca_file=_roots(params.ca_file),
-        placeholders=Placeholders.of([params.data_url], "crawl.data_url")
-        | Placeholders.of([params.index_url], "crawl.index_url"),
+        ca_file=roots(params.ca_file),
+        placeholders=placeholders(params),
     )
     state = state_folder() / "crawl" / f"common_crawl-{params.snapshot}"
-    counts, sources = take_common_crawl(selection, remote, state=state, units=_units_folder(params), output=output)
+    counts, sources = take_common_crawl(chosen, remote, state=state, units=_units_folder(params), output=output)
     return "records", counts, sources
 
 

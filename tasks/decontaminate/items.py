@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tasks.contracts.errors import InputError, NetworkError, ParamsError
+from tasks.contracts.errors import InputError, ParamsError, RefusedError
+from tasks.contracts.hubs import hub_error, is_network_fault
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +111,7 @@ def task_texts(names: Sequence[str], local: Path) -> Iterator[ItemText]:
     Raises:
         ParamsError: lm-eval knows no task of that name.
         NetworkError: the task's items cannot be fetched, so they cannot be protected.
+        RefusedError: nor could they at another time.
     """
     remote = []
     for name in names:
@@ -140,7 +142,8 @@ def _hub_texts(names: Sequence[str]) -> Iterator[ItemText]:
             tasks = manager.load([name])["tasks"]
             texts = [text for subtask, task in sorted(tasks.items()) for text in asked_texts(subtask, task)]
         except Exception as error:  # a hub, its client and dataset builders raise errors of many kinds
-            raise NetworkError(
+            kind = hub_error() if is_network_fault(error) else RefusedError
+            raise kind(
                 f"the items of the evaluation task {name!r} cannot be read, so they cannot be protected",
                 where="params.yaml, evaluate.tasks",
                 found=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",

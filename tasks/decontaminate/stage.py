@@ -24,7 +24,7 @@ from pydantic import Field, JsonValue
 
 from tasks.contracts.base import Drop, Edit, StageParams, borrowed_from, not_identity
 from tasks.contracts.document import ROWS_PER_GROUP, Document, read_rows, write_rows
-from tasks.contracts.errors import InputError, ParamsError
+from tasks.contracts.errors import HeadwaterError, InputError, ParamsError, raised
 from tasks.contracts.files import sha256_file, sha256_json, write_bytes, write_json
 from tasks.contracts.ledger import LedgerRow, ledger_row
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest
@@ -81,6 +81,12 @@ class Params(StageParams):
     def named_files(self) -> tuple[str, ...]:
         """Return the benchmark files."""
         return self.benchmarks
+
+    def faults(self) -> Iterator[HeadwaterError]:
+        """Yield what is wrong with the benchmark files."""
+        yield from raised(lambda: _benchmark_hashes(self.benchmarks))
+        for path in self.benchmarks:
+            yield from raised(partial(_check_benchmark, Path(path)))
 
 
 def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
@@ -185,6 +191,12 @@ def _say(protection: Protection, too_common: set[Key]) -> None:
             *(task, found.items, found.by_ngrams, found.whole, found.not_protected),
             f" ({found.said()}; named in data/{STAGE}/{NOT_PROTECTED})" if found.reasons else "",
         )
+
+
+def _check_benchmark(path: Path) -> None:
+    """Read a benchmark file to its end; raise InputError where that cannot be done."""
+    for _ in benchmark_texts(path):
+        pass
 
 
 def _benchmark_hashes(paths: Sequence[str]) -> dict[str, JsonValue]:

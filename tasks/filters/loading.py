@@ -93,7 +93,12 @@ def load(entries: Sequence[Mapping[str, JsonValue]]) -> list[LoadedFilter]:
     Raises:
         ParamsError: an unknown rule, an unknown setting, or a value that is not allowed.
     """
-    return [_load(entry, f"{SECTION}[{index}]") for index, entry in enumerate(entries)]
+    return [load_entry(entry, index) for index, entry in enumerate(entries)]
+
+
+def load_entry(entry: Mapping[str, JsonValue], index: int) -> LoadedFilter:
+    """Return the filter of the list's entry number `index`, as `load`."""
+    return _load(entry, f"{SECTION}[{index}]")
 
 
 def check(entries: Sequence[Mapping[str, JsonValue]]) -> None:

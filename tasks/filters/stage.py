@@ -16,13 +16,13 @@ from pydantic import Field, JsonValue, model_validator
 
 from tasks.contracts.base import Drop, Edit, StageParams
 from tasks.contracts.document import Document, read_documents, read_rows, write_rows
-from tasks.contracts.errors import HeadwaterError
+from tasks.contracts.errors import HeadwaterError, raised
 from tasks.contracts.files import sha256_file
 from tasks.contracts.ledger import LedgerRow, ledger_row
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest
 from tasks.contracts.workspace import state_folder
 from tasks.engine.shards import ShardWork, keep_or_drop, map_shards, work_for
-from tasks.filters.loading import LoadedFilter, check, load, named_files
+from tasks.filters.loading import LoadedFilter, check, load, load_entry, named_files
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +50,13 @@ class Params(StageParams):
     def named_files(self) -> tuple[str, ...]:
         """Return the lists and models that rules name."""
         return named_files(self.rules)
+
+    def faults(self) -> Iterator[HeadwaterError]:
+        """Yield files that are not there, and filters of other packages that cannot be made."""
+        yield from super().faults()
+        for index, entry in enumerate(self.rules):
+            if "use" in entry:
+                yield from raised(partial(load_entry, entry, index))
 
     @model_validator(mode="after")
     def _known_rules(self) -> Params:

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from tasks.contracts.files import write_bytes
-
-BITS_PER_BYTE = "heldout_bits_per_byte"
-CONTINUATION = "heldout_continuation"
+from tasks.contracts.heldout import BITS_PER_BYTE as BITS_PER_BYTE
+from tasks.contracts.heldout import CONTINUATION as CONTINUATION
 
 _TASKS: Mapping[str, str] = {
     BITS_PER_BYTE: """\

@@ -21,13 +21,13 @@ from pydantic import Field, JsonValue, model_validator
 
 from tasks.contracts.base import Drop, StageParams, not_identity
 from tasks.contracts.document import Document, read_documents, read_rows, write_rows
-from tasks.contracts.errors import ParamsError
+from tasks.contracts.errors import HeadwaterError, ParamsError, raised
 from tasks.contracts.files import sha256_file, sha256_json, write_json
 from tasks.contracts.ledger import LedgerRow, ledger_row
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest
 from tasks.contracts.workspace import state_folder
 from tasks.engine.shards import ShardWork, keep_or_drop, map_shards, work_for
-from tasks.perplexity.model import LmplzOptions, given, load, log10_probability
+from tasks.perplexity.model import LmplzOptions, find_tool, given, load, log10_probability
 from tasks.perplexity.reference import ANY, WHOLE_CORPUS, Fitted, Fitting, Reference, Scorer, fit, language_of
 from tasks.perplexity.text import fold_of, lines_of
 from tasks.perplexity.units import cut
@@ -111,6 +111,31 @@ class Params(StageParams):
         texts = [name for names in self.reference.files_of().values() for name in names]
         return tuple(name for name in [*models, *texts] if "://" not in name)
 
+    def faults(self) -> Iterator[HeadwaterError]:
+        """Yield missing files, and what training a model lacks where one has to be trained."""
+        yield from super().faults()
+        yield from raised(lambda: find_tool("lmplz") if self.to_train_on() else None)
+
+    def to_train_on(self) -> Reference | None:
+        """Return what models are trained on, None where finished ones are given for all documents.
+
+        Raises:
+            ParamsError: nothing says what a good document reads like.
+        """
+        if isinstance(self.model, str) or (self.model and self.reference == Reference()):
+            return None
+        if not self.reference.is_empty():
+            return self.reference
+        if self.reference.otherwise == "corpus":
+            return WHOLE_CORPUS
+        raise ParamsError(
+            "nothing says what a good document reads like",
+            where="params.yaml, perplexity",
+            expected="a model, or a reference with sources, hosts or files",
+            found="neither",
+            fix="name a model in perplexity.model, or hosts in perplexity.reference.hosts",
+        )
+
     def options(self) -> LmplzOptions:
         """Return how lmplz is called."""
         return LmplzOptions(
@@ -167,19 +192,9 @@ def _fitted(params: Params, work: list[ShardWork], folder: Path) -> Fitted:
     """Return a scorer for each language: given models, and those trained on the reference."""
     named = {ANY: params.model} if isinstance(params.model, str) else params.model or {}
     scorers = {language: Scorer(models=(given(name),)) for language, name in sorted(named.items())}
-    if ANY in scorers or (scorers and params.reference == Reference()):
+    reference = params.to_train_on()
+    if reference is None:
         return Fitted(reference=Reference(), scorers=scorers)
-    reference = params.reference
-    if reference.is_empty() and reference.otherwise == "corpus":
-        reference = WHOLE_CORPUS
-    if reference.is_empty():
-        raise ParamsError(
-            "nothing says what a good document reads like",
-            where="params.yaml, perplexity",
-            expected="a model, or a reference with sources, hosts or files",
-            found="neither",
-            fix="name a model in perplexity.model, or hosts in perplexity.reference.hosts",
-        )
     how = Fitting(
         options=params.options(),
         least_words=params.min_reference_words,

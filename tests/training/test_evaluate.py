@@ -168,15 +168,18 @@ def test_an_unknown_task_is_named(inputs: dict[str, Path], tmp_path: Path) -> No
 
 
 @pytest.mark.usefixtures("few_hub_tasks")
-def test_a_hub_task_without_a_network_is_a_clear_error_that_may_pass(
-    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("told", [True, False])
+def test_a_hub_task_without_a_network_is_a_clear_error_that_may_pass_unless_none_may_be_asked(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: bool
 ) -> None:
     # Read when Hugging Face's libraries are imported; tests/conftest.py sets it before any of them is.
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    if not told:
+        monkeypatch.setattr("tasks.contracts.hubs.OFFLINE_VARIABLES", ())
     params = Params(tasks=(CONTINUATION, "hellaswag"), device="cpu")
     with pytest.raises(NetworkError) as caught:
         run(params=params, inputs=inputs, output=tmp_path / "out")
-    assert caught.value.transient
+    assert caught.value.transient is not told
     for said in ("could not be fetched", "evaluate.tasks: hellaswag", "HF_HUB_OFFLINE", "take these tasks out"):
         assert said in str(caught.value)
     assert not (tmp_path / "out" / "_manifest.json").exists()

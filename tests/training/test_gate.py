@@ -13,7 +13,7 @@ from training import gate
 from training.baseline import ByteTrigrams
 from training.champion import champion_to_beat, champions, promote
 from training.policy import policy_sha256, read_policy
-from training.statistics import bootstrap_ratio, wilson
+from training.statistics import bootstrap_ratio, power, wilson
 
 TASKS = ("heldout_bits_per_byte", "heldout_continuation")
 TEXT = "the quick brown fox jumps over the lazy dog and then it does so again, said nobody "
@@ -105,6 +105,44 @@ def test_a_failed_rule_is_named_with_how_much_and_the_attempt_is_kept(tmp_path: 
     failed = [entry["rule"] for entry in json.loads(kept[0].read_text())["rules"] if entry["verdict"] == "fail"]
     assert failed == [rule]
     assert not (tmp_path / "out" / "_manifest.json").exists()
+
+
+@pytest.mark.parametrize(("items", "right", "verdict"), [(63, 0.3, "too few items"), (63, 0.1, "too few items"),
+                                                         (63, 0.6, "pass"), (400, 0.27, "fail")])  # fmt: skip
+def test_a_rate_that_so_few_items_cannot_tell_from_guessing_says_nothing_of_the_model(
+    tmp_path: Path, items: int, right: float, verdict: str
+) -> None:
+    inputs = make_inputs(tmp_path / "a", items=items, right=right)
+    if verdict == "pass":
+        judge(inputs, tmp_path / "out")
+        return
+    with pytest.raises(GateError) as caught:
+        judge(inputs, tmp_path / "out")
+    told, said = rule(tmp_path / "state" / "attempts", "chance", verdict), str(caught.value)
+    assert told["verdict"] == verdict
+    assert ("too few to tell" in said or "too few for" in said) is (verdict != "fail")
+    assert ("holdout.items_per_document" in said) is (verdict != "fail")
+    assert ("train longer" in said) is (verdict == "fail")
+    if verdict != "fail":
+        assert told["power"] < 0.5
+        assert "about 150 are needed" in said
+    report = next((tmp_path / "state" / "attempts").glob("*/report.md")).read_text()
+    assert ("too few items to tell" in report.splitlines()[0]) is (verdict != "fail")
+
+
+def test_a_broken_rule_decides_where_another_cannot_tell(tmp_path: Path) -> None:
+    with pytest.raises(GateError, match=r"says no: 1 of 3 rules failed, and the items are too few") as caught:
+        judge(make_inputs(tmp_path / "a", items=63, right=0.3, bits=30.0), tmp_path / "out")
+    assert "train longer" in str(caught.value)
+    assert "holdout.items_per_document" in str(caught.value)
+
+
+def test_how_likely_an_effect_is_shown_is_what_trials_show() -> None:
+    generator = random.Random(3)
+    for items in (63, 160):
+        rates = [sum(generator.random() < 0.35 for _ in range(items)) for _ in range(2000)]
+        shown = sum(wilson(rate, items, 0.95).low > 0.25 for rate in rates) / len(rates)
+        assert power(items, 0.35, 0.25, 0.95) == pytest.approx(shown, abs=0.04)
 
 
 def test_a_policy_that_moved_after_training_fails(tmp_path: Path) -> None:

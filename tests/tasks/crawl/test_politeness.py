@@ -16,6 +16,7 @@ import zstandard
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 
 from tasks.contracts.document import make_doc_id
+from tasks.contracts.errors import NetworkError, RefusedError
 from tasks.contracts.evidence import CONTENT_TYPE, READER, OptOutPolicy, judge, read_evidence
 from tasks.contracts.ledger import LedgerRow, read_ledger
 from tasks.contracts.manifest import Counts
@@ -64,6 +65,37 @@ def bomb(coding: str) -> Answer:
         "zstd": lambda: zstandard.compress(content),
     }
     return Answer(packed[coding](), headers={"Content-Encoding": coding})
+
+
+GONE_FOR_GOOD: dict[str, dict[str, Route]] = {
+    "robots": {"/robots.txt": robots("User-agent: *\nDisallow: /\n")},
+    "crawl_delay": {"/robots.txt": robots("User-agent: *\nCrawl-delay: 3600\n")},
+    "http_404": {"/": Answer(status=404)},
+    "http_403": {"/": Answer(status=403)},
+    "redirect": {"/": to("https://elsewhere.example/")},
+    "too_large": {"/": Answer(b"x" * 20_000)},
+}
+PERHAPS_LATER: dict[str, dict[str, Route]] = {
+    "robots": {"/robots.txt": Answer(status=502)},
+    "robots.txt: answered 503": {"/robots.txt": Answer(status=503)},
+    "http_500": {"/": Answer(status=500)},
+    "http_408": {"/": Answer(status=408)},
+    "host_busy": {"/": Answer(status=429)},
+    "connection": {"/": Answer(hang_up=True)},
+    "robots.txt: connection": {"/robots.txt": Answer(hang_up=True)},
+}
+
+
+@pytest.mark.parametrize("reason", [*GONE_FOR_GOOD, *PERHAPS_LATER])
+def test_a_crawl_without_a_page_is_tried_again_only_where_another_try_may_find_one(reason: str, tmp_path: Path) -> None:
+    final = reason in GONE_FOR_GOOD
+    answers = (GONE_FOR_GOOD if final else PERHAPS_LATER)[reason]
+    with serving(Web({("one" + D, path): answer for path, answer in answers.items()})) as site:
+        crawl = replace(crawl_of(site.port, seeds=[f"http://one{D}/"]), busy_tries=1, max_bytes=10_000)
+        with pytest.raises(NetworkError, match=reason.rpartition(": ")[2]) as caught:
+            crawl_sites(crawl, source="sites", state=tmp_path / "state", output=tmp_path / "out")
+    assert isinstance(caught.value, RefusedError) is final
+    assert caught.value.transient is not final
 
 
 def web() -> Web:

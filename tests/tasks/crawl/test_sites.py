@@ -15,7 +15,7 @@ import pytest
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 from warcio.archiveiterator import ArchiveIterator as WarcioIterator
 
-from tasks.contracts.errors import NetworkError
+from tasks.contracts.errors import NetworkError, RefusedError
 from tasks.contracts.ledger import read_ledger
 from tasks.crawl.journal import read_progress
 from tasks.crawl.sample.pages import Page, render
@@ -190,8 +190,12 @@ def test_private_addresses_are_refused_unless_allowed(tmp_path: Path) -> None:
     with serve(site) as port:
         seeds = [f"http://127.0.0.1:{port}/", f"http://localhost:{port}/"]
         crawl = crawl_of(port, seeds=seeds, places={})
-        with pytest.raises(NetworkError, match="refused_address"):
+        with pytest.raises(RefusedError, match="refused_address") as caught:
             crawl_sites(crawl, source="sites", state=tmp_path / "state", output=tmp_path / "out")
+        assert not caught.value.transient, "no flow tries again what our own rules refuse"
+        assert "127.0.0.1 is at a private or special address" in str(caught.value)
+        assert "crawl.allow_hosts" in str(caught.value.fix)
+        assert "DNS" not in str(caught.value)
         assert not site.asked
         allowed = replace(crawl, allow_hosts=["localhost"])
         counts = crawl_sites(allowed, source="sites", state=tmp_path / "state2", output=tmp_path / "out2")
