@@ -9,12 +9,12 @@ from scrapy.http import HtmlResponse
 
 from tasks.contracts import document, evidence, markup, takedowns, words
 from tasks.contracts.answers import codings, no_page
+from tasks.contracts.charset import decode
 from tasks.contracts.robots import Robots, matches, normal_path
 from tasks.crawl import reading, retry_after, urls
 from tasks.decontaminate.words import split
 from tasks.dedup import shingles
 from tasks.extract import language, metadata, records
-from tasks.extract.charset import decode
 from tasks.filters.loading import load
 from tasks.perplexity import text as perplexity_text
 from tests.hostile.growth import MOST_GROWTH, growth, seconds
