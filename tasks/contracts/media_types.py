@@ -109,11 +109,6 @@ def is_markup(body: bytes) -> bool:
     return not _BINARY.search(_as_ascii(body[:SNIFFED_BYTES])) and _MARKUP.search(_as_ascii(body)) is not None
 
 
-def is_text(body: bytes) -> bool:
-    """Tell whether bytes are text, by the standard's binary data bytes."""
-    return not _BINARY.search(_as_ascii(body[:SNIFFED_BYTES]))
-
-
 def _has_html_root(body: bytes) -> bool:
     head = _as_ascii(body[:MOST_PROLOG_BYTES])
     prolog = _PROLOG.match(head)

@@ -102,7 +102,7 @@ BELIEVED = [
     ("koi8-r", "windows-1251", R, "koi8-r", "koi8-r"), ("utf-8", "windows-1251", R, "utf-8", "utf-8"),
     ("gbk", "", "联通", "gbk", "gbk"), ("gbk", "", "一茅", "gbk", "gbk"),
     ("latin1", "", "Ã©", "cp1252", "windows-1252"),
-   
+
     ("windows-1251", "", "Рђ", "cp1251", "windows-1251"), ("windows-1250", "", G, "cp1252", "windows-1250"),
 ]  # fmt: skip
 
