@@ -97,7 +97,7 @@ def read_records(stream: BinaryIO, start: int = 0, stop: int | None = None) -> I
                 yield one if isinstance(one, Damage) else _record(one, compress(one.content))
             continue
         if _FRAME.match(source.buffer):
-            frames = Frames(source, context)
+            frames = Frames(source, _begins_record, context)
             yield from _frame_records(frames)
             context = frames.context
             continue
@@ -135,7 +135,7 @@ def _begins_member(compressed: bytes | bytearray, context: zstandard.ZstdDecompr
         return compressed.startswith(DICTIONARY_MAGIC)
     try:
         if compressed.startswith(ZSTD_MAGIC):
-            content = Frames(Buffered(BytesIO(compressed[:OVERLAP])), context).read()
+            content = Frames(Buffered(BytesIO(compressed[:OVERLAP])), context=context).read()
             # Of a first block that is longer than what was looked at nothing comes out.
             if not content:
                 return True
@@ -145,6 +145,10 @@ def _begins_member(compressed: bytes | bytearray, context: zstandard.ZstdDecompr
             return False
     except zlib.error:
         return False
+    return _begins_record(content)
+
+
+def _begins_record(content: bytes) -> bool:
     return WARC_START.match(content) is not None or arc.START.match(content) is not None
 
 
@@ -220,16 +224,19 @@ def _skip_to_next(source: Buffered, context: zstandard.ZstdDecompressor | None) 
 
 def _frame_records(frames: Frames) -> Iterator[Record | Damage]:
     """Yield the records of some zstd frames."""
-    content = Buffered(frames)  # type: ignore[arg-type]
     broken: Damage | None = None
-    for one in _plain(content):
-        if broken is not None:
-            yield broken
-            broken = None
-        if isinstance(one, Damage):
-            broken = replace(one, offset=frames.place(one.offset))
-        else:
-            yield _record(one, compress(one.content), frames.place(one.offset))
+    going = True
+    while going:
+        content = Buffered(frames, frames.offset)  # type: ignore[arg-type]
+        for one in _plain(content):
+            if broken is not None:
+                yield broken
+                broken = None
+            if isinstance(one, Damage):
+                broken = replace(one, offset=frames.place(one.offset))
+            else:
+                yield _record(one, compress(one.content), frames.place(one.offset))
+        going = frames.go_on()
     if frames.damage is not None:
         # A record that ends with its damaged frame is one damaged place, not two.
         detail = f"{broken.detail}; {frames.damage}" if broken else frames.damage

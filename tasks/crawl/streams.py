@@ -202,31 +202,53 @@ class Frames:
     skippable frame is passed over, but one of the kind that holds the dictionary of the frames behind it.
 
     Args:
+        begins: tells of a frame's content whether a record begins with it; the stream ends before such a frame, and
+            goes on with it after `go_on`.
         context: what decompresses them, with the dictionary of the frames before.
 
     Attributes:
         damage: why it cannot be read further.
         begun: whether anything came out of the frame that is read.
+        offset: how many bytes of content came before this stream.
     """
 
-    def __init__(self, source: Buffered, context: zstandard.ZstdDecompressor | None = None) -> None:
+    def __init__(
+        self,
+        source: Buffered,
+        begins: Callable[[bytes], bool] = lambda _: False,
+        context: zstandard.ZstdDecompressor | None = None,
+    ) -> None:
         self.source = source
         self.context = context or zstandard.ZstdDecompressor(max_window_size=MOST_WINDOW_BYTES)
         self.damage: str | None = None
         self.begun = False
+        self.offset = 0
+        self._begins = begins
         self._frame: Any = None
         self._size = 0
+        self._ahead = b""
         self._places: list[tuple[int, int]] = [(0, source.offset)]
 
+    def go_on(self) -> bool:
+        """Return whether the stream ended before a frame that begins a record, and go on with that."""
+        self.offset = self._size - len(self._ahead)
+        self._places = self._places[-1:]
+        return bool(self._ahead)
+
     def read(self, _size: int = -1) -> bytes:
-        """Return some content, or nothing at the end of the frames or where one is damaged."""
+        """Return some content, or nothing at the end of the stream or where a frame is damaged."""
+        if self._ahead:
+            if self._size - len(self._ahead) != self.offset:
+                return b""  # not gone on yet
+            content, self._ahead = self._ahead, b""
+            return content
         while self.damage is None and (self._frame is not None or self._next()):
             piece = self.source.take(PIECE_BYTES)
             if not piece:
                 self.damage = CUT
                 break
             try:
-                content: bytes = self._frame.decompress(piece)
+                content = self._frame.decompress(piece)
             except zstandard.ZstdError as error:
                 self.damage = f"damaged zstd frame: {error}"
                 # The next frame may begin in this piece; one byte stays consumed, so that reading goes on.
@@ -235,8 +257,12 @@ class Frames:
             if self._frame.eof:
                 self.source.give_back(self._frame.unused_data)
                 self._frame = None
-            self._size += len(content)
+            first = bool(content) and not self.begun
             self.begun = self.begun or bool(content)
+            self._size += len(content)
+            if first and self._size - len(content) > self.offset and self._begins(content):
+                self._ahead = content
+                return b""
             if content:
                 return content
         return b""

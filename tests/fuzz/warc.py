@@ -47,8 +47,10 @@ VALUES: dict[bytes, tuple[bytes, ...]] = {
 }  # fmt: skip
 HTTP_VALUES: dict[bytes, tuple[bytes, ...]] = {
     b"content-type": (b"text/html;charset=", b"text/html;charset=\0", b"text/html; charset=utf-7", b"", b"TEXT/HTML",
-                      b"text/html, text/plain", b"\xff", b"unknown/unknown", b"application/xml", b"text/html;charset=gbk",
-                      b"text/html;charset=iso-2022-jp", b"text/html;charset=euc-jp", b"text/html;charset=x-user-defined"),
+                      b"text/html, text/plain", b"\xff", b"unknown/unknown", b"application/xml",
+                      b"text/html;charset=gbk",
+                      b"text/html;charset=iso-2022-jp", b"text/html;charset=euc-jp",
+                      b"text/html;charset=x-user-defined"),
     b"content-encoding": (b"gzip", b"br", b"zstd", b"deflate", b"x", b"gzip, " * 20, b"identity", b"br, gzip"),
     b"transfer-encoding": (b"chunked", b"CHUNKED", b"gzip, chunked", b"x"),
 }  # fmt: skip
