@@ -275,7 +275,7 @@ def _captured(
             yield _Captured(document.url, document.host, document.doc_id, document.record_id, document.opt_out)
         return
     # Imported here, as they load the decoders of pages.
-    from tasks.extract.charset import decode
+    from tasks.contracts.charset import decode
     from tasks.extract.records import read_pages
 
     for page in read_pages(part, max_bytes, host_files):

@@ -86,7 +86,7 @@ def _day(day: str | None) -> str:
 
 def _text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError("the text cannot be read", where=str(file), expected="UTF-8", found=str(error)) from error
 

@@ -98,7 +98,7 @@ def _show_text(index: Any, path: Path, limit: int, as_json: bool) -> None:
     from flows.lineage.trace_texts import find_text
 
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
     except OSError as error:
         raise UsageError("the file cannot be read", where=str(path), found=error.strerror) from error
     match = find_text(index, text)

@@ -132,17 +132,17 @@ def unescaped(value: str) -> str:
 
 
 def utf16_without_mark(body: bytes) -> str | None:
-    """Return "utf-16-le" or "utf-16-be" where a body's beginning is plainly that without a byte order mark.
+    """Return "utf-16le" or "utf-16be" where a body's beginning is plainly that without a byte order mark.
 
     A page begins with markup, whose characters are ASCII: of their two bytes one is NUL, always on the same side. No
     other encoding of the web has NUL bytes in text. HTML's own standard looks at `<?` alone (section 13.2.3.2).
 
     >>> utf16_without_mark("<html lang=el>".encode("utf-16-be")), utf16_without_mark(b"<html lang=el>")
-    ('utf-16-be', None)
+    ('utf-16be', None)
     """
     head = body[:SNIFFED_BYTES]
     head = head[: len(head) & ~1]
-    for name, characters, zeros in (("utf-16-le", head[0::2], head[1::2]), ("utf-16-be", head[1::2], head[0::2])):
+    for name, characters, zeros in (("utf-16le", head[0::2], head[1::2]), ("utf-16be", head[1::2], head[0::2])):
         begins = len(head) >= 8 and not any(zeros[:4]) and characters[:4].isascii() and all(characters[:4])
         # A page that begins with other letters shows it by most of its markup.
         mostly = len(head) >= 32 and zeros.count(0) * 2 > len(zeros) and characters.count(0) * 8 <= len(characters)

@@ -1,15 +1,12 @@
-"""One HTTP exchange as bytes: what was asked and what came back, before Scrapy undoes the content coding."""
+"""One HTTP exchange as bytes: what was asked and what came back, before its content coding is undone."""
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-import brotli
-import zstandard
 from scrapy.core.downloader.handlers.http11 import (
     _LenientHTTP11ClientFactory,
     _LenientHTTP11ClientProtocol,
@@ -19,6 +16,7 @@ from scrapy.exceptions import IgnoreRequest, StopDownload
 from scrapy.http import Headers
 
 from tasks.contracts.answers import codings
+from tasks.contracts.bodies import ERRORS, Body, opened
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 POLICY_FILE = "policy_file"  # in a request's meta: robots.txt and its like, of which only the beginning is read
@@ -59,22 +57,46 @@ class BoundedFactory(_LenientHTTP11ClientFactory):
 
 
 class Archive:
-    """Keeps each response as received; of a policy file, only as much as is read, whatever its coding."""
+    """Keeps each response as received, and gives it on without its content coding, as extract will read it.
+
+    Scrapy would refuse what its headers belie or what ends early. Of a policy file it keeps only as much as is read.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self.most_bytes = most_bytes
+
+    @classmethod
+    def from_crawler(cls, crawler: Any) -> Archive:
+        """Make it from Scrapy's settings."""
+        return cls(crawler.settings.getint("DOWNLOAD_MAXSIZE"))
 
     def process_response(self, request: Any, response: Any) -> Any:
-        """Keep a copy: Scrapy takes Content-Encoding out of the very headers when it decompresses."""
+        """Keep a copy, and decode."""
+        coded = [
+            ("Content-Encoding", value.decode("latin-1")) for value in response.headers.getlist("Content-Encoding")
+        ]
+        plain = response.headers.copy()
+        plain.pop("Content-Encoding", None)
         if request.meta.get(POLICY_FILE):
-            coding = response.headers.get("Content-Encoding", b"").decode("latin-1").strip().lower()
-            body = beginning(response.body, coding, MOST_POLICY_BYTES)
-            response = response.replace(body=body)
-            response.headers.pop("Content-Encoding", None)
-            return response
+            try:
+                body = opened(response.body, coded, MOST_POLICY_BYTES)
+            except ERRORS:  # rather what it may say than nothing
+                body = Body(response.body[:MOST_POLICY_BYTES])
+            return response.replace(body=body.content, headers=plain)
         try:
-            codings(b",".join(response.headers.getlist("Content-Encoding")).decode("latin-1"))
-        except ValueError as error:  # before Scrapy undoes them, one after the other
+            codings(",".join(value for _, value in coded))
+        except ValueError as error:
             raise IgnoreRequest(str(error)) from error
         request.meta["received"] = response.replace(headers=response.headers.copy())
-        return response
+        if not coded:
+            return response
+        try:
+            body = opened(response.body, coded, self.most_bytes)
+        except ERRORS:  # it is stored all the same, and extract says in the ledger what is wrong with it
+            body = Body(b"")
+        if body.more:
+            raise IgnoreRequest(f"more than {self.most_bytes} bytes without its content coding")
+        return response.replace(body=body.content, headers=plain)
 
 
 def stop_at_limit(data: bytes, request: Any) -> None:
@@ -83,23 +105,6 @@ def stop_at_limit(data: bytes, request: Any) -> None:
         request.meta[POLICY_FILE] += len(data)
         if request.meta[POLICY_FILE] > MOST_POLICY_BYTES:
             raise StopDownload(fail=False)
-
-
-def beginning(body: bytes, coding: str, limit: int) -> bytes:
-    """Return up to `limit` bytes of a body without its content coding, what can be decoded of a broken one."""
-    try:
-        if coding in ("gzip", "x-gzip"):
-            return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(body, limit)
-        if coding == "deflate":
-            return zlib.decompressobj(zlib.MAX_WBITS).decompress(body, limit)
-        if coding == "br":
-            return bytes(brotli.Decompressor().process(body, output_buffer_limit=limit))[:limit]
-        if coding == "zstd":
-            with zstandard.ZstdDecompressor().stream_reader(body) as reader:
-                return bytes(reader.read(limit))
-    except (zlib.error, brotli.error, zstandard.ZstdError):
-        return b""
-    return body[:limit]
 
 
 def request_bytes(request: Any) -> bytes:
@@ -130,6 +135,11 @@ def header_fields(headers: Headers) -> Iterator[tuple[str, str]]:
     for name, values in headers.items():
         for value in values:
             yield name.decode("latin-1"), value.decode("latin-1").replace("\r", " ").replace("\n", " ")
+
+
+def content_type(headers: Headers) -> str:
+    """Return the Content-Type, several fields of it joined by commas."""
+    return ", ".join(value for name, value in header_fields(headers) if name.lower() == "content-type")
 
 
 def status_line(status: int) -> str:

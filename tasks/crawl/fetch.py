@@ -19,27 +19,36 @@ import scrapy
 from scrapy import signals
 from scrapy.crawler import CrawlerProcess
 from scrapy.exceptions import IgnoreRequest
-from scrapy.http import TextResponse
 from scrapy.utils.defer import maybe_deferred_to_future
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
 from tasks.contracts.answers import REFUSALS, may_pass, no_page
+from tasks.contracts.charset import decode
 from tasks.contracts.evidence import Certificate, Evidence
 from tasks.contracts.files import disk_full_is_clear
+from tasks.contracts.media_types import is_html
 from tasks.contracts.redaction import without_secrets, without_userinfo
 from tasks.contracts.robot_words import forbids_following
 from tasks.contracts.robots import names_of
 from tasks.contracts.warc import host_of
 from tasks.crawl.addresses import named
 from tasks.crawl.backoff import CERTIFICATE, SHORTEST_DELAY_SECONDS, HostBusy
-from tasks.crawl.exchange import REDIRECTS, answer_bytes, header_fields, header_pairs, request_bytes, status_line
+from tasks.crawl.exchange import (
+    REDIRECTS,
+    answer_bytes,
+    content_type,
+    header_fields,
+    header_pairs,
+    request_bytes,
+    status_line,
+)
 from tasks.crawl.frontier import Refusals
 from tasks.crawl.hosts import Forbidden, HostRules, RobotsFailed, TooSlow, Unreachable, evidence_of
 from tasks.crawl.jobs import Job, owner
 from tasks.crawl.journal import DONE, FAR, NOTE, PAGE, PASSING, TAKEN, Journal
-from tasks.crawl.reading import Links, absolute_link, links_of, page_text, sitemap_links
+from tasks.crawl.reading import Links, absolute_link, links_of, location_of, sitemap_links
 from tasks.crawl.urls import Counted, canonical_url
 from tasks.crawl.warc_writer import Note, Page, Writer, warc_date
 
@@ -204,7 +213,7 @@ class Pages(scrapy.Spider):
         received = response.meta["received"]
         if response.status in REDIRECTS and response.headers.get("Location"):
             # A server may repeat in its answers what it was asked with.
-            location = response.headers["Location"].decode("latin-1")
+            location = location_of(response.headers["Location"])
             target = absolute_link(url, location)
             target = None if target is None else self.job.crawl.placeholders.hidden(target)
             ours = None if target is None else canonical_url(target, self.job.crawl.drop_query)
@@ -374,9 +383,10 @@ def read_page(
     url: str, response: Any, received: Any, rules: HostRules, certificate: Certificate | None, job: Job
 ) -> tuple[Links, Evidence]:
     """Return a page's links and what it says about being used."""
-    text = page_text(response)
-    links = Links()
-    if isinstance(response, TextResponse) and "html" in response.headers.get("Content-Type", b"html").decode("latin-1"):
+    kind = content_type(received.headers)
+    text, links = "", Links()
+    if is_html(kind, response.body):
+        text, _ = decode(response.body, kind)
         names = names_of(job.crawl.user_agent)
         if not any(
             forbids_following(value, names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import io
 import logging
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import fsspec
 
@@ -25,6 +26,7 @@ from tasks.crawl.credentials import Placeholders, login
 logger = logging.getLogger(__name__)
 
 WEB = ("http://", "https://")
+LOCAL = "file://"
 # What drivers of fsspec call a version of a file: HTTP, S3, Google Cloud, Azure.
 _MARKS = ("ETag", "etag", "VersionId", "md5Hash", "content_md5", "LastModified", "last_modified", "mtime")
 
@@ -106,17 +108,7 @@ def find_files(paths: Sequence[str], expected: str) -> list[SourceFile]:
     files: dict[object, str] = {}
     named: Counter[object] = Counter()
     for path in paths:
-        remote = "://" in path
-        try:
-            web = path.lower().startswith(WEB)
-            system, inner = fsspec.core.url_to_fs(_filled(path) if remote else str(Path(path).expanduser().resolve()))
-            if any(mark in inner for mark in "*[") and not web:
-                found = sorted(name for name in system.glob(inner) if not system.isdir(name))
-            else:
-                found = [inner] if web or system.isfile(inner) else []
-        except (OSError, ImportError, ValueError) as error:
-            kind = NetworkError if remote and isinstance(error, OSError) else InputError
-            raise kind("an input place cannot be listed", where=path, found=str(error)[:300]) from error
+        found = _local(path) if _is_local(path) else _remote(path)
         if not found:
             raise InputError(
                 "an input file is missing",
@@ -125,9 +117,7 @@ def find_files(paths: Sequence[str], expected: str) -> list[SourceFile]:
                 found=f"no file at {path}",
                 fix="correct the path (relative ones start at the workspace)",
             )
-        for name in found:
-            # The setting's own text where a secret was filled in: what the file system calls it may show the secret.
-            url = path if web or (remote and PLACEHOLDER.search(path)) else system.unstrip_protocol(name)
+        for url in found:
             key = _place(url)
             named[key] += 1
             files.setdefault(key, url)
@@ -135,9 +125,60 @@ def find_files(paths: Sequence[str], expected: str) -> list[SourceFile]:
     return [SourceFile(url, names[url], named[key] - 1) for key, url in files.items()]
 
 
+def _is_local(path: str) -> bool:
+    return path.startswith(LOCAL) or "://" not in path or Path(path).exists()
+
+
+def _local(path: str) -> list[str]:
+    """Return the local files that a path names, as `file://` and the path as it is; else those of a glob.
+
+    A name may hold whatever a pattern or an address gives a meaning: what is there by that very name is meant.
+    """
+    given = path.removeprefix(LOCAL)
+    tries = [given, unquote(given)] if path.startswith(LOCAL) else [given]
+    for one in tries:
+        place = _expanded(one)
+        if place.is_file():
+            return [f"{LOCAL}{place}"]
+    place = _expanded(given)
+    # So far as folders of that very name are there, they are meant too.
+    literal = next(parent for parent in place.parents if parent.exists())
+    pattern = str(place.relative_to(literal))
+    if not glob.has_magic(pattern):
+        return []
+    try:
+        return [f"{LOCAL}{one}" for one in sorted(literal.glob(pattern)) if one.is_file()]
+    except ValueError:  # no pattern that can be, such as "a**b"
+        return []
+
+
+def _expanded(path: str) -> Path:
+    try:
+        return Path(path).expanduser().resolve()
+    except RuntimeError:  # a name that begins with a tilde, and no user of that name
+        return Path(path).resolve()
+
+
+def _remote(path: str) -> list[str]:
+    web = path.lower().startswith(WEB)
+    try:
+        system, inner = fsspec.core.url_to_fs(_filled(path))
+        if web or system.isfile(inner):
+            names = [inner]
+        else:
+            names = (
+                sorted(name for name in system.glob(inner) if not system.isdir(name)) if glob.has_magic(inner) else []
+            )
+    except (OSError, ImportError, ValueError) as error:
+        kind = NetworkError if isinstance(error, OSError) else InputError
+        raise kind("an input place cannot be listed", where=path, found=str(error)[:300]) from error
+    # The setting's own text where a secret was filled in: what the file system calls it may show the secret.
+    return [path if web or PLACEHOLDER.search(path) else system.unstrip_protocol(name) for name in names]
+
+
 def local_path(url: str) -> Path | None:
     """Return where a local file stands, None for a remote one."""
-    return Path(url.removeprefix("file://")) if url.startswith("file://") else None
+    return Path(url.removeprefix(LOCAL)) if url.startswith(LOCAL) else None
 
 
 def _place(url: str) -> object:
@@ -155,7 +196,7 @@ def _short_names(urls: Sequence[str]) -> dict[str, str]:
     >>> _short_names(["file:///w/a/x.jsonl", "file:///w/b/x.jsonl", "file:///w/y.jsonl"]).values()
     dict_values(['a/x.jsonl', 'b/x.jsonl', 'y.jsonl'])
     """
-    parts = {url: [part for part in urlsplit(url).path.split("/") if part] or ["index"] for url in urls}
+    parts = {url: [part for part in _path_of(url).split("/") if part] for url in urls}
     names = {url: one[-1] for url, one in parts.items()}
     for depth in range(2, 1 + max(map(len, parts.values()), default=0)):
         counted = Counter(names.values())
@@ -163,7 +204,13 @@ def _short_names(urls: Sequence[str]) -> dict[str, str]:
         if not same:
             break
         names |= {url: "/".join(parts[url][-depth:]) for url in same}
-    return names
+    counted = Counter(names.values())
+    return {url: name if counted[name] == 1 else url.partition("://")[2] for url, name in names.items()}
+
+
+def _path_of(url: str) -> str:
+    """Return host and path of an address; only on the web do `?` and `#` end it."""
+    return urlsplit(url).netloc + urlsplit(url).path if url.lower().startswith(WEB) else url.partition("://")[2]
 
 
 def identify(files: Sequence[SourceFile]) -> list[Identity]:
@@ -218,12 +265,17 @@ def check_unchanged(file: SourceFile, identity: Identity) -> None:
 
 def opened(file: SourceFile) -> Any:
     """Return a file for `with`, opened with the credentials that its place is given; a redirect to another has none."""
+    path = local_path(file.url)
+    if path is not None:
+        return path.open("rb")
     options: dict[str, Any] = {}
     if file.url.lower().startswith(WEB) and (known := login(file.url)):
         import aiohttp
 
         options["auth"] = aiohttp.BasicAuth(*known, encoding="utf-8")
-    return fsspec.open(_filled(file.url), "rb", **options)
+    # Not by fsspec.open, which takes what stands in the name for a pattern.
+    system, inner = fsspec.core.url_to_fs(_filled(file.url), **options)
+    return fsspec.core.OpenFile(system, inner, mode="rb")
 
 
 def _filled(url: str) -> str:

@@ -32,6 +32,7 @@ from tasks.contracts.evidence import (
 from tasks.contracts.robots import Decision, Robots, names_of
 from tasks.crawl.backoff import HostBusy
 from tasks.crawl.exchange import MOST_POLICY_BYTES, POLICY_FILE, REDIRECTS, header_fields, stop_at_limit
+from tasks.crawl.reading import location_of
 from tasks.crawl.urls import canonical_url
 
 logger = logging.getLogger(__name__)
@@ -199,7 +200,7 @@ class HostGate:
             location = response.headers.get("Location")
             if response.status not in REDIRECTS or not location:
                 return response
-            target = canonical_url(urljoin(url, location.decode("latin-1")))
+            target = canonical_url(urljoin(url, location_of(location)))
             if target is None:
                 return None
             url = target

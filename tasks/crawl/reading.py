@@ -1,4 +1,4 @@
-"""What the crawler reads in a page and in a sitemap: text and links, in time linear in their bytes.
+"""What the crawler reads in a page and in a sitemap: links, in time linear in their bytes.
 
 Called beside Twisted's reactor, in a thread, so that one host's big page does not hold the others up.
 """
@@ -6,17 +6,15 @@ Called beside Twisted's reactor, in a thread, so that one host's big page does n
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from scrapy.http import TextResponse
 from scrapy.utils.sitemap import Sitemap
 
-from tasks.contracts.markup import tags, utf16_without_mark
+from tasks.contracts.bodies import ERRORS, GZIP_MAGIC, decompressed
+from tasks.contracts.markup import tags
 from tasks.contracts.robot_words import forbids_following
 from tasks.contracts.warc import host_of
 from tasks.crawl.addresses import named
@@ -29,6 +27,7 @@ SKIPPED_ENDINGS = (
     ".png", ".jpg", ".jpeg", ".gif", ".svg", ".ico", ".webp", ".css", ".js", ".zip", ".gz", ".bz2", ".xz",
     ".tar", ".whl", ".exe", ".dmg", ".iso", ".mp3", ".mp4", ".avi", ".mov", ".webm", ".woff", ".woff2", ".ttf",
 )  # fmt: skip
+_BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
 _READ = frozenset({"a", "base", "meta"})
 # A path that stands in a canonical URL as it stands here: nothing to escape, no dots or empty segments to take out.
 _PLAIN_PATH = re.compile(r"/(?:[A-Za-z0-9_~-][A-Za-z0-9_~.-]*/)*(?:[A-Za-z0-9_~-][A-Za-z0-9_~.-]*)?")
@@ -46,21 +45,6 @@ class Links:
     urls: list[str] = field(default_factory=list)
     more: int = 0
     too_long: int = 0
-
-
-def page_text(response: Any) -> str:
-    """Return a page's text as far as tags in it are concerned."""
-    body: bytes = response.body
-    if body.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return body.decode("utf-16", "replace")
-    if coding := utf16_without_mark(body):
-        return body.decode(coding, "replace")
-    if isinstance(response, TextResponse):
-        try:
-            return response.text
-        except (ValueError, LookupError):  # a charset that Python does not know
-            pass
-    return body.decode("utf-8", "replace")
 
 
 def links_of(
@@ -116,10 +100,10 @@ def sitemap_links(
     Raises:
         ValueError: it is no sitemap.
     """
-    if body[:2] == b"\x1f\x8b":
+    if body.startswith(GZIP_MAGIC):
         try:
-            body = zlib.decompressobj(47).decompress(body, min(MOST_SITEMAP_BYTES, 10 * most_bytes))
-        except zlib.error as error:
+            body = decompressed(body, "gzip", min(MOST_SITEMAP_BYTES, 10 * most_bytes)).content
+        except ERRORS as error:
             raise ValueError(str(error)) from error
     try:
         sitemap = Sitemap(body)
@@ -167,3 +151,14 @@ def absolute_link(base: str, link: str) -> str | None:
         return urljoin(base, link)
     except ValueError:
         return None
+
+
+def location_of(field: bytes) -> str:
+    """Return a Location as an address: bytes beyond ASCII, which should not be there, go back as they came.
+
+    They are UTF-8 on nearly every server, else whatever it will read again itself; browsers do the same.
+
+    >>> location_of("/straße".encode()), location_of("/straße".encode("latin-1"))
+    ('/stra%C3%9Fe', '/stra%DFe')
+    """
+    return _BEYOND_ASCII.sub(lambda byte: b"%%%02X" % byte[0][0], field).decode("ascii")

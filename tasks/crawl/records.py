@@ -15,8 +15,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
+import zstandard
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 
+from tasks.contracts.bodies import ZSTD_MAGIC, ZSTD_SKIPPABLE
 from tasks.crawl import arc
 from tasks.crawl.canonical import (
     Canonical,
@@ -29,11 +31,13 @@ from tasks.crawl.canonical import (
 )
 from tasks.crawl.streams import (
     CHUNK,
+    DICTIONARY_MAGIC,
     MOST_RECORD_BYTES,
     MOST_URLS,
     OVERLAP,
     Buffered,
     Damage,
+    Frames,
     Member,
     Skipped,
     compress,
@@ -44,7 +48,9 @@ _MAGIC = re.compile(re.escape(GZIP_MAGIC))
 WARC_START = re.compile(rb"WARC/[0-9]{1,3}\.[0-9]{1,3}[ \t]*\r?\n", re.IGNORECASE)
 # Where reading goes on after damage: a page may hold the words above.
 _NEXT_RECORD = re.compile(WARC_START.pattern + rb"(?=[!-9;-~]{1,100}[ \t]*:)", re.IGNORECASE)
-_MAGIC_OR_RECORD = re.compile(_MAGIC.pattern + rb"|" + _NEXT_RECORD.pattern, re.IGNORECASE)
+_FRAME = re.compile(re.escape(ZSTD_MAGIC) + rb"|" + ZSTD_SKIPPABLE.pattern, re.DOTALL)
+_MEMBER = re.compile(_MAGIC.pattern + rb"|" + _FRAME.pattern)
+_MEMBER_OR_RECORD = re.compile(rb"(?-i:" + _MEMBER.pattern + rb")|" + _NEXT_RECORD.pattern, re.IGNORECASE)
 _HEADER_END = re.compile(rb"\n\r?\n|\n(?=" + WARC_START.pattern + rb")", re.IGNORECASE)
 _CONCURRENT_RESPONSE = re.compile(rb"(?is)(?=.*\nwarc-type:[ \t]*response)(?=.*\nwarc-concurrent-to:)")
 MOST_PLAIN_BYTES = 32 << 20
@@ -79,10 +85,11 @@ def read_records(stream: BinaryIO, start: int = 0, stop: int | None = None) -> I
     """
     source = Buffered(stream, start)
     plain = False
+    context: zstandard.ZstdDecompressor | None = None
     if start:
         _skip_to_slice(source)
     else:
-        plain = not source.fill(4).startswith(GZIP_MAGIC[:2])
+        plain = not source.fill(4).startswith(GZIP_MAGIC[:2]) and not _FRAME.match(source.buffer)
     while source.fill(CHUNK):
         # Files of both kinds are put behind each other: `cat a.warc b.warc.gz`.
         if plain or WARC_START.match(source.buffer):
@@ -90,8 +97,13 @@ def read_records(stream: BinaryIO, start: int = 0, stop: int | None = None) -> I
             for one in _plain(source, among_members=True):
                 yield one if isinstance(one, Damage) else _record(one, compress(one.content))
             continue
+        if _FRAME.match(source.buffer):
+            frames = Frames(source, _begins_record, context)
+            yield from _frame_records(frames)
+            context = frames.context
+            continue
         if not source.buffer.startswith(GZIP_MAGIC):
-            yield from _between_members(source)
+            yield from _between_members(source, context)
             continue
         if stop is not None and source.offset >= stop and _may_begin_slice(source.buffer):
             return
@@ -118,14 +130,26 @@ def _header_of(compressed: bytes | bytearray) -> bytes | None:
     return content.partition(b"\r\n\r\n")[0] if content.startswith(b"WARC/") else None
 
 
-def _begins_member(compressed: bytes | bytearray) -> bool:
-    """Tell whether a gzip member of a WARC or ARC file begins here, and not the compressed body of a page."""
-    if not compressed.startswith(GZIP_MAGIC):
-        return False
+def _begins_member(compressed: bytes | bytearray, context: zstandard.ZstdDecompressor | None = None) -> bool:
+    """Tell whether a gzip member or zstd frame of a WARC or ARC file begins here, and not a page's compressed body."""
+    if ZSTD_SKIPPABLE.match(compressed):
+        return compressed.startswith(DICTIONARY_MAGIC)
     try:
-        content = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(compressed[:CHUNK], OVERLAP)
+        if compressed.startswith(ZSTD_MAGIC):
+            content = Frames(Buffered(BytesIO(compressed[:OVERLAP])), context=context).read()
+            # Of a first block that is longer than what was looked at nothing comes out.
+            if not content:
+                return True
+        elif compressed.startswith(GZIP_MAGIC):
+            content = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(compressed[:CHUNK], OVERLAP)
+        else:
+            return False
     except zlib.error:
         return False
+    return _begins_record(content)
+
+
+def _begins_record(content: bytes) -> bool:
     return WARC_START.match(content) is not None or arc.START.match(content) is not None
 
 
@@ -185,11 +209,44 @@ def _record(canonical: Canonical, member: bytes, offset: int | None = None) -> R
     return Record(canonical.kind, member, canonical.record_id, canonical.url, canonical.segmented, canonical.notes, at)
 
 
-def _between_members(source: Buffered) -> Iterator[Damage]:
+def _between_members(source: Buffered, context: zstandard.ZstdDecompressor | None) -> Iterator[Damage]:
     offset = source.offset
-    skipped = source.skip_to(_MAGIC_OR_RECORD)
+    skipped = _skip_to_next(source, context)
     if not skipped.blank:
         yield from skipped.damages(offset, f"{skipped.size} bytes that are no gzip member")
+
+
+def _skip_to_next(source: Buffered, context: zstandard.ZstdDecompressor | None) -> Skipped:
+    """Consume up to the next gzip member, zstd frame of records or uncompressed record."""
+    return source.skip_to(
+        _MEMBER_OR_RECORD, accept=lambda found: not _FRAME.match(found) or _begins_member(found, context)
+    )
+
+
+def _frame_records(frames: Frames) -> Iterator[Record | Damage]:
+    """Yield the records of some zstd frames."""
+    broken: Damage | None = None
+    going = True
+    while going:
+        content = Buffered(frames, frames.offset)  # type: ignore[arg-type]
+        for one in _plain(content):
+            if broken is not None:
+                yield broken
+                broken = None
+            if isinstance(one, Damage):
+                broken = replace(one, offset=frames.place(one.offset))
+            else:
+                yield _record(one, compress(one.content), frames.place(one.offset))
+        going = frames.go_on()
+    if frames.damage is not None:
+        # A record that ends with its damaged frame is one damaged place, not two.
+        detail = f"{broken.detail}; {frames.damage}" if broken else frames.damage
+        kept = broken is None and frames.begun
+        broken = Damage(frames.place(content.offset), detail, broken.url if broken else None, kept=kept)
+    if broken is not None:
+        yield broken
+    if frames.damage is not None and frames.source.fill(1):
+        _skip_to_next(frames.source, frames.context)
 
 
 def _member_records(source: Buffered) -> Iterator[Record | Damage]:
@@ -228,7 +285,7 @@ def _member_records(source: Buffered) -> Iterator[Record | Damage]:
     if broken is not None:
         yield broken
     if member.damage is not None and source.fill(1) and not source.buffer.startswith(GZIP_MAGIC):
-        source.skip_to(_MAGIC_OR_RECORD)
+        _skip_to_next(source, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,11 +336,11 @@ class _Form:
 
     @property
     def _next(self) -> re.Pattern[bytes]:
-        pattern = self.following.pattern + (rb"|" + _MAGIC.pattern if self.among_members else b"")
+        pattern = self.following.pattern + (rb"|(?-i:" + _MEMBER.pattern + rb")" if self.among_members else b"")
         return re.compile(pattern, re.IGNORECASE if self.name == "WARC" else 0)
 
     def _begins(self, content: bytes | bytearray) -> bool:
-        return not content.startswith(GZIP_MAGIC) or _begins_member(content)
+        return _MEMBER.match(content) is None or _begins_member(content)
 
 
 def _plain(content: Buffered, *, among_members: bool = False) -> Iterator[Canonical | Damage]:
@@ -333,7 +390,7 @@ def _one(content: Buffered, form: _Form) -> Iterator[Canonical | Damage]:
     buffer = content.fill(total + OVERLAP)
     end = total + len(buffer[total : total + OVERLAP]) - len(buffer[total : total + OVERLAP].lstrip(b"\r\n"))
     whole = end == len(buffer) >= total or form.start.match(buffer, end) is not None
-    whole = whole or (form.among_members and buffer.startswith(GZIP_MAGIC, end) and _begins_member(buffer[end:]))
+    whole = whole or (form.among_members and _MEMBER.match(buffer, end) is not None and _begins_member(buffer[end:]))
     again = None if whole else form.find(buffer, head.size, total + OVERLAP)
     there = again if again is not None and again < total else min(total, len(buffer))
     if there < total:

@@ -1,18 +1,26 @@
-"""Bytes read ahead: a stream that says what it passed over, a gzip member as a stream, and damage as it is reported."""
+"""Bytes read ahead: a stream that says what it passed over, gzip members and zstd frames as streams, and damage."""
 
 from __future__ import annotations
 
 import re
 import zlib
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+import zstandard
+
+from tasks.contracts.bodies import MOST_WINDOW_BYTES, ZSTD_MAGIC, ZSTD_SKIPPABLE
 from tasks.crawl.canonical import target_uri
 
 CHUNK = 1 << 16
 OVERLAP = 16 << 10  # of two windows that are searched: longer than what is searched for
 MOST_RECORD_BYTES = 256 << 20  # a bigger record is no web page, and would have to fit into memory
+PIECE_BYTES = 1 << 10  # of a zstd frame: of each 4 bytes, 128 KiB may come out
+MOST_DICTIONARY_BYTES = 8 << 20  # that readers of .warc.zst must take
+CUT = "the file ends inside a zstd frame"
+DICTIONARY_MAGIC = b"\x5d\x2a\x4d\x18"
 MOST_URLS = 1000  # of one damaged place: each is a row, and one row speaks for what is beyond
 _URL = re.compile(rb"(?:^|\n)WARC-Target-URI[ \t]*:[ \t]*(?:\r?\n[ \t]+)?([^\r\n]{1,2000})", re.IGNORECASE)
 
@@ -190,6 +198,123 @@ class Member:
             if content:
                 return content
         return b""
+
+
+class Frames:
+    """Zstandard frames one behind the other as a stream of their content: the proposed form of `.warc.zst` (IIPC 1.0).
+
+    A record may stand in several frames, and several records in one, as the `zstd` command makes it of a whole file. A
+    skippable frame is passed over, but one of the kind that holds the dictionary of the frames behind it.
+
+    Args:
+        begins: tells of a frame's content whether a record begins with it; the stream ends before such a frame, and
+            goes on with it after `go_on`.
+        context: what decompresses them, with the dictionary of the frames before.
+
+    Attributes:
+        damage: why it cannot be read further.
+        begun: whether anything came out of the frame that is read.
+        offset: how many bytes of content came before this stream.
+    """
+
+    def __init__(
+        self,
+        source: Buffered,
+        begins: Callable[[bytes], bool] = lambda _: False,
+        context: zstandard.ZstdDecompressor | None = None,
+    ) -> None:
+        self.source = source
+        self.context = context or zstandard.ZstdDecompressor(max_window_size=MOST_WINDOW_BYTES)
+        self.damage: str | None = None
+        self.begun = False
+        self.offset = 0
+        self._begins = begins
+        self._frame: Any = None
+        self._size = 0
+        self._ahead = b""
+        self._places: list[tuple[int, int]] = [(0, source.offset)]
+
+    def go_on(self) -> bool:
+        """Return whether the stream ended before a frame that begins a record, and go on with that."""
+        self.offset = self._size - len(self._ahead)
+        self._places = self._places[-1:]
+        return bool(self._ahead)
+
+    def read(self, _size: int = -1) -> bytes:
+        """Return some content, or nothing at the end of the stream or where a frame is damaged."""
+        if self._ahead:
+            if self._size - len(self._ahead) != self.offset:
+                return b""  # not gone on yet
+            content, self._ahead = self._ahead, b""
+            return content
+        while self.damage is None and (self._frame is not None or self._next()):
+            piece = self.source.take(PIECE_BYTES)
+            if not piece:
+                self.damage = CUT
+                break
+            try:
+                content = self._frame.decompress(piece)
+            except zstandard.ZstdError as error:
+                self.damage = f"damaged zstd frame: {error}"
+                # The next frame may begin in this piece; one byte stays consumed, so that reading goes on.
+                self.source.give_back(piece[1:])
+                break
+            if self._frame.eof:
+                self.source.give_back(self._frame.unused_data)
+                self._frame = None
+            first = bool(content) and not self.begun
+            self.begun = self.begun or bool(content)
+            self._size += len(content)
+            if first and self._size - len(content) > self.offset and self._begins(content):
+                self._ahead = content
+                return b""
+            if content:
+                return content
+        return b""
+
+    def place(self, offset: int) -> int:
+        """Return where in the file the frame begins that holds a byte of the content."""
+        return self._places[bisect_right(self._places, (offset, MOST_RECORD_BYTES << 20)) - 1][1]
+
+    def _next(self) -> bool:
+        """Begin the next frame, if one is there."""
+        while ZSTD_SKIPPABLE.match(head := bytes(self.source.fill(8)[:8])) and self.damage is None:
+            self._skip(head[:4] == DICTIONARY_MAGIC, int.from_bytes(head[4:8], "little"))
+        if self.damage is None and 0 < len(head) < len(ZSTD_MAGIC) and ZSTD_MAGIC.startswith(head):
+            self.damage = CUT
+            self.source.take(len(head))
+        if self.damage is not None or not head.startswith(ZSTD_MAGIC):
+            return False
+        self._frame = self.context.decompressobj()
+        self.begun = False
+        self._places.append((self._size, self.source.offset))
+        return True
+
+    def _skip(self, dictionary: bool, size: int) -> None:
+        self.source.take(8)
+        if dictionary and size > MOST_DICTIONARY_BYTES:
+            self.damage = f"a zstd dictionary of {size} bytes, more than {MOST_DICTIONARY_BYTES}"
+        elif dictionary:
+            content = self.source.take(size)
+            size -= len(content)
+            if not size:
+                self._use(content)
+        while size > 0 and (passed := len(self.source.take(min(size, CHUNK)))):
+            size -= passed
+        if size:
+            self.damage = CUT
+
+    def _use(self, dictionary: bytes) -> None:
+        try:
+            if dictionary.startswith(ZSTD_MAGIC):
+                with zstandard.ZstdDecompressor(max_window_size=MOST_WINDOW_BYTES).stream_reader(dictionary) as reader:
+                    dictionary = reader.read(MOST_DICTIONARY_BYTES + 1)
+            if len(dictionary) > MOST_DICTIONARY_BYTES:
+                raise ValueError(f"more than {MOST_DICTIONARY_BYTES} bytes")
+            known = zstandard.ZstdCompressionDict(dictionary, dict_type=zstandard.DICT_TYPE_FULLDICT)
+            self.context = zstandard.ZstdDecompressor(dict_data=known, max_window_size=MOST_WINDOW_BYTES)
+        except (zstandard.ZstdError, ValueError) as error:
+            self.damage = f"a zstd dictionary that cannot be read: {error}"
 
 
 def compress(content: bytes) -> bytes:

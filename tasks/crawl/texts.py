@@ -28,6 +28,7 @@ from tasks.contracts.files import sha256_json
 from tasks.contracts.ledger import LedgerRow, write_ledger
 from tasks.contracts.manifest import Counts
 from tasks.contracts.redaction import without_userinfo
+from tasks.contracts.text_files import in_utf8
 from tasks.contracts.warc import host_of
 from tasks.crawl.files import Identity, SourceFile, check_unchanged, find_files, open_hashed, opened
 from tasks.crawl.processes import spread
@@ -311,16 +312,15 @@ def _rows(stream: BinaryIO, file: SourceFile) -> Iterator[Mapping[str, Any] | st
 
 
 def _lines(stream: BinaryIO) -> Iterator[Mapping[str, Any] | str]:
-    first = True
     try:
+        stream = in_utf8(stream)
         while line := stream.readline(MOST_LINE_BYTES):
             if len(line) == MOST_LINE_BYTES and not line.endswith(b"\n"):
                 while (rest := stream.readline(MOST_LINE_BYTES)) and not rest.endswith(b"\n"):
                     pass
                 yield f"a line of more than {MOST_LINE_BYTES} bytes"
                 continue
-            if first:
-                line, first = line.removeprefix(codecs.BOM_UTF8), False
+            line = line.removeprefix(codecs.BOM_UTF8)  # files that were put behind each other
             if not line.strip():
                 continue
             try:

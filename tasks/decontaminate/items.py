@@ -76,7 +76,7 @@ def benchmark_texts(path: Path) -> Iterator[ItemText]:
         InputError: the file is missing, a line is not a JSON object, or it holds no text at all.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             "a benchmark file cannot be read, so its items would not be protected",

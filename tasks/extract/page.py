@@ -6,11 +6,11 @@ import hashlib
 from collections import OrderedDict
 from dataclasses import replace
 
+from tasks.contracts.charset import decode
 from tasks.contracts.evidence import html_signals
 from tasks.contracts.licences import absolute
 from tasks.contracts.markup import with_few_attributes
 from tasks.extract.answers import Extracted, Settings
-from tasks.extract.charset import decode
 from tasks.extract.engines import content_of
 from tasks.extract.language import identify, languages_by_line
 from tasks.extract.records import Page

@@ -1,14 +1,13 @@
 """WARC records to HTML pages: what is a page, its payload decoded, and a drop reason for everything else.
 
-Read with fastwarc; the head of the answer is read and the payload decoded here: fastwarc leaves `br` alone, and servers
-send headers that their bodies belie.
+Read with fastwarc; the head of the answer is read and the payload decoded by ourselves: fastwarc leaves `br` alone,
+and servers send headers that their bodies belie.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,28 +15,21 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import urljoin
 
-import brotli
-import zstandard
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 
-from tasks.contracts.answers import REFUSALS, codings, no_page
+from tasks.contracts.answers import REFUSALS, no_page
 from tasks.contracts.base import Drop
+from tasks.contracts.bodies import ERRORS, Body, opened
 from tasks.contracts.evidence import CONTENT_TYPE, Evidence, header_signals, read_evidence
+from tasks.contracts.media_types import is_html
 from tasks.contracts.robots import url_path
 from tasks.contracts.warc import host_of, http_answer, utc
 from tasks.extract.host_files import HostFile, read_files, signals_of, unreadable
 
-HTML_TYPES = frozenset({"text/html", "application/xhtml+xml"})
-SNIFFED_BYTES = 1024
 MOST_EVIDENCE_BYTES = 1 << 20
 MOST_HEAD_BYTES = 1 << 20
 MOST_DETAIL = 200
 NO_FILES: Mapping[str, HostFile] = MappingProxyType({})
-HTML_OPENINGS = (b"<!doctype html", b"<html", b"<head", b"<body", b"<title", b"<article", b"<div", b"<p>")
-
-
-class TooLargeError(Exception):
-    """A payload that is, or decompresses to, more bytes than allowed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +39,10 @@ class Page:
     Attributes:
         record_id: the record's id, or its file and offset where it has none.
         offset: the record's first byte in its file.
-        content_type: as sent, with the charset.
+        content_type: as sent, with the charset; several fields are joined by commas.
         signals: what the crawl's evidence and the HTTP headers reserve, as in `Document.opt_out`.
         terms: addresses of RSL terms that those name: no licence of the page, whatever its HTML calls them.
+        cut: why the body ends before its end; "" where it does not.
         reason: why this is no page to extract; body is empty then.
     """
 
@@ -63,6 +56,7 @@ class Page:
     signals: tuple[str, ...] = ()
     terms: frozenset[str] = frozenset()
     body: bytes = b""
+    cut: str = ""
     reason: Drop | None = None
 
 
@@ -104,7 +98,8 @@ def _read(
     size = record.content_length
     block = record.reader.read(size if size <= max_bytes + MOST_HEAD_BYTES else MOST_HEAD_BYTES)
     http = http_answer(record.record_type == WarcRecordType.response, headers.get("Content-Type"), block)
-    content_type = (http.get("Content-Type") if http is not None else headers.get("Content-Type")) or ""
+    sent = http.items() if http is not None else headers.items()
+    content_type = ", ".join(value for name, value in sent if name.lower() == "content-type" and value)
     facts: dict[str, Any] = {
         "record_id": record.record_id or f"{name}#{record.stream_pos}",
         "url": url,
@@ -129,14 +124,25 @@ def _read(
     facts["signals"] = tuple(sorted({str(signal) for signal in said}))
     facts["terms"] = frozenset(absolute(url, signal.value) for signal in said if signal.name == "rsl")
     try:
-        body = decoded(payload, dict(http.items()) if http is not None else {}, max_bytes)
-    except TooLargeError:
+        body = opened(payload, http.items() if http is not None else (), max_bytes)
+    except ERRORS as error:
+        return Page(**facts, reason=Drop(rule="parse_error", detail=f"content encoding: {error}"[:MOST_DETAIL]))
+    if body.more:
         return Page(**facts, reason=_too_large(max_bytes, None))
-    except (ValueError, zlib.error, brotli.error, zstandard.ZstdError) as error:
-        return Page(**facts, reason=Drop(rule="parse_error", detail=f"content encoding: {error}"[:200]))
-    if not _is_html(url, content_type, body):
+    if is_robots_txt(url) or not is_html(content_type, body.content):
         return Page(**facts, reason=Drop(rule="not_html", detail=content_type[:100] or "no Content-Type"))
-    return Page(**facts, body=body)
+    return Page(**facts, body=body.content, cut=_cut(headers.get("WARC-Truncated"), body))
+
+
+def _cut(truncated: str | None, body: Body) -> str:
+    """Return why a body ends before its end: as the archive says (WARC 1.1, section 5.13), and as it shows."""
+    said = f"WARC-Truncated: {truncated.strip()}" if truncated and truncated.strip() else ""
+    return "; ".join(filter(None, (said, body.cut)))[:MOST_DETAIL]
+
+
+def is_robots_txt(url: str) -> bool:
+    """Tell whether an address is that of a host's robots.txt, which is no page whatever its server calls it."""
+    return "/robots.txt" in url and url_path(url) == "/robots.txt"
 
 
 def absolute(url: str, link: str) -> str:
@@ -149,85 +155,6 @@ def absolute(url: str, link: str) -> str:
 
 def _too_large(max_bytes: int, size: float | None) -> Drop:
     return Drop(rule="too_large", score=size, threshold=float(max_bytes))
-
-
-def _is_html(url: str, content_type: str, body: bytes) -> bool:
-    if "/robots.txt" in url and url_path(url) == "/robots.txt":
-        return False
-    kind = content_type.partition(";")[0].strip().lower()
-    if kind:
-        return kind in HTML_TYPES
-    return any(opening in body[:SNIFFED_BYTES].lower() for opening in HTML_OPENINGS)
-
-
-def decoded(payload: bytes, headers: Mapping[str, str], max_bytes: int) -> bytes:
-    """Return an HTTP payload without its transfer and content encodings (RFC 9112, section 7; RFC 9110, section 8.4).
-
-    A body that is plainly not encoded as its header says, as archives that decode but keep the header hold, is
-    returned as it is.
-
-    Raises:
-        TooLargeError: more than `max_bytes` come out.
-        ValueError: an encoding that is not known; also the decoders' own errors.
-    """
-    lower = {name.lower(): value.lower() for name, value in headers.items()}
-    if "chunked" in lower.get("transfer-encoding", ""):
-        payload = _dechunked(payload)
-    for coding in reversed(codings(lower.get("content-encoding", ""))):
-        payload = _decompressed(payload, coding, max_bytes)
-    return payload
-
-
-def _dechunked(payload: bytes) -> bytes:
-    parts: list[bytes] = []
-    position = 0
-    while position < len(payload):
-        end = payload.find(b"\n", position)
-        try:
-            size = int(payload[position:end].split(b";")[0].strip(), 16)
-        except ValueError:
-            return b"".join(parts) if parts else payload
-        if size <= 0:
-            break
-        parts.append(payload[end + 1 : end + 1 + size])
-        position = end + 1 + size
-        position += 2 if payload[position : position + 2] == b"\r\n" else 1
-    return b"".join(parts)
-
-
-def _decompressed(payload: bytes, coding: str, max_bytes: int) -> bytes:
-    if coding == "identity" or not payload or any(o in payload[:SNIFFED_BYTES].lower() for o in HTML_OPENINGS):
-        return payload
-    if coding in ("gzip", "x-gzip"):
-        return _inflated(payload, zlib.MAX_WBITS | 16, max_bytes)
-    if coding == "deflate":  # servers send both zlib streams, as the RFC says, and bare deflate
-        try:
-            return _inflated(payload, zlib.MAX_WBITS, max_bytes)
-        except zlib.error:
-            return _inflated(payload, -zlib.MAX_WBITS, max_bytes)
-    if coding == "br":
-        decoder = brotli.Decompressor()
-        body = bytes(decoder.process(payload, output_buffer_limit=max_bytes + 1))
-        while len(body) <= max_bytes and not decoder.is_finished():
-            more = decoder.process(b"", output_buffer_limit=max_bytes + 1)
-            if not more:
-                break
-            body += more
-        return _bounded(body, max_bytes)
-    if coding == "zstd":
-        with zstandard.ZstdDecompressor().stream_reader(payload) as reader:
-            return _bounded(reader.read(max_bytes + 1), max_bytes)
-    raise ValueError(f"unknown content encoding {coding!r}")
-
-
-def _inflated(payload: bytes, bits: int, max_bytes: int) -> bytes:
-    return _bounded(zlib.decompressobj(bits).decompress(payload, max_bytes + 1), max_bytes)
-
-
-def _bounded(body: bytes, max_bytes: int) -> bytes:
-    if len(body) > max_bytes:
-        raise TooLargeError
-    return body
 
 
 def sha1_digest(payload: bytes) -> str:

@@ -38,7 +38,8 @@ TRUNCATED = "extract.truncated_depth"
 NOT_PAGES = ("not_html", "http_status", *REFUSALS.values())
 FAILURES = ("timeout", "crashed", "out_of_memory", "parse_error")
 CUT = "text below 256 nested elements may be missing: the parser stops there"
-LIBRARIES = ("trafilatura", "lxml", "justext", "fastwarc", "resiliparse", "py3langid", "brotli")
+LIBRARIES = ("trafilatura", "lxml", "justext", "fastwarc", "resiliparse", "py3langid", "brotli", "zstandard",
+             "webencodings")  # fmt: skip
 
 
 class Params(StageParams):
@@ -171,8 +172,12 @@ def _write(work: ShardWork, folder: Path, extractor: Extractor, *, source: str, 
                 document = _document(page, answer, source, work.inputs[0].name)
                 reason = answer if isinstance(answer, Drop) else _unwanted(document, params.opt_out)
                 if reason is not None:
+                    if reason.rule == "empty" and page.cut:
+                        reason = replace(reason, detail=f"{reason.detail}; {page.cut}")
                     rows.append(ledger_row(STAGE, document, reason))
                     continue
+                if page.cut:
+                    rows.append(_note(document, "truncated", page.cut))
                 if TRUNCATED in document.scores:
                     rows.append(_note(document, "truncated_depth", CUT))
                 if document.opt_out and (verdict := judge(document.opt_out, params.opt_out)).action == "mark":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import io
 import json
 import math
 import zlib
@@ -27,6 +28,7 @@ from pydantic import ValidationError, model_validator
 from tasks.contracts.base import FrozenModel
 from tasks.contracts.errors import CorpusTooSmallError, InputError
 from tasks.contracts.files import sha256_file, write_json
+from tasks.contracts.text_files import MARK, in_utf8
 from tasks.filters.words import words_of
 
 FEWEST = 20  # texts of each label, below which a held-out figure says nothing
@@ -216,8 +218,9 @@ def read_texts(path: Path) -> Iterator[str]:
                 yield from _not_blank(batch.column(0).to_pylist())
         else:
             opener: Any = gzip.open if path.suffix == ".gz" else open
-            with opener(path, "rt", encoding="utf-8") as stream:
+            with opener(path, "rb") as raw:
                 jsonl = ".jsonl" in path.suffixes
+                stream = (line.removeprefix(MARK) for line in io.TextIOWrapper(in_utf8(raw), encoding="utf-8"))
                 yield from _not_blank(json.loads(line)["text"] if jsonl else line for line in stream)
     except (OSError, EOFError, ValueError, LookupError, TypeError) as error:
         raise InputError(

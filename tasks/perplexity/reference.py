@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Literal
 
 import fsspec
+import fsspec.utils
 from pydantic import JsonValue
 
 from tasks.contracts.base import FrozenModel
@@ -30,6 +31,7 @@ from tasks.contracts.document import Document, read_documents
 from tasks.contracts.errors import InputError
 from tasks.contracts.files import atomic_path
 from tasks.contracts.manifest import Counts
+from tasks.contracts.text_files import MARK, in_utf8
 from tasks.engine.shards import ShardWork, map_shards
 from tasks.perplexity.model import LmplzOptions, Model, too_small, train
 from tasks.perplexity.text import fold_of, lines_of
@@ -228,11 +230,14 @@ def _file_lines(name: str) -> Iterator[str]:
         InputError: it is missing, or not what its name says.
     """
     try:
-        with fsspec.open(name, "rb", compression="infer") as raw:
-            for number, line in enumerate(io.TextIOWrapper(raw, encoding="utf-8", errors="replace"), start=1):
-                text = line
+        # Not by fsspec.open, which takes what stands in the name for a pattern.
+        system, inner = fsspec.core.url_to_fs(name)
+        packed = fsspec.utils.infer_compression(name)
+        with fsspec.core.OpenFile(system, inner, mode="rb", compression=packed) as raw:
+            for number, line in enumerate(io.TextIOWrapper(in_utf8(raw), encoding="utf-8", errors="replace"), start=1):
+                text = line.removeprefix(MARK)
                 if ".jsonl" in name:
-                    row = json.loads(line)
+                    row = json.loads(text)
                     if not isinstance(row, dict) or not isinstance(row.get("text"), str):
                         raise ValueError(f"line {number} has no text")
                     text = row["text"]

@@ -35,10 +35,10 @@ from typing import Any
 
 import psutil
 
+from tasks.contracts.charset import decode
 from tasks.contracts.words import words
 from tasks.engine.shards import ShardWork
 from tasks.extract.answers import Settings
-from tasks.extract.charset import decode
 from tasks.extract.engines import content_of
 from tasks.extract.records import Page, read_pages
 from tasks.extract.stage import Params, extract_shard

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 from fastwarc.warc import WarcRecordType
 
+from tasks.contracts.charset import decode
 from tasks.extract import records
-from tasks.extract.charset import decode
 from tests.fuzz.harness import Wrong, checked
 from tests.fuzz.mutate import mutate, mutate_head
 from tests.fuzz.warc import HTTP_VALUES

@@ -13,6 +13,7 @@ from collections import Counter
 from pathlib import Path
 from random import Random
 
+import zstandard
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 
 from tasks.contracts.errors import InputError
@@ -46,8 +47,11 @@ VALUES: dict[bytes, tuple[bytes, ...]] = {
 }  # fmt: skip
 HTTP_VALUES: dict[bytes, tuple[bytes, ...]] = {
     b"content-type": (b"text/html;charset=", b"text/html;charset=\0", b"text/html; charset=utf-7", b"", b"TEXT/HTML",
-                      b"text/html, text/plain", b"\xff"),
-    b"content-encoding": (b"gzip", b"br", b"zstd", b"deflate", b"x", b"gzip, " * 20, b"identity"),
+                      b"text/html, text/plain", b"\xff", b"unknown/unknown", b"application/xml",
+                      b"text/html;charset=gbk",
+                      b"text/html;charset=iso-2022-jp", b"text/html;charset=euc-jp",
+                      b"text/html;charset=x-user-defined"),
+    b"content-encoding": (b"gzip", b"br", b"zstd", b"deflate", b"x", b"gzip, " * 20, b"identity", b"br, gzip"),
     b"transfer-encoding": (b"chunked", b"CHUNKED", b"gzip, chunked", b"x"),
 }  # fmt: skip
 VERSIONS = (b"WARC/0.17", b"WARC/0.18", b"WARC/1.0", b"WARC/1.1", b"WARC/1.2", b"WARC/2.0", b"warc/1.0", b"WARC/1.0 ",
@@ -97,14 +101,14 @@ def make_record(rng: Random, word: bytes) -> bytes:
 
 def make_file(rng: Random, records: list[bytes]) -> tuple[bytes, list[int]]:
     """Return a file of records in one of the usual packings, and where each of them begins as rows name it."""
-    shape = rng.randrange(5)
+    shape = rng.randrange(7)
     content = b""
     starts: list[int] = []
     if shape == 0:
         for record in records:
             starts.append(len(content))
             content += record
-    elif shape == 4:
+    elif shape == 6:
         # As it comes of files put behind each other: runs of plain records, runs of members.
         packed = rng.random() < 0.5
         for record in records:
@@ -112,14 +116,19 @@ def make_file(rng: Random, records: list[bytes]) -> tuple[bytes, list[int]]:
             content += gzip.compress(record, compresslevel=1, mtime=0) if packed else record
             packed ^= rng.random() < 0.1
     else:
-        step = {1: 1, 2: 3, 3: len(records)}[shape]
+        step = {1: 1, 2: 3, 3: len(records), 4: 1, 5: 3}[shape]
+        pack = gzip_member if shape < 4 else zstandard.ZstdCompressor(level=1, write_checksum=True).compress
         for at in range(0, len(records), step):
             group = records[at : at + step]
             starts += [len(content)] * len(group)
-            content += gzip.compress(b"".join(group), compresslevel=1, mtime=0)
+            content += pack(b"".join(group))
     if rng.random() < 0.05:
         content = content[: len(content) - rng.randrange(1, 40)]
     return content, starts
+
+
+def gzip_member(content: bytes) -> bytes:
+    return gzip.compress(content, compresslevel=1, mtime=0)
 
 
 def batch(rng: Random, folder: Path, records: int = RECORDS) -> int:

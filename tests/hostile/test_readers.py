@@ -1,21 +1,22 @@
 """Each reader of what strangers write takes time linear in it: every reader, every shape, at eight times the size."""
 
+import gzip
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
-from scrapy.http import HtmlResponse
 
-from tasks.contracts import document, evidence, markup, takedowns, words
+from tasks.contracts import bodies, document, evidence, markup, media_types, takedowns, words
 from tasks.contracts.answers import codings, no_page
+from tasks.contracts.charset import decode
 from tasks.contracts.robot_words import robot_words
 from tasks.contracts.robots import Robots, matches, names_of, pattern_path
 from tasks.crawl import reading, retry_after, urls
 from tasks.decontaminate.words import split
 from tasks.dedup import shingles
-from tasks.extract import language, metadata, records
-from tasks.extract.charset import decode
+from tasks.extract import language, metadata
 from tasks.filters.loading import load
 from tasks.perplexity import text as perplexity_text
 from tests.hostile.growth import MOST_GROWTH, growth, seconds
@@ -51,9 +52,11 @@ def sitemap(text: str) -> object:
         return None
 
 
-def response(text: str) -> object:
-    headers = {"Content-Type": f"text/html; {text[:16000]}"}
-    return reading.page_text(HtmlResponse(URL, body=text.encode(), headers=headers))
+def body(field: str, coding: str, content: bytes | str) -> object:
+    try:
+        return bodies.opened(content.encode() if isinstance(content, str) else content, [(field, coding)], 1 << 24)
+    except bodies.ERRORS:
+        return None
 
 
 def limits(text: str) -> object:
@@ -95,7 +98,6 @@ READERS: dict[str, Callable[[str], object]] = {
         [], f"{text} license", "http://a.example/"
     ),
     "links of a page": lambda text: reading.links_of(text, URL, ("utm_*",), ["h.example", "*.h.example"]),
-    "text of a page": response,
     "character references": markup.unescaped,
     "few attributes": markup.with_few_attributes,
     "robots.txt": robots,
@@ -109,10 +111,20 @@ READERS: dict[str, Callable[[str], object]] = {
     "takedown of a URL": lambda text: takedowns.canonical(f"http://h.example/{text}"),
     "Retry-After": lambda text: retry_after.retry_after(text, NOW),
     "Content-Type": lambda text: decode(b"<p>x</p>", text),
+    "Location": lambda text: reading.location_of(text.encode()),
     "charset of a page": lambda text: decode(text.encode(), ""),
     "Content-Encoding": content_codings,
     "Content-Range": lambda text: no_page(200, text),
-    "chunked body": lambda text: records.decoded(text.encode(), {"Transfer-Encoding": "chunked"}, 1 << 30),
+    "chunked body": lambda text: body("Transfer-Encoding", "chunked", text.encode()),
+    "chunks": lambda text: body("Transfer-Encoding", "chunked", b"1\r\nx\r\n" * len(text)),
+    **{f"{coding} body": partial(body, "Content-Encoding", coding) for coding in ("gzip", "deflate", "br", "zstd")},
+    "gzip members": lambda text: body(
+        "Content-Encoding", "gzip", gzip.compress(text[:20].encode()) * (len(text) // 20)
+    ),
+    "zstd frames": lambda text: body("Content-Encoding", "zstd", b"\x50\x2a\x4d\x18\0\0\0\0" * len(text)),
+    "type of a body": lambda text: media_types.is_html("unknown/unknown", text.encode()),
+    "root of XML": lambda text: media_types.is_html("application/xml", b"<?xml version='1.0'?>" + text.encode()),
+    "markup of a body": lambda text: media_types.is_markup(text.encode()),
     "date of a page": metadata._day,
     "title of a page": metadata._without_site,
     "JSON-LD": lambda text: metadata._from_json_ld([f'{{"datePublished": "{text}"}}', f'"datePublished"{text}']),

@@ -1,20 +1,26 @@
 """What an ingest takes in: each file once, each document with an id of its own, and what is finished stays finished."""
 
+import codecs
+import gzip
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from tasks.contracts.document import Document, read_documents
 from tasks.contracts.errors import InputError
+from tasks.contracts.files import sha256_file
 from tasks.contracts.ledger import LedgerRow, read_ledger
 from tasks.contracts.manifest import Manifest
 from tasks.crawl import archives, texts, units
+from tasks.crawl.files import _short_names
 from tasks.crawl.stage import Params, run
 from tasks.extract.records import read_pages
 from tests.conftest import ROOT
@@ -50,6 +56,78 @@ def test_files_of_one_name_give_ids_of_their_own() -> None:
     assert manifest.counts.out == len({document.doc_id for document in documents(output)}) == 15
     sources = json.loads((output / "sources.json").read_bytes())["sources"]
     assert [source["name"] for source in sources] == ["a/x.jsonl", "b/x.jsonl", "c/x.jsonl"]
+
+
+ODD_NAMES = (
+    "a#b", "a?b", "a[1]", "a[!b]", "a b", "a%20b", "a%b", "ü", "a*b", "a::b", "~a", "a\\b", "{a,b}", "[1]/x", "#/x",
+    "?/[1]",
+    "a&b;c", "${HOME}", "$HOME", "a@b:c", "file:x", "a+b", "-x", "a'b\"c", "a\nb", " a ", "a.gz#x", "https:/x", "c:/x",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+@pytest.mark.parametrize(
+    ("source", "given"), [("text", "{}"), ("text", "./{}"), ("text", "file://{here}/{}"), ("warc", "{here}/{}")]
+)
+def test_a_file_is_found_by_its_very_name(name: str, given: str, source: str) -> None:
+    # What the name would match as a pattern, or be cut to as an address, is there too.
+    for other in ("a1", "ac", "a", "aXb", "1/x", "b"):
+        write_rows(Path(other).with_name(f"{Path(other).name}.jsonl"), {"text": "another"})
+    path = Path(f"{name}.{'jsonl' if source == 'text' else 'warc.gz'}")
+    path.parent.mkdir(exist_ok=True, parents=True)
+    if source == "text":
+        write_rows(path, {"text": "words"})
+    else:
+        path.write_bytes(record())
+    manifest, output = crawl(source, given.format(path, here=Path.cwd()))
+    assert manifest.counts.out == 1
+    if source == "text":
+        assert [document.text for document in documents(output)] == ["words"]
+    (found,) = json.loads((output / "sources.json").read_bytes())["sources"]
+    assert (found["name"], found["sha256"]) == (path.name, sha256_file(path))
+
+
+def test_patterns_still_find_files_also_in_folders_with_odd_names() -> None:
+    for name in ("[1]/a.jsonl", "[1]/b.jsonl", "[1]/c/d.jsonl", "1/e.jsonl"):
+        write_rows(Path(name), {"text": name})
+    for pattern, found in (
+        ("[1]/*.jsonl", ["[1]/a.jsonl", "[1]/b.jsonl"]),
+        ("[1]/**/*.jsonl", ["[1]/a.jsonl", "[1]/b.jsonl", "[1]/c/d.jsonl"]),
+        ("[1]/?.jsonl", ["[1]/a.jsonl", "[1]/b.jsonl"]),
+        ("[1-2]/*.jsonl", ["1/e.jsonl"]),
+        ("*/[ae].jsonl", ["1/e.jsonl", "[1]/a.jsonl"]),
+    ):  # fmt: skip
+        assert [document.text for document in documents(crawl("text", pattern)[1])] == found
+    for nothing in ("[2]/*.jsonl", "[1]/x.jsonl", "a**b.jsonl", "file:///nowhere/*", "[1]"):
+        with pytest.raises(InputError, match=re.escape(nothing)):
+            crawl("text", nothing)
+
+
+def test_files_of_one_path_on_several_hosts_have_names_of_their_own() -> None:
+    urls = ["https://a.example/x.jsonl", "https://b.example/x.jsonl", "https://b.example/y.jsonl?n=1",
+            "https://b.example/y.jsonl?n=2", "s3://c/x#1.jsonl", "file:///w/z?1.jsonl"]  # fmt: skip
+    names = list(_short_names(urls).values())
+    assert names == ["a.example/x.jsonl", "b.example/x.jsonl", "b.example/y.jsonl?n=1", "b.example/y.jsonl?n=2",
+                     "x#1.jsonl", "z?1.jsonl"]  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32", "utf-32-be"])
+@pytest.mark.parametrize("packing", ["plain", "gzip", "zstd"])
+def test_lines_of_any_unicode_encoding_are_read(encoding: str, packing: str) -> None:
+    texts = ["naïve", "\u2028語", "𠀀 " * 100_000, "\ufeff"]
+    mark = {"utf-16-be": codecs.BOM_UTF16_BE, "utf-32-be": codecs.BOM_UTF32_BE}.get(encoding, b"")
+    content = mark + "\n".join(json.dumps({"text": text}, ensure_ascii=False) for text in texts).encode(encoding)
+    pack = {"plain": bytes, "gzip": gzip.compress, "zstd": zstandard.ZstdCompressor().compress}[packing]
+    Path("x.jsonl").write_bytes(pack(content))
+    manifest, output = crawl("text", "x.jsonl")
+    assert [document.text for document in documents(output)] == texts
+    assert manifest.counts.dropped == {}
+
+
+def test_files_with_marks_that_were_put_behind_each_other_lose_no_row() -> None:
+    one = codecs.BOM_UTF8 + b'{"text": "a"}\n'
+    Path("x.jsonl").write_bytes(one * 3)
+    assert len(documents(crawl("text", "x.jsonl")[1])) == 3
 
 
 def test_made_up_ids_stay_when_the_files_move_and_equal_rows_have_two() -> None:

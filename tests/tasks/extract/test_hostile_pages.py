@@ -4,9 +4,9 @@ from typing import get_args
 
 import pytest
 
+from tasks.contracts.charset import decode
 from tasks.contracts.markup import MOST_PARSED_ATTRIBUTES, utf16_without_mark, with_few_attributes
 from tasks.extract.answers import EngineName, Settings
-from tasks.extract.charset import decode
 from tasks.extract.page import extract_page
 from tasks.extract.records import Page
 from tests.hostile.growth import MOST_GROWTH, growth
@@ -45,7 +45,7 @@ def test_an_element_keeps_its_first_attributes_and_the_page_its_text() -> None:
     assert with_few_attributes(usual) is usual
 
 
-@pytest.mark.parametrize("coding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("coding", ["utf-16le", "utf-16be"])
 @pytest.mark.parametrize(
     "text", [TEXT, "<?xml version='1.0'?>" + TEXT, "\n\n" + TEXT, TEXT.replace("T<", "語" * 500 + "<")]
 )

@@ -8,6 +8,7 @@ from typing import get_args
 import brotli
 import pytest
 
+from tasks.contracts.charset import decode
 from tasks.contracts.document import Document, read_documents, write_documents
 from tasks.contracts.errors import HeadwaterError, InputError
 from tasks.contracts.evidence import CONTENT_TYPE, Evidence, RobotsVerdict, Signal
@@ -15,7 +16,6 @@ from tasks.contracts.ledger import read_ledger
 from tasks.contracts.manifest import Counts, commit_manifest
 from tasks.extract import stage
 from tasks.extract.answers import EngineName
-from tasks.extract.charset import decode
 from tasks.extract.stage import Params, run
 from tests.tasks.extract.pages import ARTICLE, PROSE, record
 from tests.tasks.extract.pages import PAGE as ARTICLE_PAGE
@@ -288,3 +288,31 @@ def test_terms_that_a_header_or_the_host_names_are_no_licence_of_the_page(worksp
         (None, ("robots.txt:rsl",)),
         ("https://a.example/licence-a", ()),
     ]
+
+
+def test_a_body_that_ends_early_is_kept_with_a_note(workspace: Path) -> None:
+    cut = gzip.compress(PAGE * 3)[:-12]
+    truncated = gzip.decompress(record(4, PAGE)).replace(b"WARC-Date", b"WARC-Truncated: length\r\nWARC-Date", 1)
+    records = [
+        record(1, cut, {"Content-Encoding": "gzip"}),
+        record(2, b"%x\r\n%s" % (len(PAGE) + 9, PAGE), {"Transfer-Encoding": "chunked"}),
+        record(3, PAGE, {"Content-Length": str(len(PAGE) + 100)}),
+        gzip.compress(truncated, mtime=0),
+        record(5, PAGE, {"Content-Length": str(len(PAGE)), "Content-Type": "text/html, text/html; charset=UTF-8"}),
+        record(6, gzip.compress(b"<html><body>")[:-9], {"Content-Encoding": "gzip"}),
+        record(7, brotli.compress(PAGE), {"Content-Encoding": "br", "Content-Length": "99999"}),
+    ]
+    manifest, documents, rows = extracted(workspace, records)
+    assert [d.record_id[10:-1] for d in documents] == ["1", "2", "3", "4", "5", "7"]
+    assert all("runs to the sea" in d.text for d in documents)
+    said = {(r.record_id[10:-1], r.action, r.rule): r.detail for r in rows}
+    assert set(said) == {
+        *((number, "note", "truncated") for number in "1234"),
+        ("6", "drop", "empty"),
+    }
+    assert "gzip: the body ends early" in said["1", "note", "truncated"]
+    assert said["2", "note", "truncated"] == "chunked: the last chunk is missing"
+    assert said["3", "note", "truncated"] == f"100 bytes of Content-Length {len(PAGE) + 100} are missing"
+    assert said["4", "note", "truncated"] == "WARC-Truncated: length"
+    assert "ends early" in said["6", "drop", "empty"]
+    manifest.counts.check("here")
