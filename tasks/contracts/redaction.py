@@ -17,21 +17,23 @@ PLACEHOLDER = re.compile(r"\$(?:\{|%7B)([A-Za-z_][A-Za-z0-9_]*)(?:\}|%7D)", re.I
 """`${NAME}`, also as it stands in a URL whose braces are escaped."""
 
 SECRET_NAMES = (
-    # Signed queries: AWS and its likes (SigV2, SigV4, Spaces, MinIO), Google, Azure SAS, CloudFront, Alibaba, Tencent.
-    *("signature", "credential", "credentials", "securitytoken", "awsaccesskeyid", "googleaccessid", "ossaccesskeyid"),
-    *("sig", "policy", "keypairid", "hmac", "hdnea", "hdnts", "qak"),
+    # Signed queries, where no ending tells: Google, CloudFront, Akamai, Tencent, Hawk.
+    *("googleaccessid", "policy", "keypairid", "hdnea", "hdnts", "hdntl", "qak", "sign", "hmac", "bewit"),
+    # Links that open what they lead to: Azure, Dropbox, Google Drive, WebHDFS, SAML.
+    *("sas", "rlkey", "resourcekey", "delegation", "samlresponse", "macaroon"),
     # Tokens, keys and passwords of interfaces.
-    *("token", "jwt", "key", "apikey", "appkey", "accesskey", "secretkey", "privatekey", "subscriptionkey", "authkey"),
-    *("licensekey", "licencekey", "secret", "password", "passwd", "passphrase", "pass", "pwd", "auth", "authorization"),
-    *("bearer", "session", "sessionid", "sessionkey", "sid", "otp"),
+    *("pat", "jwt", "key", "appkey", "appcode", "licensekey", "licencekey", "passphrase", "pass", "passcode", "pwd"),
+    *("pw", "pswd", "authorization", "authcode", "accesscode", "bearer", "session", "sessionkey", "sid", "otp", "totp"),
 )
 """Query parameters that carry a secret: compared in lower case, without "-", "_" and "."."""
 
 _SECRET_ENDINGS = (
-    *("token", "secret", "password", "passwd", "signature", "credential", "credentials", "apikey", "accesskey"),
-    *("accesskeyid", "secretkey", "privatekey", "subscriptionkey", "sessionid"),
+    *("token", "secret", "password", "passwd", "signature", "sig", "credential", "credentials", "auth", "apikey"),
+    *("accesskey", "accesskeyid", "secretkey", "privatekey", "subscriptionkey", "authkey", "accountkey", "sharedkey"),
+    *("masterkey", "signingkey", "encryptionkey", "consumerkey", "developerkey", "functionskey"),
+    *("sessionid", "sessid", "assertion"),
 )
-_SIGNING_PREFIXES = ("x-amz-", "x-goog-", "x-oss-", "x-ms-")
+_SIGNING_PREFIXES = ("x-amz-", "x-goog-", "x-oss-", "x-ms-", "x-obs-", "x-tos-")
 # Each repetition has an end, so that a long text takes time in its length.
 _SCHEME = r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]{0,30}:[/\\]{2,8})"
 # Up to the last "@" before the path. A password with "/", "?" or "#" in it is not written as it should be, and seen by
