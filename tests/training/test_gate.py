@@ -1,4 +1,5 @@
 import json
+import math
 import random
 from pathlib import Path
 
@@ -103,6 +104,20 @@ def test_a_failed_rule_is_named_with_how_much_and_the_attempt_is_kept(tmp_path: 
     failed = [entry["rule"] for entry in json.loads(kept[0].read_text())["rules"] if entry["verdict"] == "fail"]
     assert failed == [rule]
     assert not (tmp_path / "out" / "_manifest.json").exists()
+
+
+def test_scores_that_are_no_numbers_pass_no_rule(tmp_path: Path) -> None:
+    inputs = make_inputs(tmp_path / "a")
+    samples = inputs["evaluate"] / "samples"
+    for task, figure in ((TASKS[0], "nats"), (TASKS[1], gate.Params().chance_metric)):
+        path = samples / f"{task}.jsonl"
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        path.write_text("".join(json.dumps({**row, figure: math.nan}) + "\n" for row in rows))
+    with pytest.raises(GateError, match="floor: a score is not a number"):
+        judge(inputs, tmp_path / "out")
+    (kept,) = (tmp_path / "state" / "attempts").glob("*/report.json")
+    verdicts = {entry["rule"]: entry["verdict"] for entry in json.loads(kept.read_text())["rules"]}
+    assert (verdicts["floor"], verdicts["chance"]) == ("fail", "fail")
 
 
 def test_a_policy_that_moved_after_training_fails(tmp_path: Path) -> None:
