@@ -267,6 +267,11 @@ def _judge(
     Args:
         above: whether the right side is above; by default it is for the lower end and is not for the upper one.
     """
+    if not all(map(math.isfinite, (found.value, found.low, found.high))):
+        detail = "a score is not a number, so nothing is shown"
+        return Rule(
+            rule=rule, task=task, verdict="fail", detail=detail, bound=bound, threshold=threshold, margin=margin
+        )
     end = found.low if bound == "low" else found.high
     by = end - threshold if (bound == "low" if above is None else above) else threshold - end
     return Rule(

@@ -14,6 +14,7 @@ from pydantic import Field, JsonValue
 
 from tasks.contracts.base import StageParams, not_identity
 from tasks.contracts.files import write_json
+from tasks.contracts.languages import LanguageCode
 from tasks.contracts.manifest import MANIFEST_NAME, Counts, Manifest, commit_manifest
 from training.champion import promote
 from training.local_tasks import write_local_tasks
@@ -29,8 +30,8 @@ class Params(StageParams):
     """Name of the model: in its papers, and in the registry."""
     license: str = "other"
     """Licence of the weights, by its Hugging Face id; the licences of the sources are for you to judge."""
-    language: str | None = None
-    """Language of the model card's front matter, ISO 639-1; null names those of the training text."""
+    language: LanguageCode | None = None
+    """Language of the model card's front matter; null names those of the training text."""
     statement: Statement = Statement()
     """What only the owner can say, for the papers that ask for it; what is left out is marked as missing there."""
     signing_key: str | None = not_identity(None)

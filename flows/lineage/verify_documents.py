@@ -112,10 +112,14 @@ def _once(
         yield Break(f"{own.folder}/{part}.parquet", "the order of the stage before", "another")
 
 
+def _same(one: object, other: object) -> bool:
+    return one == other or (one != one and other != other)  # NaN is itself
+
+
 def _unchanged(was: Row, row: Row, where: str, edits: set[str], again: Again | None) -> Iterator[Break]:
     """Compare two states of one document."""
     for column in DOCUMENT_SCHEMA.names:
-        if column in CHANGING or row[column] == was[column] or (column in FOUND_LATER and was[column] is None):
+        if column in CHANGING or _same(row[column], was[column]) or (column in FOUND_LATER and was[column] is None):
             continue
         yield Break(f"{where}, {column}", str(was[column]), str(row[column]))
     scores = dict(row["scores"])

@@ -60,6 +60,11 @@ def language_code(named: str) -> str | None:
     return _by_name().get(" ".join(name.replace("_", " ").split()))
 
 
+def same_code(named: str | None) -> str | None:
+    """Return the code of a language that a document states, what it states where that names none."""
+    return named and (language_code(named) or named)
+
+
 def _known(code: str) -> str | None:
     """Return the code that stands for a code."""
     from babel.core import get_global
@@ -90,7 +95,12 @@ def _by_name() -> Mapping[str, str]:
     return {**names, **_NAMES}
 
 
-def _checked(named: str) -> str:
+def checked(named: str) -> str:
+    """Return the code of a language.
+
+    Raises:
+        ValueError: none is called so.
+    """
     code = language_code(named)
     if code is None:
         raise ValueError(
@@ -99,5 +109,5 @@ def _checked(named: str) -> str:
     return code
 
 
-LanguageCode = Annotated[str, AfterValidator(_checked)]
+LanguageCode = Annotated[str, AfterValidator(checked)]
 """A setting that names a language in any form; its value is the code."""

@@ -19,10 +19,12 @@ from tasks.contracts.evidence import Certificate
 from tasks.crawl.addresses import GuardedResolver, RefusedAddressError, named
 from tasks.crawl.certificates import CertificateRefusedError, Certificates, fingerprint
 from tasks.crawl.credentials import Placeholders, basic, login
-from tasks.crawl.exchange import BoundedFactory, HeadersTooLongError
+from tasks.crawl.exchange import POLICY_FILE, BoundedFactory, HeadersTooLongError
 from tasks.crawl.retry_after import FIRST_WAIT_SECONDS, retry_after
 
 BUSY = frozenset({429, 503})
+RETRIES = 2  # of a request that failed on its way
+BROKEN_OFF = "dataloss"  # in a response's flags, by Scrapy: the connection ended before the body did
 CERTIFICATE = "certificate"  # in a request's meta: what the server of the answer showed
 # Without a delay, Scrapy (2.19) looks neither at a host's pause nor, when many requests come at once, at the number
 # that may be open: each is counted only when its task has started.
@@ -76,6 +78,9 @@ class Handler(HTTP11DownloadHandler):
         name = urlsplit(request.url).hostname or ""
         if name in self.given_up:
             raise HostBusy(self.given_up[name])
+        if request.meta.get("retry_times", 0) >= RETRIES and POLICY_FILE not in request.meta:
+            # The last try: a page that breaks off again is what there is of it. Half a robots.txt forbids too little.
+            request.meta["download_fail_on_dataloss"] = False
         host = self.hosts.setdefault(name, _Host())
         sent = time.monotonic()
         try:

@@ -34,7 +34,7 @@ from tasks.contracts.robot_words import forbids_following
 from tasks.contracts.robots import names_of
 from tasks.contracts.warc import host_of
 from tasks.crawl.addresses import named
-from tasks.crawl.backoff import CERTIFICATE, SHORTEST_DELAY_SECONDS, HostBusy
+from tasks.crawl.backoff import BROKEN_OFF, CERTIFICATE, RETRIES, SHORTEST_DELAY_SECONDS, HostBusy
 from tasks.crawl.exchange import (
     REDIRECTS,
     answer_bytes,
@@ -247,6 +247,7 @@ class Pages(scrapy.Spider):
                     headers=header_pairs(received.headers, len(received.body)),
                     body=received.body,
                     protocol=received.protocol or "HTTP/1.1",
+                    broken_off=BROKEN_OFF in received.flags,
                 ),
                 evidence,
             )
@@ -413,7 +414,7 @@ def crawl_part(job: Job) -> None:
         "DOWNLOAD_MAXSIZE": job.crawl.max_bytes,
         "DOWNLOAD_WARNSIZE": 0,
         "DOWNLOAD_TIMEOUT": job.crawl.timeout_seconds,
-        "RETRY_TIMES": 2,
+        "RETRY_TIMES": RETRIES,
         "RETRY_HTTP_CODES": [500, 502, 504, 522, 524, 408],  # Backoff takes 429 and 503
         "COOKIES_ENABLED": False,
         "REFERER_ENABLED": False,

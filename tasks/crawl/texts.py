@@ -25,6 +25,7 @@ from pydantic import JsonValue
 from tasks.contracts.document import Document, make_doc_id, write_documents
 from tasks.contracts.errors import InputError
 from tasks.contracts.files import sha256_json
+from tasks.contracts.languages import UNSTATED, language_code
 from tasks.contracts.ledger import LedgerRow, write_ledger
 from tasks.contracts.manifest import Counts
 from tasks.contracts.redaction import without_userinfo
@@ -201,6 +202,8 @@ class _Reader:
         url = without_userinfo(_text(_reach(row, self.columns.url)) or _text(_reach(row, "metadata.url")) or "")
         source = without_userinfo(next((value for name in SOURCE_COLUMNS if (value := _text(row.get(name)))), "text"))
         source = " ".join(source.split())
+        stated = language_code(_text(row.get("language")) or _text(row.get("lang")))
+        language = None if stated in UNSTATED else stated
         document = Document(
             doc_id="",
             record_id="",
@@ -210,8 +213,8 @@ class _Reader:
             text=text,
             captured_at=next((value for name in DATE_COLUMNS if (value := _text(row.get(name)))), None),
             title=_text(row.get("title")) or None,
-            language=_text(row.get("language")) or _text(row.get("lang")) or None,
-            language_score=_number(row.get("language_score")),
+            language=language,
+            language_score=None if language is None else _number(row.get("language_score")),
             license=_text(row.get("license")) or _text(_reach(row, "metadata.license")) or None,
         )
         record_id = self._record_id(without_userinfo(_text(_reach(row, self.columns.id))), document)
@@ -277,10 +280,11 @@ class _Looked:
 
 
 def _number(value: Any) -> float | None:
+    """Return a number; one that is none that a score can be is NaN, which reaches no threshold."""
     try:
-        return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+        return None if not isinstance(value, int | float) else float(value) if math.isfinite(value) else math.nan
     except OverflowError:
-        return None
+        return math.nan
 
 
 def _text(value: Any) -> str:

@@ -47,6 +47,7 @@ class Page:
     Attributes:
         status: code and reason ("200 OK").
         body: as received, after the transfer coding, before any content coding.
+        broken_off: whether the connection ended before the body did, at the last try too.
     """
 
     url: str
@@ -57,6 +58,7 @@ class Page:
     headers: Sequence[tuple[str, str]]
     body: bytes
     protocol: str = "HTTP/1.1"
+    broken_off: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +128,8 @@ class Writer:
                      "WARC-Refers-To": identity})  # fmt: skip
         at = self.stream.tell() - start
         http = StatusAndHeaders(page.status, list(page.headers), protocol=page.protocol)
+        if page.broken_off:
+            peer = {**peer, "WARC-Truncated": "disconnect"}
         self._write("response", page.url, page.when, page.body, "application/http; msgtype=response",
                     {"WARC-Record-ID": identity, "WARC-Concurrent-To": evidence_id, **peer}, http)  # fmt: skip
         self.stream.flush()
@@ -141,7 +145,7 @@ class Writer:
             original: record id of the response that keeps the payload, fetched from `url` at `when`.
         """
         record = next(ArchiveIterator(BytesIO(response)))
-        same = ("WARC-Record-ID", "WARC-Concurrent-To", "WARC-IP-Address", "WARC-Payload-Digest")
+        same = ("WARC-Record-ID", "WARC-Concurrent-To", "WARC-IP-Address", "WARC-Payload-Digest", "WARC-Truncated")
         kept = {name: value for name, value in record.rec_headers.headers if name in same}
         headers = {
             **kept,

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from tasks.contracts.languages import language_code
+
 # Measured on 236 annotated pages in many languages: the answer is the same as for 4,000 characters on all of them.
 CLASSIFIED_CHARACTERS = 1_000
 # A shorter line has too few features to tell its language (one word is often spelled alike in several).
@@ -87,13 +89,13 @@ def _model() -> _Model:
 
 
 def identify(text: str) -> tuple[str, float]:
-    """Return a text's language (ISO 639-1) and its probability, 0 to 1, rounded to six digits.
+    """Return a text's language (ISO 639-1, else 639-3) and its probability, 0 to 1, rounded to six digits.
 
     >>> identify("The quick brown fox jumps over the lazy dog, and then it goes home to sleep.")[0]
     'en'
     """
     language, probability = _model().classify(text[:CLASSIFIED_CHARACTERS])
-    return language, round(probability, 6)
+    return language_code(language) or language, round(probability, 6)
 
 
 def languages_by_line(text: str) -> dict[str, float]:

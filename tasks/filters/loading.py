@@ -165,13 +165,15 @@ def _check_language(rule: FrozenModel, where: str) -> None:
         return
     from datatrove.utils.word_tokenizers import load_word_tokenizer
 
+    from tasks.filters.words import datatrove_language
+
     try:
-        load_word_tokenizer(language)  # which does not load spaCy yet
+        load_word_tokenizer(datatrove_language(language))  # which does not load spaCy yet
     except (ValueError, ImportError) as error:
         raise ParamsError(
             f"texts in {language!r} cannot be split into words",
             where=f"{where}.language",
-            expected='a language code that datatrove knows, such as "eng", and the package that splits it',
+            expected='a language that datatrove knows, such as "eng" or "en", and the package that splits it',
             found=str(error).splitlines()[0],
         ) from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 STAGE = "filter"
 LIBRARIES = ("datatrove", "spacy", "numpy")
 ERROR = ".error"
+SCORES = "filter."  # how the names of scores begin that this stage measures
 _SCORES = pa.schema([pa.field("scores", pa.map_(pa.string(), pa.float64()), nullable=False)])
 
 
@@ -207,8 +209,17 @@ def as_applied(reason: Drop | Edit | None) -> Drop | Edit | None:
 
 
 def answer(loaded: LoadedFilter, document: Document) -> Drop | Edit | None:
-    """Ask one filter about one document; a filter that fails on it drops it, saying so."""
+    """Ask one filter about one document; a filter that fails on it drops it, saying so.
+
+    So does one that is decided from scores, where one of them is NaN: it reaches no threshold, whichever way the filter
+    compares them.
+    """
     try:
-        return loaded.call(document)
+        reason = loaded.call(document)
     except Exception as error:  # noqa: BLE001 - a filter may be anybody's code; the stage fails above max_error_rate
         return Drop(rule=f"{loaded.name}{ERROR}", detail=f"{type(error).__name__}: {error}"[:200])
+    if loaded.scores is not None and not isinstance(reason, Drop):
+        lost = [name for name, score in document.scores.items() if name.startswith(SCORES) and math.isnan(score)]
+        if lost:
+            return Drop(rule=f"{loaded.name}.nan", score=math.nan, detail=f"{', '.join(lost)[:150]} is not a number")
+    return reason

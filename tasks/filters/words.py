@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from datatrove.utils.text import PUNCTUATION_SET, split_into_sentences
-from datatrove.utils.word_tokenizers import SpaCyTokenizer, load_word_tokenizer
+from datatrove.utils.word_tokenizers import SpaCyTokenizer, load_tokenizer_assignments, load_word_tokenizer
 
+from tasks.contracts.languages import language_code
 from tasks.filters.pieces import Pieces
 
 Hashes = npt.NDArray[np.uint64]
@@ -261,13 +262,27 @@ def _pieces(text: str) -> list[str]:
 
 
 @cache
+def datatrove_language(named: str) -> str:
+    """Return a code by which datatrove knows a language, however it is named; what it does not know as it is.
+
+    >>> datatrove_language("eng"), datatrove_language("English"), datatrove_language("ger"), datatrove_language("x")
+    ('eng', 'en', 'de', 'x')
+    """
+    known = load_tokenizer_assignments()
+    code = language_code(named)
+    if named in known or code is None:
+        return named
+    return code if code in known else next((one for one in known if language_code(one) == code), named)
+
+
+@cache
 def splitter(language: str) -> Splitter:
-    """Return this process's splitter of a language.
+    """Return this process's splitter of a language, named in any form.
 
     Raises:
         ValueError: datatrove has no splitter for it.
     """
-    return Splitter(language)
+    return Splitter(datatrove_language(language))
 
 
 def words_of(text: str, language: str) -> Words:

@@ -20,6 +20,7 @@ from pydantic import Field
 from tasks.contracts.base import FrozenModel
 from tasks.contracts.document import Document
 from tasks.contracts.draws import DRAW_RANGE, draw
+from tasks.contracts.languages import LanguageCode, same_code
 
 REST = "rest"
 
@@ -33,8 +34,8 @@ class Group(FrozenModel):
     """Sources, exactly; none means any."""
     hosts: tuple[str, ...] = ()
     """Host names, with * and ? as in file names; none means any."""
-    languages: tuple[str, ...] = ()
-    """ISO 639-1 codes; none means any."""
+    languages: tuple[LanguageCode, ...] = ()
+    """Languages, as codes (en, eng), tags (en-US, eng_Latn) or English names; none means any."""
     weight: float | None = Field(None, ge=0)
     """Share asked for of the resulting bytes, relative to the other groups' weights; 0 leaves the group out.
 
@@ -50,7 +51,7 @@ class Group(FrozenModel):
         return (
             (not self.sources or document.source in self.sources)
             and (not self.hosts or any(fnmatchcase(document.host, glob) for glob in self.hosts))
-            and (not self.languages or document.language in self.languages)
+            and (not self.languages or same_code(document.language) in self.languages)
         )
 
 

@@ -15,21 +15,22 @@ import io
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import fsspec
 import fsspec.utils
-from pydantic import JsonValue
+from pydantic import JsonValue, field_validator
 
 from tasks.contracts.base import FrozenModel
 from tasks.contracts.document import Document, read_documents
 from tasks.contracts.errors import InputError
 from tasks.contracts.files import atomic_path
+from tasks.contracts.languages import UNDETERMINED, checked, same_code
 from tasks.contracts.manifest import Counts
 from tasks.contracts.text_files import MARK, in_utf8
 from tasks.engine.shards import ShardWork, map_shards
@@ -42,7 +43,20 @@ logger = logging.getLogger(__name__)
 FOLDS = 2
 ANY = "any"
 """Stands for every language that has no model of its own."""
-UNDETERMINED = "und"
+
+
+def by_code(named: Any) -> Any:
+    """Return a mapping whose keys name languages in any form by their codes; what is no mapping as it is.
+
+    Raises:
+        ValueError: a key names no language, or two name one.
+    """
+    if not isinstance(named, Mapping):
+        return named
+    coded = {key if key == ANY else checked(str(key)): value for key, value in named.items()}
+    if len(coded) < len(named):
+        raise ValueError(f"two of {', '.join(map(str, named))} are one language")
+    return coded
 
 
 class Reference(FrozenModel):
@@ -57,6 +71,7 @@ class Reference(FrozenModel):
 
     By language ({en: [a.txt], de: [b.txt]}), or a list for documents of any language without a model of its own.
     """
+    _languages = field_validator("files", mode="before")(by_code)
     otherwise: Literal["error", "corpus"] = "error"
     """When that is too little text: "error" stops, "corpus" takes every document of the corpus as reference."""
 
@@ -114,7 +129,7 @@ class Fitting:
 
 def language_of(document: Document, by_language: bool) -> str:
     """Return the language whose model a document asks for; "und" where it is not known (ISO 639-2)."""
-    return (document.language or UNDETERMINED) if by_language else ANY
+    return (same_code(document.language) or UNDETERMINED) if by_language else ANY
 
 
 def fit(reference: Reference, how: Fitting, work: list[ShardWork], folder: Path) -> Fitted:

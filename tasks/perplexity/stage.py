@@ -8,6 +8,7 @@ shard, so moving a cut point scores nothing.
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -17,18 +18,19 @@ from typing import Final, Literal
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from tasks.contracts.base import Drop, StageParams, not_identity
 from tasks.contracts.document import Document, read_documents, read_rows, write_rows
 from tasks.contracts.errors import HeadwaterError, ParamsError, raised
 from tasks.contracts.files import sha256_file, sha256_json, write_json
+from tasks.contracts.languages import checked
 from tasks.contracts.ledger import LedgerRow, ledger_row
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest
 from tasks.contracts.workspace import state_folder
 from tasks.engine.shards import ShardWork, keep_or_drop, map_shards, work_for
 from tasks.perplexity.model import LmplzOptions, find_tool, given, load, log10_probability
-from tasks.perplexity.reference import ANY, WHOLE_CORPUS, Fitted, Fitting, Reference, Scorer, fit, language_of
+from tasks.perplexity.reference import ANY, WHOLE_CORPUS, Fitted, Fitting, Reference, Scorer, by_code, fit, language_of
 from tasks.perplexity.text import fold_of, lines_of
 from tasks.perplexity.units import cut
 
@@ -65,7 +67,7 @@ class Params(StageParams):
     """What models are trained on where none is given."""
     by_language: bool = True
     """Train and score each language by itself; false trains one model for all of the reference."""
-    without_model: str = Field("keep", pattern=r"^(keep|drop|[A-Za-z]{2,3}(-[A-Za-z0-9]+)*)$")
+    without_model: str = "keep"
     """A document whose language has no model: keep it unscored, drop it, or score it by the language named here."""
     units: Literal["words", "pieces"] = "pieces"
     """What trained models count: words and punctuation, or pieces of words that are learnt from the reference.
@@ -92,6 +94,13 @@ class Params(StageParams):
     """Buckets that stay."""
     max_percentile: float = Field(97, gt=0, le=100)
     """Documents from this percentile on are dropped, whatever is kept of the tail; 100 drops none."""
+
+    _languages = field_validator("model", mode="before")(by_code)
+
+    @field_validator("without_model")
+    @classmethod
+    def _keep_drop_or_code(cls, value: str) -> str:
+        return value if value in ("keep", "drop") else checked(value)
 
     @model_validator(mode="after")
     def _in_order(self) -> Params:
@@ -240,7 +249,8 @@ def _write_decisions(params: Params, work: list[ShardWork], internal: Path) -> l
     parts = [list(read_rows(internal / "scores" / f"{item.name}.parquet", _SCORE_SCHEMA)) for item in work]
     by_model: dict[str, list[float]] = {}
     for row in (row for part in parts for row in part if row["model"] is not None):
-        by_model.setdefault(row["model"], []).append(row["value"])
+        own = by_model.setdefault(row["model"], [])
+        own += [] if math.isnan(row["value"]) else [row["value"]]
     everything = {model: np.sort(np.array(values, np.float64)) for model, values in by_model.items()}
     cuts = {
         model: {bucket: _value_at(values, percentile) for bucket, percentile in _starts(params).items()}
@@ -252,7 +262,9 @@ def _write_decisions(params: Params, work: list[ShardWork], internal: Path) -> l
         for row in part:
             model, value = row["model"], row["value"]
             percentile = rule = threshold = None
-            if model is not None:
+            if model is not None and math.isnan(value):  # it has no place, and reaches no threshold
+                rule = "worst"
+            elif model is not None:
                 among = everything[model]
                 percentile = 100.0 * float(np.searchsorted(among, value, side="left")) / len(among)
                 rule = _rule(params, percentile)
@@ -312,6 +324,8 @@ def _write_part(work: ShardWork, folder: Path) -> Counts:
                 detail = f"language {document.language or 'unknown'} has no model"
                 if row["percentile"] is not None:
                     detail = f"percentile {row['percentile']:.2f} of perplexity"
+                elif row["value"] is not None:
+                    detail = "its perplexity is no number"
                 drop = Drop(rule=row["rule"], score=row["value"], threshold=row["threshold"], detail=detail)
                 yield ledger_row(STAGE, document, drop)
 

@@ -1,4 +1,5 @@
 import json
+import math
 import random
 from pathlib import Path
 
@@ -143,6 +144,20 @@ def test_how_likely_an_effect_is_shown_is_what_trials_show() -> None:
         rates = [sum(generator.random() < 0.35 for _ in range(items)) for _ in range(2000)]
         shown = sum(wilson(rate, items, 0.95).low > 0.25 for rate in rates) / len(rates)
         assert power(items, 0.35, 0.25, 0.95) == pytest.approx(shown, abs=0.04)
+
+
+def test_scores_that_are_no_numbers_pass_no_rule(tmp_path: Path) -> None:
+    inputs = make_inputs(tmp_path / "a")
+    samples = inputs["evaluate"] / "samples"
+    for task, figure in ((TASKS[0], "nats"), (TASKS[1], gate.Params().chance_metric)):
+        path = samples / f"{task}.jsonl"
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        path.write_text("".join(json.dumps({**row, figure: math.nan}) + "\n" for row in rows))
+    with pytest.raises(GateError, match="floor: a score is not a number"):
+        judge(inputs, tmp_path / "out")
+    (kept,) = (tmp_path / "state" / "attempts").glob("*/report.json")
+    verdicts = {entry["rule"]: entry["verdict"] for entry in json.loads(kept.read_text())["rules"]}
+    assert (verdicts["floor"], verdicts["chance"]) == ("fail", "fail")
 
 
 def test_a_policy_that_moved_after_training_fails(tmp_path: Path) -> None:

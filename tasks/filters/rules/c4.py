@@ -14,7 +14,7 @@ from pydantic import Field
 from tasks.contracts.base import Drop, Edit, FrozenModel
 from tasks.contracts.document import Document
 from tasks.filters.parts import shortened
-from tasks.filters.words import splitter
+from tasks.filters.words import datatrove_language, splitter
 
 _LOREM = "lorem ipsum"
 _JAVASCRIPT = "javascript"
@@ -100,7 +100,7 @@ class C4(FrozenModel):
     def _parts(self, text: str) -> Sequence[str]:
         if self.split_paragraph:
             return text.splitlines()
-        sentences: Sequence[str] = split_into_sentences(text, self.language)
+        sentences: Sequence[str] = split_into_sentences(text, datatrove_language(self.language))
         return sentences
 
     def _phrases_in(self, text: str) -> tuple[str, ...]:

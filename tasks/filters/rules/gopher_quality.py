@@ -92,3 +92,5 @@ class GopherQuality(FrozenModel):
         yield "below_alpha_threshold", letters, self.max_non_alpha_words_ratio, letters < self.max_non_alpha_words_ratio
         stop_words = words.count_of(set(self.stop_words))
         yield "enough_stop_words", stop_words, self.min_stop_words, stop_words < self.min_stop_words
+        # The mean of no words is NaN, which reaches no threshold; last, since datatrove would keep such a text.
+        yield "below_avg_threshold", mean, self.min_avg_word_length, not count

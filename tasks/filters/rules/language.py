@@ -6,6 +6,7 @@ from pydantic import Field
 
 from tasks.contracts.base import Drop, FrozenModel
 from tasks.contracts.document import Document
+from tasks.contracts.languages import LanguageCode, same_code
 
 
 class Language(FrozenModel):
@@ -15,20 +16,21 @@ class Language(FrozenModel):
 
     >>> page = dict(doc_id="1", url="", host="", record_id="1", source="x", text="…")
     >>> Language()(Document(**page, language="en", language_score=0.99))
+    >>> Language(keep=["English"])(Document(**page, language="eng_Latn"))
     >>> Language()(Document(**page, language="de", language_score=0.99)).rule
     'language.other'
     """
 
-    keep: tuple[str, ...] = ("en",)
-    """Languages to keep, as ISO 639-1 codes."""
+    keep: tuple[LanguageCode, ...] = ("en",)
+    """Languages to keep, as codes (en, eng), tags (en-US, eng_Latn) or English names."""
     min_score: float = Field(0.65, ge=0, le=1)
     """Smallest probability of that language."""
 
     def __call__(self, document: Document) -> Drop | None:
-        if document.language not in self.keep:
+        if same_code(document.language) not in self.keep:
             return Drop(rule="language.other", score=document.language_score, detail=document.language or "unknown")
         score = document.language_score
-        # A source that names its language without a score is believed.
-        if score is not None and score < self.min_score:
+        # A source that names its language without a score is believed; a score that is no number reaches no threshold.
+        if score is not None and not score >= self.min_score:
             return Drop(rule="language.min_score", score=score, threshold=self.min_score, detail=document.language)
         return None

@@ -51,6 +51,6 @@ class QualityClassifier(FrozenModel):
 
     def __call__(self, document: Document) -> Drop | None:
         score = document.scores[f"filter.{self.name}"]
-        if score < self.min_score:
+        if not score >= self.min_score:  # NaN reaches no threshold
             return Drop(rule="quality_classifier.min_score", score=score, threshold=self.min_score)
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,10 +14,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from tasks.contracts.document import Document, make_doc_id, read_documents, write_documents
+from tasks.contracts.document import Document, make_doc_id, read_documents, write_documents, write_rows
 from tasks.contracts.errors import CorpusTooSmallError, InputError, ModelError, ParamsError, ToolMissingError
 from tasks.contracts.ledger import read_ledger
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest
+from tasks.engine.shards import ShardWork
 from tasks.perplexity import model as model_module
 from tasks.perplexity import stage as stage_module
 from tasks.perplexity.model import find_tool
@@ -273,6 +275,39 @@ def test_files_and_models_are_given_by_language(perplexity: Perplexity, tmp_path
     changed = perplexity(two_languages(), params=both)
     assert changed.values()["de-1"] != first.values()["de-1"]
     assert changed.values()["good-1"] == first.values()["good-1"]
+
+
+def test_a_language_has_one_model_however_it_is_named(perplexity: Perplexity, tmp_path: Path) -> None:
+    (tmp_path / "en.txt").write_text("\n".join(prose(n) for n in range(20)))
+    codes = SMALL.model_copy(update={"reference": Reference(files={"en": ("en.txt",)}), "without_model": "keep"})
+    named = SMALL.model_copy(update={"reference": Reference(files={"eng_Latn": ("en.txt",)})})
+    documents = [replace(one, language="English" if n % 2 else "en-US") for n, one in enumerate(corpus())]
+    outcome = perplexity(documents, params=named)
+    assert set(outcome.model["languages"]) == {"en"}
+    assert outcome.values() == perplexity([replace(one, language="en") for one in corpus()], params=codes).values()
+    assert Params(model={"ger": "x"}, without_model="German").model == {"de": "x"}
+    assert Params(model={"ger": "x", "any": "y"}, without_model="German").without_model == "de"
+    for wrong in ({"model": {"de": "x", "German": "y"}}, {"model": {"xx": "x"}}, {"without_model": "dropp"}):
+        with pytest.raises(ValidationError, match=r"one language|no language"):
+            Params(**wrong)
+
+
+def test_a_perplexity_that_is_no_number_has_no_place(tmp_path: Path) -> None:
+    values = [10.0, 20.0, math.nan, 30.0, 40.0]
+    write_documents(tmp_path / "part-00000.parquet", [document(str(n), "a.example", "x") for n in range(5)])
+    work = ShardWork(name="part-00000", inputs=(tmp_path / "part-00000.parquet",), input_hashes=("0",))
+    rows = [{"model": "en", "value": value} for value in values]
+    write_rows(tmp_path / "scores" / "part-00000.parquet", rows, stage_module._SCORE_SCHEMA)
+    (tmp_path / "decisions").mkdir()
+    for most in (100.0, 97.0):
+        params = Params(max_percentile=most, model="x")
+        (decided,) = stage_module._write_decisions(params, [work], tmp_path)
+        (tmp_path / "out").mkdir(exist_ok=True)
+        stage_module._write_part(decided, tmp_path / "out")
+        kept = list(read_documents(tmp_path / "out" / "part-00000.parquet"))
+        assert [one.scores[PERCENTILE] for one in kept] == [0.0, 25.0, 50.0, 75.0]
+        (row,) = read_ledger(tmp_path / "out" / "dropped" / "part-00000.parquet")
+        assert (row.rule, row.detail) == ("worst", "its perplexity is no number")
 
 
 def test_pieces_separate_salad_too_and_are_the_same_each_time(perplexity: Perplexity) -> None:
