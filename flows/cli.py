@@ -118,15 +118,18 @@ def run(
     sets: Annotated[
         list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change params.yaml first.")
     ] = None,
+    profiles: Annotated[
+        list[str] | None, typer.Option("--profile", help="Lay a file of infra/profiles/ over params.yaml before that.")
+    ] = None,
     until: Annotated[str | None, typer.Option(help="The last stage to run.")] = None,
     force: Annotated[list[str] | None, typer.Option(help="Run this stage again although nothing changed.")] = None,
 ) -> None:
     """Run the pipeline: every stage that is not up to date, from raw pages to the release.
 
-    Example: headwater run --set train.max_steps=400 --until evaluate
+    Example: headwater run --profile web --set train.max_steps=400 --until evaluate
     """
     from flows.locks import workspace_lock
-    from flows.params import set_values
+    from flows.params import change_values
     from flows.preflight import ready
     from flows.services import prefect_server
 
@@ -136,7 +139,9 @@ def run(
     # The terminal shows the stages' own lines; Prefect's account of them goes to its server only.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     with workspace_lock("run"):
-        change = set_values(sets or [], check=lambda settings: ready(settings, graph, until, force or []))
+        change = change_values(
+            profiles or [], sets or [], check=lambda settings: ready(settings, graph, until, force or [])
+        )
         wait_for_server = prefect_server()
     if change:
         console.lines(f"params.yaml\n{change}")

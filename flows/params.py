@@ -136,11 +136,40 @@ def signing_key(settings: Mapping[str, Any]) -> SigningKey | None:
 def set_values(assignments: Iterable[str], path: Path = PARAMS_FILE, check: Check = _nothing) -> str:
     """Write `SECTION.KEY=VALUE` assignments into params.yaml; return the change as a unified diff.
 
-    Args:
-        check: asked about the settings as they will be, before anything is written.
+    Raises:
+        ParamsError: an assignment is malformed, or as `merge_values`.
+    """
+    return merge_values(assigned(assignments), path, check)
+
+
+def apply_profile(name: str, path: Path = PARAMS_FILE, check: Check = _nothing) -> str:
+    """Lay `infra/profiles/NAME.yaml` over params.yaml; return the change as a unified diff.
 
     Raises:
-        ParamsError: an assignment is malformed, or as `merge_values`, or from `check`.
+        ParamsError: there is no such profile, or as `merge_values`.
+    """
+    return merge_values(profile_values(name), path, check)
+
+
+def change_values(
+    profiles: Iterable[str], assignments: Iterable[str], path: Path = PARAMS_FILE, check: Check = _nothing
+) -> str:
+    """Lay profiles over params.yaml, assignments over those, as one change; return it as a unified diff.
+
+    Raises:
+        ParamsError: as `apply_profile` and `set_values`.
+    """
+    changes: dict[str, Any] = {}
+    for name in profiles:
+        changes = merged(changes, profile_values(name))
+    return merge_values(merged(changes, assigned(assignments)), path, check)
+
+
+def assigned(assignments: Iterable[str]) -> dict[str, Any]:
+    """Return `SECTION.KEY=VALUE` assignments as nested values; of two for one key the later one counts.
+
+    Raises:
+        ParamsError: one is malformed.
     """
     changes: dict[str, Any] = {}
     for assignment in assignments:
@@ -154,22 +183,21 @@ def set_values(assignments: Iterable[str], path: Path = PARAMS_FILE, check: Chec
                 raise ParamsError("a setting is given twice, as a value and with keys of its own", found=assignment)
             place = place[key]
         place[keys[-1]] = value
-    return merge_values(changes, path, check)
+    return changes
 
 
-def apply_profile(name: str, path: Path = PARAMS_FILE, check: Check = _nothing) -> str:
-    """Lay `infra/profiles/NAME.yaml` over params.yaml; return the change as a unified diff.
+def profile_values(name: str) -> dict[str, Any]:
+    """Return the nested values of `infra/profiles/NAME.yaml`.
 
     Raises:
-        ParamsError: there is no such profile, or as `merge_values`, or from `check`.
+        ParamsError: there is no such profile.
     """
     profile = PROFILES / f"{name}.yaml"
     if not profile.is_file():
         known = sorted(p.stem for p in PROFILES.glob("*.yaml"))
-        raise ParamsError(
-            "there is no such profile", expected=", ".join(known), found=name, fix=did_you_mean(name, known)
-        )
-    return merge_values(read_params(profile), path, check)
+        hint = did_you_mean(name, known)
+        raise ParamsError("there is no such profile", expected=", ".join(known), found=name, fix=hint)
+    return read_params(profile)
 
 
 def merge_values(changes: Mapping[str, Any], path: Path = PARAMS_FILE, check: Check = _nothing) -> str:
@@ -178,13 +206,16 @@ def merge_values(changes: Mapping[str, Any], path: Path = PARAMS_FILE, check: Ch
     The file is replaced in one step, after everything has been checked: whatever ends this process, what stands on
     the disk is what stood there before, or all of the change.
 
+    Args:
+        check: asked about the settings as they will be, before anything is written.
+
     Raises:
         ParamsError: a secret would stand in it then, or a value stands in a form that cannot be replaced, or from
             `check`. Nothing is written.
     """
     before = _text_of(path)
     settings = _parsed(before, path)
-    wanted = _merged(settings, changes)
+    wanted = merged(settings, changes)
     refuse_secrets(wanted, path)
     after = with_changes(before, changes)
     if not _same(_parsed(after, path), wanted):
@@ -200,11 +231,12 @@ def merge_values(changes: Mapping[str, Any], path: Path = PARAMS_FILE, check: Ch
     return diff_text(before, after)
 
 
-def _merged(settings: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(settings) if isinstance(settings, Mapping) else {}
+def merged(settings: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested values with others laid over them; neither is changed."""
+    laid = dict(settings) if isinstance(settings, Mapping) else {}
     for key, value in changes.items():
-        merged[key] = _merged(merged.get(key), value) if isinstance(value, Mapping) else value
-    return merged
+        laid[key] = merged(laid.get(key), value) if isinstance(value, Mapping) else value
+    return laid
 
 
 def refuse_secrets(settings: Mapping[str, Any], path: Path = PARAMS_FILE) -> None:

@@ -21,6 +21,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run, task_run
 from pydantic import WithJsonSchema
 
+from flows import small_corpus
 from flows.dvc import DVC_CHATTER, StageFailedError, dvc_command, stale_stages, stream, without_last_words
 from flows.environment import hide_secrets
 from flows.form import SettingsSchema, changes_of_run, refresh_form
@@ -89,6 +90,9 @@ def pipeline(
                 restorable = not checked[stage.name].named_files()
                 _task_of(stage)(stage.name, run, stage.name in forced, restorable)
                 finished.append(stage.name)
+                if stage.name == small_corpus.AFTER:
+                    for shortage in small_corpus.foresee(stage.output.parent, checked, {one.name for one in stages}):
+                        _say(f"a small corpus: {shortage}")
                 update_progress_artifact(artifact_id=progress, progress=100.0 * number / len(stages))
         if key is not None and stages[-1].name == "release" and sign_if_not(stages[-1].output, key):
             _say("the release was there already and is signed now")

@@ -289,10 +289,22 @@ def _judge(
     )
 
 
+def enough_to_tell(items: int, params: Policy) -> bool:
+    """Return whether so many items show an accuracy well above guessing as likely as the policy asks."""
+    return _likely(items, params) >= params.power
+
+
+def _likely(items: int, params: Policy) -> float:
+    return power(items, _well_reached(params), params.chance, params.confidence)
+
+
+def _well_reached(params: Policy) -> float:
+    return min(params.chance + params.chance_effect, 0.99)
+
+
 def _with_power(rule: Rule, params: Policy, items: int) -> Rule:
     """Say how likely so many items show an accuracy above guessing; a rule that is not met for their number says so."""
-    rate = min(params.chance + params.chance_effect, 0.99)
-    likely = power(items, rate, params.chance, params.confidence)
+    rate, likely = _well_reached(params), _likely(items, params)
     rule = replace(rule, power=round(likely, DECIMALS))
     if rule.verdict == "pass" or likely >= params.power:
         return rule

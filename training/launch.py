@@ -292,8 +292,8 @@ def _train(params: Params, config: LoopConfig) -> None:
         environment |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
     order = config.order
     logger.info(
-        "train: %d steps of %d tokens on %d %s rank(s), ZeRO stage %d, %s",
-        *(order.steps, order.batch_size * order.seq_len, order.ranks),
+        "train: %d steps of %d tokens, %s over the text, on %d %s rank(s), ZeRO stage %d, %s",
+        *(order.steps, order.batch_size * order.seq_len, _passes(order), order.ranks),
         *(config.device.upper(), config.zero_stage, config.precision),
     )
     with held_lock(config.lock):
@@ -307,6 +307,11 @@ def _train(params: Params, config: LoopConfig) -> None:
         raise TrainingError(
             "the ranks ended well but left no result", where=str(config.work / "ranks.log"), fix="run again"
         )
+
+
+def _passes(order: Order) -> str:
+    passes = order.steps * order.batch_size / order.sequences
+    return f"{passes:.0%} of one pass" if passes < 1 else f"{passes:.1f} passes"
 
 
 class _Teller:

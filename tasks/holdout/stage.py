@@ -27,7 +27,7 @@ from tasks.contracts.ledger import LedgerRow, ledger_row
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest
 from tasks.contracts.workspace import state_folder
 from tasks.engine.shards import ShardWork, keep_or_drop, map_shards, work_for
-from tasks.holdout.items import ContinuationSettings, continuation_items, text_items
+from tasks.holdout.items import ContinuationItem, ContinuationSettings, TextItem, continuation_items, text_items
 from tasks.holdout.lm_eval_files import BITS_PER_BYTE, CONTINUATION, write_task
 
 logger = logging.getLogger(__name__)
@@ -116,9 +116,23 @@ def rank(text: str, seed: int) -> int:
     return draw(normal, seed=seed, purpose="holdout")
 
 
+def held_out(documents: Iterable[Document], params: Params) -> list[Document]:
+    """Return those of some documents that are held out, as the stage would choose them of these alone."""
+    ranked = sorted((rank(document.text, params.seed), document.doc_id, document) for document in documents)
+    below = [one for one in ranked if one[0] <= _bound(params.fraction)]
+    if not below:
+        return []
+    last = below[: params.max_documents][-1][0]
+    return [document for number, _, document in below if number <= last]
+
+
+def _bound(fraction: float) -> int:
+    return int(fraction * DRAW_RANGE) - 1
+
+
 def _last_rank(work: list[ShardWork], params: Params) -> int:
     """Return the highest rank that is held out: that of the fraction, or less where max_documents says so."""
-    bound = int(params.fraction * DRAW_RANGE) - 1
+    bound = _bound(params.fraction)
     state_folder().mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix="holdout-", dir=state_folder()))
     try:
@@ -143,7 +157,8 @@ def _last_rank(work: list[ShardWork], params: Params) -> int:
             found=f"{len(below)} of {total} documents at holdout.fraction = {params.fraction}",
             fix=f"set holdout.fraction to about {min(0.5, 1.3 * params.min_documents / total):.2f}"
             if enough
-            else "crawl more pages, or loosen the filters (data/*/dropped says what they removed)",
+            else "lower holdout.min_documents and raise holdout.fraction, as `headwater params apply small` does for "
+            "some dozens of pages; or crawl more pages, or loosen the filters (data/*/dropped says what they removed)",
         )
     return below[: params.max_documents][-1]
 
@@ -178,6 +193,23 @@ def write_tasks(held: list[Document], params: Params, folder: Path) -> tuple[int
     Raises:
         CorpusTooSmallError: too few items can be made from them.
     """
+    texts, questions = make_tasks(held, params)
+    if len(questions) < params.min_items or not texts:
+        raise CorpusTooSmallError(
+            "too few evaluation items can be made from the held-out documents",
+            where="params.yaml, holdout",
+            expected=f"at least {params.min_items} continuation items (holdout.min_items)",
+            found=f"{len(questions)} continuation items and {len(texts)} texts from {len(held)} held-out documents",
+            fix="raise holdout.fraction or holdout.items_per_document, or lower holdout.min_context_words and "
+            "holdout.context_words; `headwater params apply small` does so for some dozens of pages",
+        )
+    write_task(folder, BITS_PER_BYTE, [asdict(item) for item in texts])
+    write_task(folder, CONTINUATION, [asdict(item) for item in questions])
+    return len(texts), len(questions)
+
+
+def make_tasks(held: list[Document], params: Params) -> tuple[list[TextItem], list[ContinuationItem]]:
+    """Return the items of both tasks, however few they are."""
     texts = text_items(held, max_items=params.text_items, max_characters=params.text_characters, seed=params.seed)
     settings = ContinuationSettings(
         max_items=params.continuation_items,
@@ -187,15 +219,4 @@ def write_tasks(held: list[Document], params: Params, folder: Path) -> tuple[int
         continuation_words=params.continuation_words,
         choices=params.choices,
     )
-    questions = continuation_items(held, settings=settings, seed=params.seed)
-    if len(questions) < params.min_items or not texts:
-        raise CorpusTooSmallError(
-            "too few evaluation items can be made from the held-out documents",
-            where="params.yaml, holdout",
-            expected=f"at least {params.min_items} continuation items (holdout.min_items)",
-            found=f"{len(questions)} continuation items and {len(texts)} texts from {len(held)} held-out documents",
-            fix="raise holdout.fraction or holdout.items_per_document, or lower holdout.min_context_words",
-        )
-    write_task(folder, BITS_PER_BYTE, [asdict(item) for item in texts])
-    write_task(folder, CONTINUATION, [asdict(item) for item in questions])
-    return len(texts), len(questions)
+    return texts, continuation_items(held, settings=settings, seed=params.seed)
