@@ -16,8 +16,8 @@ from tests.hostile.growth import MOST_GROWTH, growth
 
 HTML = b"<!doctype html><html><body>" + b"".join(
     b"<p>River %d of %d runs to the sea.</p>" % (n, n * 7919 % 1009) for n in range(9000)
-PACKED = gzip.compress(HTML, mtime=0)
 )
+PACKED = gzip.compress(HTML, mtime=0)
 LIMIT = 10_000_000
 
 
