@@ -30,10 +30,13 @@ from tasks.extract.blocks import lines_of, read
 from tasks.extract.language import identify
 from tasks.extract.main_content import main_blocks
 from tasks.extract.metadata import Head, Metadata, head_of, metadata_of
+from tasks.extract.paragraphs import revise
 from tasks.extract.selectors import lighten_trafilatura
 
-# libxml2's HTML parser (2.14) nests 256 elements and drops what is below, text too, without an error.
+# libxml2's HTML parser (2.14) nests 256 elements and drops what is below, text too, without an error. Lexbor nests all
+# there are, and resiliparse takes time quadratic in the depth: the same is taken out of its tree.
 DEPTH_LIMIT = 256
+TOO_DEEP = ":root" + " > *" * DEPTH_LIMIT
 JUSTEXT_SAMPLE_CHARACTERS = 4_000
 # Elements of a page that are looked at one by one in Lexbor's tree, a walk of it each: a page has a licence or two.
 FEW = 50
@@ -124,6 +127,9 @@ def _resiliparse(html: str, settings: Settings) -> Content | None:
     tree = HTMLTree.parse(html)
     if tree.document is None:
         return None
+    deep = tree.document.query_selector_all(TOO_DEEP)
+    for element in deep:
+        element.decompose()
     text = extract_plain_text(
         tree,
         main_content=True,
@@ -132,7 +138,7 @@ def _resiliparse(html: str, settings: Settings) -> Content | None:
         comments=settings.comments,
         skip_elements=None if settings.tables else ["table"],
     )
-    return Content(text=text, metadata=metadata_of(_head_of(tree.document, tree.title, html)))
+    return Content(text=text, metadata=metadata_of(_head_of(tree.document, tree.title, html)), truncated=bool(deep))
 
 
 def _head_of(document: DocumentNode, title: str | None, html: str) -> Head:
@@ -170,7 +176,7 @@ def _justext(html: str, _: Settings) -> Content | None:
     # Without stop words every long paragraph of few links is good: jusText's language-independent mode.
     thresholds = {} if stop_words else {"stopwords_low": 0.0, "stopwords_high": 0.0}
     core.classify_paragraphs(paragraphs, stop_words, **thresholds)
-    core.revise_paragraph_classification(paragraphs)
+    revise(paragraphs)
     text = "\n".join(paragraph.text for paragraph in paragraphs if not paragraph.is_boilerplate)
     return Content(text=text, metadata=found.metadata, truncated=found.truncated)
 

@@ -16,6 +16,8 @@ from types import ModuleType
 from lxml import etree, html
 from trafilatura import external, settings, utils, xpaths
 
+from tasks.extract.paragraphs import revise
+
 REGULAR_EXPRESSIONS = "http://exslt.org/regular-expressions"
 OURS = "headwater"
 # Attributes whose answer is remembered, for each pattern, and the longest, in characters: some MiB in all.
@@ -32,6 +34,7 @@ def lighten_trafilatura() -> None:
       the baseline and for a page's whole text.
     - Its parser gives every element lxml's plain HTML class, chosen in C; the classes of form fields, chosen in Python,
       only add properties that it does not use.
+    - jusText's second look takes time linear in the paragraphs.
     - jusText's words of all languages become a frozenset, whose hash is kept; a tuple's is taken again each time.
     """
     for expressions in expressions_in(xpaths).values():
@@ -45,6 +48,7 @@ def lighten_trafilatura() -> None:
         entity=html.HtmlEntity,
     )
     utils.HTML_PARSER.set_element_class_lookup(plain)
+    external.revise_paragraph_classification = revise
     external.JT_STOPLIST = frozenset(external.jt_stoplist_init())
 
 

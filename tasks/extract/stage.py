@@ -37,7 +37,7 @@ PAGES_PER_BATCH = 32
 TRUNCATED = "extract.truncated_depth"
 NOT_PAGES = ("not_html", "http_status", *REFUSALS.values())
 FAILURES = ("timeout", "crashed", "out_of_memory", "parse_error")
-CUT = "text below 256 nested elements may be missing: the parser stops there"
+CUT = "text below 256 nested elements may be missing, as it is not read"
 LIBRARIES = ("trafilatura", "lxml", "justext", "fastwarc", "resiliparse", "py3langid", "brotli", "zstandard",
              "webencodings")  # fmt: skip
 

@@ -91,9 +91,10 @@ def test_events_are_not_cut_where_a_tree_is(workspace: Path) -> None:
     assert not rows
 
 
-def test_a_page_that_the_parser_cuts_is_marked_and_a_whole_one_is_not(workspace: Path) -> None:
+@pytest.mark.parametrize("engine", ["trafilatura", "resiliparse"])
+def test_a_page_that_is_cut_for_its_depth_is_marked_and_a_whole_one_is_not(workspace: Path, engine: str) -> None:
     depths = [100, *range(246, 262), 300, 100_000]
-    _, documents, rows = extracted(workspace, [record(depth, nested(depth)) for depth in depths])
+    _, documents, rows = extracted(workspace, [record(depth, nested(depth)) for depth in depths], engine=engine)
     assert len(documents) == len(depths), "what stands above the cut is kept"
     whole = {int(d.record_id[10:-1]) for d in documents if "lighthouse" in d.text}
     marked = {int(r.record_id[10:-1]) for r in rows}
