@@ -22,6 +22,8 @@ FEWEST_WORDS = {"asked": 4.5, "both": 3}
 phrases. Measured with fourteen public benchmarks on 3,200 clean pages: 12 false positives from four words, 1 here."""
 FEWEST_TOKENS = 3
 """Fewest numbers, words and operators of a text with an operator between two of them, such as "2 + 2"."""
+FEWEST_NUMBERS = 6
+"""Fewest numbers and letters of a text that has nothing else; lists and tables are full of shorter runs."""
 
 _SYMBOLS = {
     "*": "×∗·⋅∙‧⁎✕✖⨉⨯",
@@ -46,7 +48,7 @@ _WENT_BEFORE = re.compile(rf"(?:\d[.,]|(?:[\d)]|\b[A-Za-z]){_OPERATOR})\Z", re.I
 _NEAR = 20  # characters of an expression's neighbourhood
 _NUMBER = r"(?:\d+(?: [.,] \d+)*|[a-z])"
 _GLUED = re.compile(r"(?<=\d)x(?=\d)")
-_SIGNED = re.compile(r"(?:^| )\w+ [^\w\s]+ \w")
+_SIGNED = re.compile(r"(?:^| )\w+ [-+*/^%<>]+ \w")
 _WORDED = re.compile(rf"(?:^| ){_NUMBER} {_WORD_OPERATOR} {_NUMBER}\b|\b\d+x\d")
 _NUMBERS_ALONE = re.compile(rf"{_NUMBER}(?: {_NUMBER})*")
 _TWO_NUMBERS = re.compile(rf"{_NUMBER} [-/*x+] {_NUMBER}")
@@ -79,6 +81,8 @@ def fits(role: str, words: Sequence[str], weight: float, form: str) -> bool:
         return False
     if is_sum(form):
         return len(_GLUED.sub(" x ", form).split(" ")) >= FEWEST_TOKENS
+    if _NUMBERS_ALONE.fullmatch(form):
+        return len(words) >= FEWEST_NUMBERS
     return weight >= FEWEST_WORDS[role]
 
 
@@ -138,7 +142,7 @@ def stands_alone(text: str, words: Located, first: int, end: int) -> bool:
 
 
 def is_doubtful(text: str, words: Located, first: int, end: int, form: str) -> bool:
-    """Return whether words of this form may be something else than a sum: numbers only, or two that no "=" follows.
+    """Return whether words of this form may be no sum but a range, a date or a size: two numbers that no "=" follows.
 
     >>> from tasks.decontaminate.words import locate
     >>> for text in ("pages 9-4", "9-4 = 5", "9 − 4", "9 + 4"):
@@ -150,12 +154,12 @@ def is_doubtful(text: str, words: Located, first: int, end: int, form: str) -> b
     False
     False
     """
-    if _TWO_NUMBERS.fullmatch(form):
-        start, stop = int(words.starts[first]), int(words.ends[end - 1])
-        between, after = text[start:stop], written(text[stop : stop + _NEAR])
-        surely = _SURELY.search(without_entities(between)) or _PLUS.search(written(between))
-        return (not surely or "\n" in between) and not _ASKS.match(after)
-    return _NUMBERS_ALONE.fullmatch(form) is not None and not is_sum(form)
+    if not _TWO_NUMBERS.fullmatch(form):
+        return False
+    start, stop = int(words.starts[first]), int(words.ends[end - 1])
+    between, after = text[start:stop], written(text[stop : stop + _NEAR])
+    surely = _SURELY.search(without_entities(between)) or _PLUS.search(written(between))
+    return (not surely or "\n" in between) and not _ASKS.match(after)
 
 
 def form_hash(form: str) -> int:

@@ -250,15 +250,19 @@ def write_index(folder: Path, texts: Iterable[ItemText], settings: IndexSettings
         units, words = split_with_words(one.text)
         ends = units.ends(settings.ngram)
         last = len(units.hashes) - settings.ngram + 1 if ends is None else len(ends)
-        form, spelled = "", []
+        form, spelled, ambiguous = "", [], False
         short = last <= 0 and (units.weight() < settings.min_words or _letters(units, words) < settings.min_characters)
         if short:
-            form = form_of(one.text, locate(one.text), 0, len(words)) if words else ""
+            located = locate(one.text)
+            form = form_of(one.text, located, 0, len(words)) if words else ""
             spelled = list(_spelled(one)) if settings.short_items == "whole" else []
-            if not spelled:
-                protection.leave(one, words)
-                continue
-        protection.protect(one, whole=short)
+            ambiguous = bool(spelled) and is_doubtful(one.text, located, 0, len(words), form)
+        if (short and not spelled) or ambiguous:
+            protection.leave(one, words, ambiguous=ambiguous)
+        else:
+            protection.protect(one, whole=short)
+        if short and not spelled:
+            continue
         sums = partial_sums(units.hashes)
         firsts = np.arange(max(last, 1))
         stops = firsts + settings.ngram if ends is None else ends

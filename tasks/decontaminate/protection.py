@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from tasks.decontaminate.items import ItemText
 
 NO_TEXT, NO_WORDS, ONE_WORD, TOO_SHORT, TOO_COMMON = "no text", "no words", "one word", "too short", "too common"
-"""Why an item is not protected, the weakest reason first. Too common: its words stand in many documents."""
-_REASONS = (NO_TEXT, NO_WORDS, ONE_WORD, TOO_SHORT)
+AMBIGUOUS = "may be a date or a range"
+"""Why an item is not protected, the weakest reason first. Too common: its words stand in many documents. Ambiguous: it
+is two numbers such as "9-4", without "=" or an answer."""
+_REASONS = (NO_TEXT, NO_WORDS, ONE_WORD, TOO_SHORT, AMBIGUOUS)
 SHOWN_CHARACTERS = 80
 
 Key = tuple[str, str, str]
@@ -59,9 +61,10 @@ class Protection:
         """Take note that a text is looked for."""
         (self.as_a_whole if whole else self.by_ngrams).add(_key(one))
 
-    def leave(self, one: ItemText, words: Sequence[str]) -> None:
-        """Take note that a text is not looked for; an item has the reason of its best text."""
+    def leave(self, one: ItemText, words: Sequence[str], *, ambiguous: bool = False) -> None:
+        """Take note that a text is not protected; an item has the reason of its best text."""
         reason = NO_TEXT if not one.text.strip() else _REASONS[1:][min(len(words), 2)]
+        reason = AMBIGUOUS if ambiguous else reason
         known = self._left.get(_key(one))
         if known is None or _REASONS.index(reason) > _REASONS.index(known[0]):
             self._left[_key(one)] = (reason, " ".join(one.text.split())[:SHOWN_CHARACTERS])

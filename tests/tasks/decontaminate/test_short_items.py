@@ -82,7 +82,7 @@ def test_short_arithmetic_is_found_whole_and_its_neighbours_are_left() -> None:
         ({"question": "12 + 7 = ?", "answer": "19"}, "12+7=19"),
         ({"question": "12 + 7 = ?", "answer": "19"}, "so １２ ＋ ７ is what?"),
         ({"question": "What is 17 * 23?", "answer": "391"}, "Q: What is 17 × 23? A: 391"),
-        ({"question": "9 - 4"}, "they wrote 9 − 4 on it"),
+        ({"question": "9 − 4"}, "they wrote 9 − 4 on it"),
         ({"text": "2024-03-12"}, "dated 2024-03-12."),
         ({"question": "x += 1"}, "then x += 1;"),
         ({"question": "f(x) > 3"}, "where f(x) &gt; 3 holds"),
@@ -191,6 +191,8 @@ UNPROTECTED = [
     ({"id": "word", "question": "Paris", "answer": "Paris"}, "one word"),
     ({"id": "pair", "question": "hot", "answer": "cold"}, "too short"),
     ({"id": "number", "question": "42"}, "one word"),
+    ({"id": "numbers", "question": "2, 4, 6, 8", "answer": "10"}, "too short"),
+    ({"id": "range", "question": "9 - 4"}, "may be a date or a range"),
 ]
 
 
@@ -199,16 +201,16 @@ def test_what_is_not_protected_is_counted_and_named(caplog: pytest.LogCaptureFix
         manifest, _ = decontaminate([LONG, *(item for item, _ in UNPROTECTED)], [prose(1)])
     assert left_out() == sorted((str(item["id"]), reason) for item, reason in UNPROTECTED)
     assert protection() == {
-        "items": 7,
+        "items": 9,
         "by_ngrams": 1,
         "whole": 0,
-        "not_protected": 6,
-        "reasons": {"no text": 2, "no words": 1, "one word": 2, "too short": 1},
+        "not_protected": 8,
+        "reasons": {"may be a date or a range": 1, "no text": 2, "no words": 1, "one word": 2, "too short": 2},
     }
     assert {"protected.json", "not_protected.jsonl"} <= {shard.name for shard in manifest.shards}
     (said,) = [record for record in caplog.records if "not protected" in record.getMessage()]
     assert said.levelno == logging.WARNING
-    assert "bench.jsonl: 7 items, 1 protected by n-grams, 0 as a whole, 6 not protected" in said.getMessage()
+    assert "bench.jsonl: 9 items, 1 protected by n-grams, 0 as a whole, 8 not protected" in said.getMessage()
 
 
 def test_left_alone_short_items_are_counted_and_a_file_of_nothing_else_is_refused() -> None:
