@@ -17,7 +17,7 @@ from flows.assignments import split_assignment
 from flows.graph import load_graph
 from flows.params import read_params, stage_params
 from flows.terminal import Text, console
-from tasks.contracts.errors import UsageError
+from tasks.contracts.errors import UsageError, raised
 from tasks.contracts.files import write_bytes
 
 app = typer.Typer(help="Filters: list, look at and try them; train a classifier.", no_args_is_help=True)
@@ -35,7 +35,12 @@ def list_filters(as_json: JsonOption = False) -> None:
     from tasks.filters.loading import available, rule_class
 
     listed = [name for rule in _rules() for name in rule]
-    rows = [(name, name in listed, _summary(rule_class(name))) for name in available()]
+    rows = []
+    for name in available():
+        # One broken file hides no other filter.
+        broken = next(raised(lambda name=name: rule_class(name)), None)  # type: ignore[misc]
+        what = f"broken: {broken.found}" if broken else _summary(rule_class(name))
+        rows.append((name, name in listed, what))
     if as_json:
         console.json([{"name": name, "used": used, "what": what} for name, used, what in rows])
         return

@@ -7,8 +7,6 @@ are called with a Document and return None, a Drop or an Edit.
 
 from __future__ import annotations
 
-import difflib
-import importlib
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,11 +17,17 @@ from pydantic import JsonValue, ValidationError
 
 from tasks.contracts.base import Drop, Edit, Filter, FrozenModel
 from tasks.contracts.document import Document
-from tasks.contracts.errors import ParamsError
+from tasks.contracts.errors import ParamsError, did_you_mean
 from tasks.contracts.files import sha256_path
 from tasks.filters import rules as rules_package
+from tasks.filters.broken import Failure, imported, said_of, shown
 
 SECTION = "filter.rules"
+OURS = frozenset(
+    {"bad_words", "c4", "fineweb", "gopher_quality", "gopher_repetition", "language", "length", "pii",
+     "quality_classifier", "refinedweb_lines", "repeated_lines", "secrets", "url"}
+)  # fmt: skip
+"""Rules that come with Headwater and are tested; any other is somebody's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +38,7 @@ class LoadedFilter:
         name: the rule's name, or the class's for `use`.
         settings: every setting with its value, defaults included.
         files: files and folders that decide what it does, by the setting that names them.
+        own_call: what somebody wrote, to be named when it is wrong; None where only a library's own is called.
         scores: measures a document; the answer is then decided from the document's scores alone.
         score_settings: the settings that decide the scores.
     """
@@ -41,6 +46,7 @@ class LoadedFilter:
     name: str
     settings: Mapping[str, JsonValue]
     call: Callable[[Document], Drop | Edit | None]
+    own_call: Callable[..., object] | None = None
     files: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
     scores: Callable[[Document], Mapping[str, float]] | None = None
     score_settings: tuple[str, ...] = ()
@@ -72,7 +78,7 @@ def rule_class(name: str, where: str = SECTION) -> type[FrozenModel]:
     """Return the class of a rule: `gopher_quality.py` holds `GopherQuality`.
 
     Raises:
-        ParamsError: there is no such rule.
+        ParamsError: there is no such rule, or its file holds none that could be asked.
     """
     if name not in available():
         raise ParamsError(
@@ -82,9 +88,24 @@ def rule_class(name: str, where: str = SECTION) -> type[FrozenModel]:
             found=name,
             fix=f"correct the name, or add {rules_package.__name__.replace('.', '/')}/{name}.py",
         )
-    module = importlib.import_module(f"{rules_package.__name__}.{name}")
-    kind: type[FrozenModel] = getattr(module, "".join(word.capitalize() for word in name.split("_")))
+    problem = f"the filter {name} cannot be loaded"
+    module = imported(f"{rules_package.__name__}.{name}", problem, where, f"take {name} off the list")
+    class_name = "".join(word.capitalize() for word in name.split("_"))
+    kind = getattr(module, class_name, None)
+    if not (isinstance(kind, type) and issubclass(kind, FrozenModel) and _can_be_called(kind)):
+        raise ParamsError(
+            f"the file of the filter {name} holds none",
+            where=where,
+            expected=f"class {class_name}(FrozenModel) with __call__(self, document)",
+            found=f"{shown(str(module.__file__))}: "
+            + (f"{kind!r}" if kind is not None else f"nothing called {class_name}"),
+            fix="docs/filters.md, Add a filter, shows one",
+        )
     return kind
+
+
+def _can_be_called(kind: type) -> bool:
+    return any("__call__" in vars(base) for base in kind.__mro__)
 
 
 def load(entries: Sequence[Mapping[str, JsonValue]]) -> list[LoadedFilter]:
@@ -134,6 +155,7 @@ def _load(entry: Mapping[str, JsonValue], where: str) -> LoadedFilter:
         name=name,
         settings=rule.model_dump(mode="json"),
         call=cast(Filter, rule).__call__,
+        own_call=cast(Filter, rule).__call__,
         files={setting: _paths(rule, setting, f"{where}.{name}") for setting in getattr(rule, "paths", ())},
         scores=getattr(rule, "scores", None),
         score_settings=getattr(rule, "score_settings", ()),
@@ -223,15 +245,17 @@ def _split_use(entry: Mapping[str, JsonValue], where: str) -> tuple[str, str, di
 
 def _load_use(entry: Mapping[str, JsonValue], where: str) -> LoadedFilter:
     module_name, name, arguments = _split_use(entry, where)
+    problem = f"the filter {entry['use']} cannot be made"
+    module = imported(module_name, problem, where, "install its package, or take it off the list")
+    source = getattr(module, "__file__", None)
     try:
-        module = importlib.import_module(module_name)
         built = getattr(module, name)(**arguments)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
+    except Failure as error:
         raise ParamsError(
-            f"the filter {entry['use']} cannot be made",
+            problem,
             where=where,
             expected="an installed package, a class in it, and arguments it takes",
-            found=f"{type(error).__name__}: {error}",
+            found=said_of(error, source),
         ) from error
     from tasks.filters.blocks import is_block, judge
 
@@ -239,9 +263,16 @@ def _load_use(entry: Mapping[str, JsonValue], where: str) -> LoadedFilter:
         answer: Drop | Edit | None = judge(name, built, document) if is_block(built) else built(document)
         return answer
 
-    source = getattr(module, "__file__", None)
+    if not is_block(built) and not _can_be_called(type(built)):
+        raise ParamsError(
+            f"{entry['use']} is no filter",
+            where=where,
+            expected="a datatrove filter, or a class with __call__(self, document)",
+            found=repr(type(built)),
+        )
     return LoadedFilter(
         name=name,
+        own_call=None if is_block(built) else built.__call__,
         settings={"use": str(entry["use"]), "with": arguments},
         call=call,
         files={"source": (Path(source),)} if source else {},
@@ -249,5 +280,5 @@ def _load_use(entry: Mapping[str, JsonValue], where: str) -> LoadedFilter:
 
 
 def _nearest(name: str, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=3)
-    return f"{' or '.join(near)} (all: {', '.join(names)})" if near else f"one of {', '.join(names)}"
+    near = did_you_mean(name, names)
+    return f"{near} (all: {', '.join(names)})" if near else f"one of {', '.join(names)}"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from tasks.contracts.base import Drop, Edit, StageParams
 from tasks.contracts.document import Document, read_documents, read_rows, write_rows
 from tasks.contracts.errors import HeadwaterError, raised
 from tasks.contracts.files import sha256_file
-from tasks.contracts.ledger import LedgerRow, ledger_row
+from tasks.contracts.ledger import LedgerRow, ledger_row, read_ledger
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest
 from tasks.contracts.workspace import state_folder
 from tasks.engine.shards import ShardWork, keep_or_drop, map_shards, work_for
-from tasks.filters.loading import LoadedFilter, check, load, load_entry, named_files
+from tasks.filters.broken import Failure, said_of, wrong_answer
+from tasks.filters.loading import OURS, LoadedFilter, check, load, load_entry, named_files
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +33,7 @@ STAGE = "filter"
 LIBRARIES = ("datatrove", "spacy", "numpy")
 ERROR = ".error"
 SCORES = "filter."  # how the names of scores begin that this stage measures
+TRIED_OUT = 20
 _SCORES = pa.schema([pa.field("scores", pa.map_(pa.string(), pa.float64()), nullable=False)])
 
 
@@ -75,6 +78,8 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     """
     filters = load(params.rules)
     identity = params.in_manifest()
+    if params.max_error_rate < 1:
+        _try_out(filters, work_for(inputs["extract"]))
     result = map_shards(
         partial(filter_shard, rules=params.rules),
         _scored(params, filters, work_for(inputs["extract"])),
@@ -84,7 +89,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
         code=["tasks.filters"],
         libraries=LIBRARIES,
     )
-    _check(result.counts, params, where=str(inputs["extract"]))
+    _check(result.counts, params, output, where=str(inputs["extract"]))
     return commit_manifest(
         output,
         stage=STAGE,
@@ -142,15 +147,44 @@ def scores_of(filters: Sequence[LoadedFilter], document: Document) -> dict[str, 
     return scores
 
 
-def _check(counts: Counts, params: Params, *, where: str) -> None:
+def _try_out(filters: Sequence[LoadedFilter], work: Sequence[ShardWork]) -> None:
+    """Ask somebody's own filters about the first documents: one that fails on all stops the stage before hours of work.
+
+    Raises:
+        HeadwaterError: naming each such filter, with its file and line.
+    """
+    own = [loaded for loaded in filters if loaded.name not in OURS]
+    first = (document for item in work for document in read_documents(item.inputs[0]))
+    documents = list(islice(first, TRIED_OUT)) if own else []
+    broken = []
+    for loaded in own:
+        answers = [answer(loaded, document.with_scores(scores_of([loaded], document))) for document in documents]
+        said = [one.detail for one in answers if isinstance(one, Drop) and one.rule == f"{loaded.name}{ERROR}"]
+        if len(said) == TRIED_OUT:
+            broken.append(f"{loaded.name}: {said[0]}")
+    if broken:
+        raise HeadwaterError(
+            f"a filter fails on every one of the first {TRIED_OUT} documents",
+            where="params.yaml, filter.rules",
+            found="; ".join(broken),
+            fix="correct its file, or take it off the list; `headwater filters try` asks it about a few documents",
+        )
+
+
+def _check(counts: Counts, params: Params, output: Path, *, where: str) -> None:
     failed = {rule: n for rule, n in counts.dropped.items() if rule.endswith(ERROR)}
     if sum(failed.values()) > params.max_error_rate * counts.in_:
+        first: dict[str, str | None] = {}
+        for path in sorted((output / "dropped").glob("*.parquet")):
+            for row in read_ledger(path):
+                if row.rule in failed:
+                    first.setdefault(row.rule, f"{row.detail} on {row.url}")
         raise HeadwaterError(
             "filters failed on too many documents",
             where=where,
             expected=f"at most {params.max_error_rate:.1%} of {counts.in_} documents (filter.max_error_rate)",
-            found=", ".join(f"{rule} {n}" for rule, n in failed.items()),
-            fix="the ledger's details name the exception; correct the filter or take it off the list",
+            found="; ".join(f"{rule} {n}, as {first[rule]}" for rule, n in failed.items()),
+            fix="correct the filter's file, or take it off the list; `headwater filters try` shows the documents",
         )
     if counts.in_ and not counts.out:
         logger.warning("filter: no document is left; the rules of params.yaml drop all %d", counts.in_)
@@ -209,17 +243,21 @@ def as_applied(reason: Drop | Edit | None) -> Drop | Edit | None:
 
 
 def answer(loaded: LoadedFilter, document: Document) -> Drop | Edit | None:
-    """Ask one filter about one document; a filter that fails on it drops it, saying so.
+    """Ask one filter about one document; one that fails on it, or gives what is no answer, drops it, saying so.
 
     So does one that is decided from scores, where one of them is NaN: it reaches no threshold, whichever way the filter
     compares them.
     """
     try:
-        reason = loaded.call(document)
-    except Exception as error:  # noqa: BLE001 - a filter may be anybody's code; the stage fails above max_error_rate
-        return Drop(rule=f"{loaded.name}{ERROR}", detail=f"{type(error).__name__}: {error}"[:200])
-    if loaded.scores is not None and not isinstance(reason, Drop):
+        given = loaded.call(document)
+        said = wrong_answer(given, loaded.call if loaded.own_call is None else loaded.own_call)
+    except Failure as error:  # a filter may be anybody's code; the stage fails above max_error_rate
+        own = getattr(getattr(loaded.own_call, "__func__", loaded.own_call), "__code__", None)
+        said = said_of(error, own.co_filename if own else None)
+    if said:
+        return Drop(rule=f"{loaded.name}{ERROR}", detail=said)
+    if loaded.scores is not None and not isinstance(given, Drop):
         lost = [name for name, score in document.scores.items() if name.startswith(SCORES) and math.isnan(score)]
         if lost:
             return Drop(rule=f"{loaded.name}.nan", score=math.nan, detail=f"{', '.join(lost)[:150]} is not a number")
-    return reason
+    return given
