@@ -133,9 +133,9 @@ def test_a_short_item_is_found_as_it_is_spelled_elsewhere(question: str, answer:
 
 
 def test_two_numbers_that_may_be_a_range_a_date_or_a_size_are_no_sum() -> None:
-    pairs = ["9 - 4", "20 - 8", "9 / 11", "7 x 8", "10 + 3", "58 + 1", "2 - 1", "8 / 2"]
+    pairs = ["9 - 4", "20 - 8", "9 / 11", "7 x 8", "10 + 3", "58 + 1", "2 - 1", "8 / 2", "2 * 1"]
     items: list[dict[str, Any]] = [{"question": f"{pair} ="} for pair in pairs]
-    clean = ["Listing 9-4 shows", "won 20–8 there", "on 9/11 in", "7 x 8 inches", "7×8 pixels", "a 7x8 grid",
+    clean = ["Listing 9-4 shows", "won 20–8 there", "on 9/11 in", "7 x 8 inches", "7×8 pixels", "a 7x8 grid", "½·½",
              "10 +3 now", "at 21:58\n+1 vote", "of (1, 2, -1) only", "at 8:2 or", "9 4 20 8"]  # fmt: skip
     texts = [f"{prose(i)}\nsee {one}" for i, one in enumerate(clean)] + [f"{prose(50)}\n{' and '.join(clean)}"]
     assert cleaned(items, texts) == texts
