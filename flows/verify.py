@@ -64,7 +64,8 @@ def verify(
         check_public_key(public_key)
     results = check_all(release, Path("data"), sample=sample if deep else None, expect=expect, public_key=public_key)
     told = report(release, results)
-    limits = "" if expect or public_key else SIGNED
+    notes = [verify_files.other_code(Path("data"))] if deep and told["verdict"] == "fail" else []
+    limits = " ".join(filter(None, [*notes, "" if expect or public_key else SIGNED]))
     if as_json:
         console.json({**told, "limits": limits})
     else:

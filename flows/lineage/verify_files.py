@@ -14,14 +14,14 @@ from ruamel.yaml.error import YAMLError
 
 from flows.graph import GRAPH_FILE, load_graph
 from flows.lineage.digest import dvc_digest
-from flows.lineage.records import latest_record, read_chain, runs_folder, verify_chain
+from flows.lineage.records import code_state, latest_record, read_chain, runs_folder, verify_chain
 from flows.params import PARAMS_FILE, read_params, stage_params
 from tasks.contracts.base import StageParams
 from tasks.contracts.conservation import check_folder
 from tasks.contracts.errors import HeadwaterError, ManifestError
 from tasks.contracts.manifest import MANIFEST_NAME, Manifest, count_rows, held, holding, read_manifest
 from training.champion import champions
-from training.verify import Break, NotCheckableError, Release, conserved, handed_over, sha256_file
+from training.verify import BESIDE, Break, NotCheckableError, Release, conserved, handed_over, sha256_file
 
 DVC_LOCK = Path("dvc.lock")
 OWN_OF_DVC = frozenset({".gitignore"})
@@ -118,6 +118,23 @@ def recorded(data: Path) -> Iterator[Break]:
             yield Break(f"{where}, inputs", str(record.inputs), str(inputs))
 
 
+def other_code(data: Path) -> str:
+    """Say which folders another version of Headwater made, empty where none did: it may make them otherwise."""
+    here = code_state().commit
+    made: dict[str, list[str]] = {}
+    for folder in sorted(path.parent for path in data.glob(f"*/{MANIFEST_NAME}")):
+        record = latest_record(folder.name, sha256_file(folder / MANIFEST_NAME))
+        if record is not None and record.code.commit and record.code.commit != here:
+            made.setdefault(record.code.commit, []).append(folder.name)
+    if not here or not made:
+        return ""
+    told = "; ".join(f"{', '.join(names)}: commit {commit[:12]}" for commit, names in made.items())
+    return (
+        f"Other code than stands here (commit {here[:12]}) made {told}. Where what is made again differs, that may be "
+        "all there is to it: a clone with that commit and this data/ and .headwater/ tells."
+    )
+
+
 def settings(data: Path, names: Sequence[str]) -> Iterator[Break]:
     """Compare params.yaml, dvc.lock, the run records and the manifests with each other, and dvc.lock with the disk."""
     if not GRAPH_FILE.is_file() or not PARAMS_FILE.is_file():
@@ -137,7 +154,9 @@ def settings(data: Path, names: Sequence[str]) -> Iterator[Break]:
             yield Break(where, "an entry", "none")
             continue
         entry, stage = locked[name], graph[name]
-        if (digest := dvc_digest(data / name)) != outs.get(str(stage.output)):
+        # A takedown's mark is added to a release; its other files are held against its manifest.
+        marked = any((data / name / mark).exists() for mark in BESIDE)
+        if not marked and (digest := dvc_digest(data / name)) != outs.get(str(stage.output)):
             yield Break(f"{where}, outs, {stage.output}", digest, str(outs.get(str(stage.output))))
         for dep in entry.get("deps", []):
             if dep["path"] in outs and dep.get("md5") != outs[dep["path"]]:
