@@ -38,7 +38,7 @@ _WRITTEN = str.maketrans({symbol: operator for operator, symbols in _SYMBOLS.ite
 _OPERATORS = frozenset("+-*/^%<>")
 _INSIDE_NUMBERS = frozenset(".,:")
 # Emphasis around an answer or a question ("12 + 30 = **42**"), the line above a sum, the next number of a list.
-_NO_OPERATORS = re.compile(r"(?<=[=|])\s*\*+|\*+(?=\s+[=|])|-{3,}|(?<=[,;])\s*[-+]")
+_NO_OPERATORS = re.compile(r"(?<=[=|])\s*\*+|(?<!\*)\*++(?=\s+[=|])|-{3,}|(?<=[,;])\s*[-+]")
 _WORD_OPERATOR = (
     r"(?:x(?=[ \t]*\d)|\\?(?:times|cdot|div)\b|plus\b|minus\b|over\b|mod\b|(?:divided|multiplied)[ \t]+by\b)"
 )
@@ -49,7 +49,7 @@ _NEAR = 20  # characters of an expression's neighbourhood
 _NUMBER = r"(?:\d+(?: [.,] \d+)*|[a-z])"
 _GLUED = re.compile(r"(?<=\d)x(?=\d)")
 _SIGNED = re.compile(r"(?:^| )\w+ [-+*/^%<>]+ \w")
-_WORDED = re.compile(rf"(?:^| ){_NUMBER} {_WORD_OPERATOR} {_NUMBER}\b|\b\d+x\d")
+_WORDED = re.compile(rf"(?:^|(?<![.,]) ){_NUMBER} {_WORD_OPERATOR} {_NUMBER}\b|\b\d+x\d")
 _NUMBERS_ALONE = re.compile(rf"{_NUMBER}(?: {_NUMBER})*")
 _TWO_NUMBERS = re.compile(rf"{_NUMBER} [-/*x+] {_NUMBER}")
 _SURELY = re.compile(r"[*∗·⋅∙⁎÷➗−➖\\]")

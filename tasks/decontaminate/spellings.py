@@ -36,7 +36,7 @@ _READ = tuple(
 )
 _RAISED = re.compile("[⁰¹²³⁴-⁹]+")
 _OPERATOR = re.compile(rf"{_LEFT}([-+*/^%]){_RIGHT}")
-_FRACTION = re.compile(r"(\d+)[ \t]*/[ \t]*(\d+)")
+_FRACTION = re.compile(r"(?<!\d)(\d++)[ \t]*/[ \t]*(\d+)")
 _LISTED = re.compile(r"(?<=\d), +(?=\d)")
 _PERCENT = re.compile(r"(?<=\d)[ \t]*%")
 _ASKED_IN_WORDS = re.compile(r"[^\d\n]*[\s:]([-(\d][-+*/^%().,\d ]*?)[ =?.]*\n(.*)")
@@ -71,7 +71,10 @@ def spellings(text: str) -> Iterator[str]:
     >>> list(spellings("7 x 8"))[:5]
     ['7 x 8', '7*8', '7 \\times 8', '7 \\cdot 8', '7x8']
     """
-    plain = _read(text) if len(text) <= LONGEST else text
+    if len(text) > LONGEST:
+        yield text
+        return
+    plain = _read(text)
     if "\n" not in plain and _OPERATOR.search(plain):
         plain = _RESULT.sub(r"\n\1", plain)
     asked = _ASKED_IN_WORDS.fullmatch(plain)
@@ -118,5 +121,7 @@ def _respelled(text: str) -> Iterator[str]:
 
 
 def _grouped(number: re.Match[str], group: str, point: str) -> str:
-    whole = re.sub(r"(?<=\d)(?=(?:\d{3})+$)", group, re.sub(r"\D", "", number[1]))
+    digits = re.sub(r"\D", "", number[1])
+    first = len(digits) % 3 or 3
+    whole = group.join([digits[:first], *(digits[at : at + 3] for at in range(first, len(digits), 3))])
     return f"{whole}{point}{number[2]}" if number[2] else whole

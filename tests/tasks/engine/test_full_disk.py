@@ -172,11 +172,11 @@ def on_small_disk(place: Path, script: str, *arguments: str, megabytes: int) -> 
 
 
 def assert_clear(message: str, disk: Path) -> None:
-    """Check that a message says in one line which disk is full, how much is free there, and what to do."""
+    """Check that a message says in one line which disk is full, how much is free there, and what may be freed on it."""
     assert message.startswith("the disk is full"), message
     assert str(disk) in message
     assert "free" in message
-    assert " gc" in message
+    assert " gc" in message or "nothing of Headwater's on this disk can be spared" in message
     assert "\n" not in message
 
 
