@@ -176,7 +176,7 @@ FORGERIES: dict[str, tuple[str, Callable[[Path], object]]] = {
     ),
     "a licence changed": (
         "documents",
-        lambda data: everywhere(data, LATER, lambda row: row.update(license="https://opensource.org/license/mit")),
+        lambda data: everywhere(data, LATER, lambda row: row.update(license="https://forged.example/licence")),
     ),
     "a host changed": ("documents", lambda data: everywhere(data, ALL, lambda row: row.update(host="good.example"))),
     "a URL changed from extract on": (
