@@ -82,6 +82,8 @@ def _keep_to_loopback() -> None:
     constants: Any = sys.modules.get("ray._private.ray_constants")
     if constants is not None:
         constants.ENABLE_RAY_CLUSTER = False
+        # It keeps the token that it read first, which a session before this one may have taken from elsewhere.
+        sys.modules["ray._raylet"].AuthenticationTokenLoader.instance().reset_cache()
         # Where nothing is said, Ray chooses the token at `ray.init`, and so for a library that was loaded before too.
         del os.environ["RAY_AUTH_MODE"]
 

@@ -22,8 +22,8 @@ from tasks.contracts.manifest import Manifest
 from tasks.crawl import archives, texts, units
 from tasks.crawl.files import _short_names
 from tasks.crawl.stage import Params, run
+from tasks.engine.session import RayParams, ray_session
 from tasks.extract.records import read_pages
-from tests.conftest import ROOT
 from tests.tasks.crawl.test_canonical import record
 
 pytestmark = pytest.mark.usefixtures("workspace")
@@ -286,17 +286,11 @@ def _lost_once(job: Path) -> int:
     return os.getpid()
 
 
-def test_a_lost_worker_does_not_end_an_ingest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import ray
-
+def test_a_lost_worker_does_not_end_an_ingest(tmp_path: Path) -> None:
     from tasks.crawl.processes import spread
 
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=80 << 20)
-    try:
+    with ray_session(RayParams(num_cpus=2)):
         assert os.getpid() not in spread(_lost_once, [tmp_path / "a", tmp_path / "b"])
-    finally:
-        ray.shutdown()
 
 
 def test_other_content_or_settings_are_not_taken_for_what_is_finished(monkeypatch: pytest.MonkeyPatch) -> None:

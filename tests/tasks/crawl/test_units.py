@@ -4,7 +4,6 @@ import gzip
 import hashlib
 import io
 import json
-import os
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +20,7 @@ from tasks.crawl import units
 from tasks.crawl.records import Record, read_records
 from tasks.crawl.stage import Params, run
 from tasks.crawl.warc_writer import Page, Writer
+from tasks.engine.session import RayParams, ray_session
 from tests.tasks.crawl.test_warc_records import record
 
 
@@ -93,8 +93,6 @@ def test_small_files_share_a_unit_and_big_ones_do_not(workspace: Path) -> None:
 
 
 def test_one_worker_and_several_write_the_same_bytes(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import ray
-
     for number in range(3):
         members = [gzip.compress(record(noise(100 * number + n, 3000))) for n in range(20)]
         (workspace / f"{number}.warc.gz").write_bytes(b"".join(members))
@@ -104,14 +102,8 @@ def test_one_worker_and_several_write_the_same_bytes(workspace: Path, monkeypatc
     monkeypatch.setattr(units, "LEAST_BYTES", 1)
     small = {"shard_megabytes": 0.01}
     alone = [taken("warc", "*.warc.gz", **small), taken("text", "*.jsonl", **small)]
-    monkeypatch.setenv(
-        "PYTHONPATH", os.pathsep.join([str(Path(units.__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
-    )
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=80 << 20)
-    try:
+    with ray_session(RayParams(num_cpus=2)):
         together = [taken("warc", "*.warc.gz", **small), taken("text", "*.jsonl", **small)]
-    finally:
-        ray.shutdown()
     assert together == alone
     ids = [document.doc_id for part in sorted(Path("out").glob("part-*")) for document in read_documents(part)]
     assert len(ids) == len(set(ids)) == 120

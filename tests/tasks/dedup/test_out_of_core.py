@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -241,6 +242,8 @@ def growing_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
 
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    # Else Ray writes one into the home folder, and two that do so at once have each other's.
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     # Not announced on this machine: the sessions of other tests would join it.
     for name in ("write_ray_address", "reset_ray_address"):
         monkeypatch.setattr(f"ray._private.utils.{name}", lambda *_, **__: None, raising=False)

@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -86,6 +87,26 @@ def test_a_local_session_is_on_the_loopback_and_is_joined_with_its_token_only(lo
     assert len(seen["token"]) == 64
     assert seen["joined"] == 0
     assert 0 not in seen["refused"], "joined without the session's token"
+
+
+AFTER_ANOTHER = """
+import ray
+ray.init(num_cpus=1, include_dashboard=False)
+ray.shutdown()
+from tasks.engine.session import RayParams, ray_session
+with ray_session(RayParams(num_cpus=1)):
+    print(ray.get(ray.remote(lambda: "worked").remote()))
+"""
+
+
+def test_a_session_after_another_libraries_has_its_own_token(tmp_path: Path) -> None:
+    """Ray keeps the token that it read first; the first one's is in the home folder."""
+    inside = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-c", AFTER_ANOTHER], env={**inside, "HOME": str(tmp_path)}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1:] == ["worked"], done.stderr[-4000:]
 
 
 NICENESS = """
