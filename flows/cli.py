@@ -94,11 +94,22 @@ def main(arguments: list[str] | None = None) -> None:
 def _in_a_workspace(words: list[str]) -> None:
     """Refuse to answer where there is nothing to ask: an empty folder is not an empty corpus.
 
+    What a killed run from a form left here is put back first.
+
     Raises:
-        InputError: there is no dvc.yaml here, and the command reads a workspace.
+        InputError: there is no dvc.yaml here, and the command reads a workspace; or DVC, which has called a stage,
+            looked at files that have been put back since.
     """
-    if words and words[0] not in ANYWHERE and "--help" not in words:
-        load_graph()
+    if not words or words[0] in ANYWHERE or "--help" in words:
+        return
+    load_graph()
+    from flows.tryout import undo_killed
+
+    if undo_killed() and words[0] == "stage":
+        raise InputError(
+            "a run from a form was killed, and params.yaml and data/ have been put back as they were before it",
+            fix="the same command again",
+        )
 
 
 def _incomplete(words: list[str]) -> InputError | None:
