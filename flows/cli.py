@@ -5,13 +5,14 @@ Each subcommand shows an example in its help. Exit code 0 is yes, 1 a clear no, 
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import logging
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,13 +31,12 @@ from flows.terminal import Text, VisibleFormatter, console, errors
 from flows.trace import trace
 from flows.verify import verify
 from tasks.contracts.disk import disk_full
-from tasks.contracts.errors import HeadwaterError, InputError, UsageError
+from tasks.contracts.errors import HeadwaterError, InputError, UsageError, did_you_mean
 from tasks.contracts.manifest import absent
 from tasks.contracts.redaction import without_secrets
 
 app = typer.Typer(
     name="headwater",
-    help="Raw web pages in, a released language-model checkpoint out, and proof of where every token came from.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -53,7 +53,7 @@ app.command()(verify)
 app.command("diff")(diff)
 app.command()(sign)
 
-ANYWHERE = ("--help", "doctor", "verify", "diff", "sign")
+ANYWHERE = ("--help", "--version", "doctor", "verify", "diff", "sign")
 """Commands that need no workspace: they look at a machine or at a release's folder."""
 
 READ_DATA = ("trace", "report", "policy", "lineage")
@@ -124,6 +124,21 @@ def _incomplete(words: list[str]) -> InputError | None:
     )
 
 
+def _say_version(asked: bool) -> None:
+    if asked:
+        console.lines(f"headwater {importlib.metadata.version('headwater')}")
+        raise typer.Exit
+
+
+@app.callback()
+def about(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say which Headwater this is.")
+    ] = False,
+) -> None:
+    """Raw web pages in, a released language-model checkpoint out, and proof of where every token came from."""
+
+
 @app.command()
 def run(
     sets: Annotated[
@@ -134,19 +149,28 @@ def run(
     ] = None,
     until: Annotated[str | None, typer.Option(help="The last stage to run.")] = None,
     force: Annotated[list[str] | None, typer.Option(help="Run this stage again although nothing changed.")] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what would run and why; nothing is started or written.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --plan: print JSON for scripts.")] = False,
 ) -> None:
     """Run the pipeline: every stage that is not up to date, from raw pages to the release.
 
     Example: headwater run --profile web --set train.max_steps=400 --until evaluate
     """
+    if as_json and not plan:
+        raise UsageError("--json belongs to --plan", found="--json alone", fix="`headwater report --json` after a run")
     from flows.locks import workspace_lock
-    from flows.params import change_values
+    from flows.params import change_values, wanted_changes
     from flows.preflight import ready
     from flows.services import prefect_server
 
     graph = load_graph()
     for name in [*([until] if until else []), *(force or [])]:
         select(graph, name)
+    if plan:
+        _show_plan(wanted_changes(profiles or [], sets or []), until, force or [], as_json)
+        return
     # The terminal shows the stages' own lines; Prefect's account of them goes to its server only.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     with workspace_lock("run"):
@@ -300,7 +324,8 @@ def params_show(
     checked = check_params(read_params(), load_graph())
     if section:
         if section not in checked:
-            raise UsageError("there is no such section", expected=", ".join(checked), found=section)
+            hint = did_you_mean(section, checked)
+            raise UsageError("there is no such section", expected=", ".join(checked), found=section, fix=hint)
         checked = {section: checked[section]}
     if as_json:
         console.json({name: model.model_dump(mode="json") for name, model in checked.items()})
@@ -362,6 +387,33 @@ def _ours(record: logging.LogRecord) -> bool:
     if record.name.startswith("prefect"):
         return False
     return record.levelno >= logging.WARNING or record.name.partition(".")[0] in ("flows", "tasks", "training")
+
+
+def _show_plan(changes: Mapping[str, Any], until: str | None, force: Collection[str], as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from flows.due import due
+    from flows.graph import stages_until
+    from flows.params import merged, read_params, refuse_secrets
+    from flows.preflight import ready
+
+    settings = merged(read_params(), changes)
+    refuse_secrets(settings)
+    graph = load_graph()
+    checked = ready(settings, graph, until, force)
+    listed = due(stages_until(graph, until), settings, checked, force)
+    if as_json:
+        console.json([asdict(one) for one in listed])
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("stage", "plan"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("why", overflow="fold")
+    for one in listed:
+        table.add_row(one.stage, one.kind, "\n".join(one.why))
+    console.print(table)
+    if not any(one.works for one in listed):
+        console.print("\neverything is up to date: no stage has to run")
 
 
 def _print_summary(stages: Sequence[str]) -> None:

@@ -26,6 +26,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from flows import snapshot
+from flows.dvc import LOCK_FILE
 from flows.graph import Stage, load_graph
 from flows.locks import workspace_lock
 from flows.params import PARAMS_FILE, read_params
@@ -38,7 +39,6 @@ from training.champion import link_or_copy
 
 logger = logging.getLogger(__name__)
 
-LOCK_FILE = Path("dvc.lock")
 MARK = "_tryout.json"
 """Written last and removed first: without it nothing was begun."""
 STOP_SECONDS = 10.0
