@@ -30,7 +30,16 @@ from tasks.contracts.manifest import MANIFEST_NAME, Manifest
 logger = logging.getLogger(__name__)
 
 EXPERIMENT = "headwater"
-FILES = ("metrics.json", "loss.csv", "report.md", "report.json", "mixture.json", "results.json", "sources.json")
+FILES = (
+    "metrics.json",
+    "groups.json",
+    "loss.csv",
+    "report.md",
+    "report.json",
+    "mixture.json",
+    "results.json",
+    "sources.json",
+)
 """Small files of a stage's folder that are worth reading in MLflow, besides the manifest."""
 
 STARTED = "headwater.started_at"
