@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -87,6 +89,17 @@ def _keep_to_loopback() -> None:
 
 
 @contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep this process's own answer to SIGTERM: Ray's, which it puts in its place, ends the process by an abort."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread() and before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def ray_session(params: RayParams) -> Iterator[None]:
     """Start a local Ray session (or join the cluster named by RAY_ADDRESS) and end it on the way out."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -110,7 +123,8 @@ def ray_session(params: RayParams) -> Iterator[None]:
         "_node_ip_address": LOOPBACK,
     }
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-    _start(lambda: ray.init(**quiet, **({} if shared else local)), ray.shutdown)
+    with _own_sigterm():
+        _start(lambda: ray.init(**quiet, **({} if shared else local)), ray.shutdown)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
