@@ -163,7 +163,7 @@ def run(
     from flows.locks import workspace_lock
     from flows.params import change_values, wanted_changes
     from flows.preflight import ready
-    from flows.services import prefect_server
+    from flows.services import prefect_is_clear, prefect_server
 
     graph = load_graph()
     for name in [*([until] if until else []), *(force or [])]:
@@ -185,7 +185,8 @@ def run(
     signal.signal(signal.SIGINT, _stop)
     with started_services(until, force or []):
         wait_for_server()
-        outcome = pipeline(until=until, force=force or [], return_state=True)
+        with prefect_is_clear():
+            outcome = pipeline(until=until, force=force or [], return_state=True)
     if finished:
         _print_summary(finished)
     if not outcome.is_completed():

@@ -12,12 +12,14 @@ import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 from uuid import UUID
 
+from httpx import HTTPError
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.exceptions import PrefectException
 from prefect.runtime import deployment, flow_run, task_run
 from pydantic import WithJsonSchema
 
@@ -101,7 +103,9 @@ def _run(run: str, stages: list[Stage], forced: set[str], changes: Mapping[str, 
             _say(f"{stage.name} runs again, as another content is in {', '.join(files)}")
             forced.add(stage.name)
     _say(f"run {run}: {len(stages)} stages")
-    progress = cast(UUID, create_progress_artifact(0.0, key="headwater-progress", description=f"Run {run}"))
+    progress: list[Any] = []
+    with _not_to_fail_for():
+        progress.append(create_progress_artifact(0.0, key="headwater-progress", description=f"Run {run}"))
     finished.clear()
     with started_services(until, forced):
         for number, stage in enumerate(stages, start=1):
@@ -111,7 +115,9 @@ def _run(run: str, stages: list[Stage], forced: set[str], changes: Mapping[str, 
             if stage.name == small_corpus.AFTER:
                 for shortage in small_corpus.foresee(stage.output.parent, checked, {one.name for one in stages}):
                     _say(f"a small corpus: {shortage}")
-            update_progress_artifact(artifact_id=progress, progress=100.0 * number / len(stages))
+            for artifact in progress:
+                with _not_to_fail_for():
+                    update_progress_artifact(artifact_id=artifact, progress=100.0 * number / len(stages))
     if key is not None and stages[-1].name == "release" and sign_if_not(stages[-1].output, key):
         _say("the release was there already and is signed now")
     if not any(record.run == run for record in read_records(run)):
@@ -184,7 +190,17 @@ def run_through_dvc(name: str, run: str, force: bool, restorable: bool) -> None:
         raise StageFailedError(f"{name}: {told[-1].message}") from failed
     stage = load_graph()[name]
     manifest = read_manifest(stage.output)
-    _publish(stage, manifest)
+    with _not_to_fail_for():
+        _publish(stage, manifest)
+
+
+@contextmanager
+def _not_to_fail_for() -> Iterator[None]:
+    """Let a run go on where only something to look at in the Prefect UI could not be stored."""
+    try:
+        yield
+    except (HTTPError, PrefectException) as error:
+        logger.warning("Prefect does not show the progress or counts (%s); the run goes on", type(error).__name__)
 
 
 def _say(text: str) -> None:

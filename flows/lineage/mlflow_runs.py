@@ -21,6 +21,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS, MLFLOW_PARENT_RUN_ID
 
+from flows.databases import be_patient
 from flows.lineage import drops, records, run_stages
 from flows.lineage.chain import Link, Making, makings, walk
 from flows.lineage.digest import cache_path, dvc_digest
@@ -53,6 +54,7 @@ _COLUMN_TYPES = {"string": "string", "int64": "long", "double": "double", "int32
 
 def open_client() -> MlflowClient:
     """Return a client of this workspace's tracking server or database, which is made when it is missing."""
+    be_patient()
     return MlflowClient(tracking_uri=tracking_uri())
 
 

@@ -25,7 +25,7 @@ from tasks.contracts.workspace import ROOT
 logger = logging.getLogger(__name__)
 
 MEBIBYTE = 1024 * 1024
-TRIES = 3
+TRIES = 5
 LOOPBACK = "127.0.0.1"
 
 _offered: list[Callable[[], object]] = []
@@ -54,14 +54,17 @@ def _start(init: Callable[[], object], shutdown: Callable[[], None]) -> None:
             init()
         except Exception as error:
             shutdown()
+            said = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            busy = f"load {os.getloadavg()[0]:.0f} on {os.cpu_count()} processors"
             if attempt == TRIES:
                 raise HeadwaterError(
-                    "Ray does not start",
+                    f"Ray does not start, {TRIES} times tried",
                     where=os.environ.get("RAY_ADDRESS", "a local session"),
-                    found=f"{type(error).__name__}: {error}",
-                    fix="look into /tmp/ray/session_latest/logs; with RAY_ADDRESS set, see that the cluster is there",
+                    found=f"{said} ({busy})",
+                    fix="on a busy machine end or wait for what else runs; /tmp/ray/session_latest/logs says more; "
+                    "with RAY_ADDRESS set, see that the cluster is there",
                 ) from error
-            logger.warning("Ray did not start, attempt %d of %d: %s", attempt, TRIES, error)
+            logger.warning("Ray did not start (%s); trying again, %d of %d: %s", busy, attempt, TRIES - 1, said)
         else:
             return
 
