@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -438,12 +439,21 @@ def _print_places(stages: Sequence[str]) -> None:
 
     console.print()
     places: list[tuple[str, Any]] = [
+        *([("verdict", _verdict())] if "gate" in stages else []),
         *([("release", "data/release")] if "release" in stages else []),
         ("report", os.path.relpath(build_report(Path()))),
         ("UIs", "`.venv/bin/headwater up` opens Prefect and MLflow"),
     ]
     for name, place in places:
         console.print(f"{name:<8} {place}", soft_wrap=True)
+
+
+def _verdict() -> str:
+    """Return what the gate said, in one line; a run that it stops says why instead."""
+    told = json.loads(Path("data/gate/report.json").read_bytes())
+    rules = Counter(rule["verdict"] for rule in told["rules"])
+    counted = ", ".join(f"{verdict} {number}" for verdict, number in rules.items())
+    return f"{told['verdict']} (rules: {counted}; data/gate/report.md says by how much)"
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def due(
         elif why:
             listed.append(Due(stage=stage.name, kind="runs", why=tuple(why)))
         elif after:
-            why = [f"if {' or '.join(after)} {'give' if len(after) > 1 else 'gives'} another output"]
+            why = [f"if {after[0] if len(after) == 1 else 'a stage before it'} gives another output"]
             listed.append(Due(stage=stage.name, kind="may run", why=tuple(why)))
         else:
             listed.append(Due(stage=stage.name, kind="up to date"))

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.e2e
 
 def test_a_run_ends_with_a_table_and_the_places_to_look(finished: Workspace) -> None:
     printed = finished.first_output  # type: ignore[attr-defined]
-    for word in (*STAGES, "robots", "data/release", ".headwater/report.html", "headwater up"):
+    for word in (*STAGES, "robots", "data/release", ".headwater/report.html", "headwater up", "verdict  pass"):
         assert word in printed
     assert (finished.folder / ".headwater" / "report.html").is_file()
 
