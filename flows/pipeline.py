@@ -77,7 +77,8 @@ def pipeline(
     stages = stages_until(graph, until)
     forced = {select(graph, name).name for name in force or ()}
     with workspace_lock("run"):
-        undo_killed_under_lock()
+        if undo_killed_under_lock():
+            get_run_logger().info("an earlier run was killed: params.yaml and data/ are as they were before it")
         run = os.environ.setdefault(RUN_VARIABLE, new_run_name())
         changes = _changes(settings or {})
         # On the command line, what a person typed has been written already, and stays.
