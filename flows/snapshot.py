@@ -97,7 +97,7 @@ def take_back(stage: Stage, before: Path | None) -> None:
             _set_aside(stage, folder, _standing(before) if before else None)
     if before:
         before.rename(stage.output)
-    sync_folder(stage.output.parent)
+        sync_folder(stage.output.parent)
 
 
 def _fresh(stage: Stage) -> Path:

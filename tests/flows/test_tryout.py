@@ -128,6 +128,13 @@ def test_what_was_not_there_is_not_there_again(stood: tuple[str, ...]) -> None:
     assert not Path("dvc.lock").exists()
 
 
+def test_the_first_run_of_a_clone_that_cannot_begin_says_why() -> None:
+    shutil.rmtree("data")
+    with pytest.raises(InputError, match="no page"), undone_unless_it_ends_well(RUN, CHANGES, print):
+        fail()
+    assert not Path("data").exists()
+
+
 def everything_but_lock() -> dict[str, bytes]:
     return {str(p): p.read_bytes() for p in [Path("params.yaml"), *Path("data").rglob("*")] if p.is_file()}
 
