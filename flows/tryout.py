@@ -58,8 +58,13 @@ def undone_unless_it_ends_well(run: str, changes: Mapping[str, Any], say: Callab
     try:
         yield
     except BaseException:
-        _undo()
-        say("params.yaml and data/ are again as they were before this run")
+        try:
+            _undo()
+        except Exception as error:
+            logger.exception("params.yaml and data/ cannot be put back")
+            say(f"params.yaml and data/ cannot be put back now ({error}); the next start here tries again")
+        else:
+            say("params.yaml and data/ are again as they were before this run")
         raise
     _forget()
 

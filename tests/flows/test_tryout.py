@@ -135,6 +135,18 @@ def test_the_first_run_of_a_clone_that_cannot_begin_says_why() -> None:
     assert not Path("data").exists()
 
 
+def test_where_putting_back_fails_the_runs_own_error_is_told_and_the_next_start_puts_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = everything()
+    with monkeypatch.context() as patched:
+        patched.setattr(tryout, "_undo_settings", lambda *_: (_ for _ in ()).throw(OSError("read-only")))
+        with pytest.raises(InputError, match="no page"):
+            try_out("filter", fail)
+    assert undo_killed()
+    assert everything() == before
+
+
 def everything_but_lock() -> dict[str, bytes]:
     return {str(p): p.read_bytes() for p in [Path("params.yaml"), *Path("data").rglob("*")] if p.is_file()}
 
