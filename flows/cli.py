@@ -5,13 +5,15 @@ Each subcommand shows an example in its help. Exit code 0 is yes, 1 a clear no, 
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import logging
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,13 +32,12 @@ from flows.terminal import Text, VisibleFormatter, console, errors
 from flows.trace import trace
 from flows.verify import verify
 from tasks.contracts.disk import disk_full
-from tasks.contracts.errors import HeadwaterError, InputError, UsageError
+from tasks.contracts.errors import HeadwaterError, InputError, UsageError, did_you_mean
 from tasks.contracts.manifest import absent
 from tasks.contracts.redaction import without_secrets
 
 app = typer.Typer(
     name="headwater",
-    help="Raw web pages in, a released language-model checkpoint out, and proof of where every token came from.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -53,7 +54,7 @@ app.command()(verify)
 app.command("diff")(diff)
 app.command()(sign)
 
-ANYWHERE = ("--help", "doctor", "verify", "diff", "sign")
+ANYWHERE = ("--help", "--version", "doctor", "verify", "diff", "sign")
 """Commands that need no workspace: they look at a machine or at a release's folder."""
 
 READ_DATA = ("trace", "report", "policy", "lineage")
@@ -94,11 +95,22 @@ def main(arguments: list[str] | None = None) -> None:
 def _in_a_workspace(words: list[str]) -> None:
     """Refuse to answer where there is nothing to ask: an empty folder is not an empty corpus.
 
+    What a killed run from a form left here is put back first.
+
     Raises:
-        InputError: there is no dvc.yaml here, and the command reads a workspace.
+        InputError: there is no dvc.yaml here, and the command reads a workspace; or DVC, which has called a stage,
+            looked at files that have been put back since.
     """
-    if words and words[0] not in ANYWHERE and "--help" not in words:
-        load_graph()
+    if not words or words[0] in ANYWHERE or "--help" in words:
+        return
+    load_graph()
+    from flows.tryout import undo_killed
+
+    if undo_killed() and words[0] == "stage":
+        raise InputError(
+            "a run from a form was killed, and params.yaml and data/ have been put back as they were before it",
+            fix="the same command again",
+        )
 
 
 def _incomplete(words: list[str]) -> InputError | None:
@@ -113,6 +125,21 @@ def _incomplete(words: list[str]) -> InputError | None:
     )
 
 
+def _say_version(asked: bool) -> None:
+    if asked:
+        console.lines(f"headwater {importlib.metadata.version('headwater')}")
+        raise typer.Exit
+
+
+@app.callback()
+def about(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say which Headwater this is.")
+    ] = False,
+) -> None:
+    """Raw web pages in, a released language-model checkpoint out, and proof of where every token came from."""
+
+
 @app.command()
 def run(
     sets: Annotated[
@@ -123,19 +150,28 @@ def run(
     ] = None,
     until: Annotated[str | None, typer.Option(help="The last stage to run.")] = None,
     force: Annotated[list[str] | None, typer.Option(help="Run this stage again although nothing changed.")] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what would run and why; nothing is started or written.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --plan: print JSON for scripts.")] = False,
 ) -> None:
     """Run the pipeline: every stage that is not up to date, from raw pages to the release.
 
     Example: headwater run --profile web --set train.max_steps=400 --until evaluate
     """
+    if as_json and not plan:
+        raise UsageError("--json belongs to --plan", found="--json alone", fix="`headwater report --json` after a run")
     from flows.locks import workspace_lock
-    from flows.params import change_values
+    from flows.params import change_values, wanted_changes
     from flows.preflight import ready
-    from flows.services import prefect_server
+    from flows.services import prefect_is_clear, prefect_server
 
     graph = load_graph()
     for name in [*([until] if until else []), *(force or [])]:
         select(graph, name)
+    if plan:
+        _show_plan(wanted_changes(profiles or [], sets or []), until, force or [], as_json)
+        return
     # The terminal shows the stages' own lines; Prefect's account of them goes to its server only.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     with workspace_lock("run"):
@@ -150,7 +186,8 @@ def run(
     signal.signal(signal.SIGINT, _stop)
     with started_services(until, force or []):
         wait_for_server()
-        outcome = pipeline(until=until, force=force or [], return_state=True)
+        with prefect_is_clear():
+            outcome = pipeline(until=until, force=force or [], return_state=True)
     if finished:
         _print_summary(finished)
     if not outcome.is_completed():
@@ -289,7 +326,8 @@ def params_show(
     checked = check_params(read_params(), load_graph())
     if section:
         if section not in checked:
-            raise UsageError("there is no such section", expected=", ".join(checked), found=section)
+            hint = did_you_mean(section, checked)
+            raise UsageError("there is no such section", expected=", ".join(checked), found=section, fix=hint)
         checked = {section: checked[section]}
     if as_json:
         console.json({name: model.model_dump(mode="json") for name, model in checked.items()})
@@ -353,6 +391,33 @@ def _ours(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.WARNING or record.name.partition(".")[0] in ("flows", "tasks", "training")
 
 
+def _show_plan(changes: Mapping[str, Any], until: str | None, force: Collection[str], as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from flows.due import due
+    from flows.graph import stages_until
+    from flows.params import merged, read_params, refuse_secrets
+    from flows.preflight import ready
+
+    settings = merged(read_params(), changes)
+    refuse_secrets(settings)
+    graph = load_graph()
+    checked = ready(settings, graph, until, force)
+    listed = due(stages_until(graph, until), settings, checked, force)
+    if as_json:
+        console.json([asdict(one) for one in listed])
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("stage", "plan"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("why", overflow="fold")
+    for one in listed:
+        table.add_row(one.stage, one.kind, "\n".join(one.why))
+    console.print(table)
+    if not any(one.works for one in listed):
+        console.print("\neverything is up to date: no stage has to run")
+
+
 def _print_summary(stages: Sequence[str]) -> None:
     """Show what these stages took in and kept; of others, what stands in data/ is of an earlier run."""
     from flows.report import summary_rows
@@ -374,12 +439,21 @@ def _print_places(stages: Sequence[str]) -> None:
 
     console.print()
     places: list[tuple[str, Any]] = [
+        *([("verdict", _verdict())] if "gate" in stages else []),
         *([("release", "data/release")] if "release" in stages else []),
         ("report", os.path.relpath(build_report(Path()))),
         ("UIs", "`.venv/bin/headwater up` opens Prefect and MLflow"),
     ]
     for name, place in places:
         console.print(f"{name:<8} {place}", soft_wrap=True)
+
+
+def _verdict() -> str:
+    """Return what the gate said, in one line; a run that it stops says why instead."""
+    told = json.loads(Path("data/gate/report.json").read_bytes())
+    rules = Counter(rule["verdict"] for rule in told["rules"])
+    counted = ", ".join(f"{verdict} {number}" for verdict, number in rules.items())
+    return f"{told['verdict']} (rules: {counted}; data/gate/report.md says by how much)"
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.terminal import console
-from tasks.contracts.errors import HeadwaterError, UsageError
+from tasks.contracts.errors import HeadwaterError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from flows.lineage.difference import Difference
@@ -90,6 +90,7 @@ def locate(asked: str) -> Path:
         "there is no such release",
         expected=f"a release's folder, or one of {listed}" if listed else "a release's folder; none was made here yet",
         found=asked,
+        fix=did_you_mean(asked, [name for release in known for name in (release.name, release.manifest_sha256[:12])]),
     )
 
 

@@ -30,6 +30,7 @@ DVC_CHATTER = (
 ERROR_BEGINS = "error: "
 ERROR_GOES_ON = ("  ", "ERROR: failed to reproduce")
 """How a stage's last words begin and go on, and what DVC says behind them."""
+LOCK_FILE = Path("dvc.lock")
 NOT_IN_CACHE = "not in cache"
 
 

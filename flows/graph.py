@@ -87,7 +87,12 @@ def load_graph(path: Path = GRAPH_FILE) -> dict[str, Stage]:
         raise InputError("dvc.yaml cannot be read", where=str(path), found=str(error)) from error
     unknown = sorted(set(listed) - set(MODULES))
     if unknown:
-        raise InputError("dvc.yaml names a stage that no module makes", where=str(path), found=", ".join(unknown))
+        raise InputError(
+            "dvc.yaml names a stage that no module makes",
+            where=str(path),
+            found=", ".join(unknown),
+            fix=did_you_mean(unknown[0], MODULES),
+        )
     stages = {name: _stage(name, body) for name, body in listed.items()}
     return _in_order(stages)
 

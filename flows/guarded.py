@@ -10,6 +10,7 @@ import os
 from starlette.types import ASGIApp
 
 from flows.access import ADDRESS_VARIABLE, ARTIFACTS_VARIABLE, DATABASE_VARIABLE, TOKEN_VARIABLE
+from flows.databases import be_patient
 from flows.guard import Guard
 
 
@@ -38,6 +39,7 @@ def mlflow() -> ASGIApp:
     }
     from mlflow.server.handlers import initialize_backend_stores
 
+    be_patient()
     initialize_backend_stores(database, database, root)
     from mlflow.server.fastapi_app import app
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -139,7 +140,7 @@ def set_values(assignments: Iterable[str], path: Path = PARAMS_FILE, check: Chec
     Raises:
         ParamsError: an assignment is malformed, or as `merge_values`.
     """
-    return merge_values(assigned(assignments), path, check)
+    return merge_values(assigned(assignments, _names(read_params(path))), path, check)
 
 
 def apply_profile(name: str, path: Path = PARAMS_FILE, check: Check = _nothing) -> str:
@@ -159,14 +160,32 @@ def change_values(
     Raises:
         ParamsError: as `apply_profile` and `set_values`.
     """
+    return merge_values(wanted_changes(profiles, assignments, path), path, check)
+
+
+def wanted_changes(profiles: Iterable[str], assignments: Iterable[str], path: Path = PARAMS_FILE) -> dict[str, Any]:
+    """Return what profiles, and assignments over them, are to change in params.yaml, as nested values.
+
+    Raises:
+        ParamsError: there is no such profile, or an assignment is malformed.
+    """
     changes: dict[str, Any] = {}
     for name in profiles:
         changes = merged(changes, profile_values(name))
-    return merge_values(merged(changes, assigned(assignments)), path, check)
+    return merged(changes, assigned(assignments, _names(read_params(path))))
 
 
-def assigned(assignments: Iterable[str]) -> dict[str, Any]:
+def _names(settings: Mapping[str, Any]) -> list[str]:
+    """Return SECTION.KEY of all settings."""
+    sections = ((name, section) for name, section in settings.items() if isinstance(section, Mapping))
+    return [f"{name}.{key}" for name, section in sections for key in section]
+
+
+def assigned(assignments: Iterable[str], known: Iterable[str] = ()) -> dict[str, Any]:
     """Return `SECTION.KEY=VALUE` assignments as nested values; of two for one key the later one counts.
+
+    Args:
+        known: settings that there are, for the question whether one of them was meant.
 
     Raises:
         ParamsError: one is malformed.
@@ -176,7 +195,8 @@ def assigned(assignments: Iterable[str]) -> dict[str, Any]:
         name, value = split_assignment(assignment, "SECTION.KEY=VALUE")
         keys = name.split(".")
         if len(keys) < 2 or not all(keys):
-            raise ParamsError("a setting cannot be read", expected="SECTION.KEY=VALUE", found=assignment)
+            hint = did_you_mean(name, known)
+            raise ParamsError("a setting cannot be read", expected="SECTION.KEY=VALUE", found=assignment, fix=hint)
         place = changes
         for key in keys[:-1]:
             if not isinstance(place.setdefault(key, {}), dict):
@@ -285,13 +305,37 @@ def _explain(model: type[Any], section: str, problem: Mapping[str, Any]) -> str:
     keys = [str(part) for part in problem["loc"]]
     where = ".".join([section, *keys])
     if problem["type"] == "extra_forbidden":
-        allowed = list(model.model_fields)
-        hint = did_you_mean(keys[-1], allowed) if len(keys) == 1 else None
+        allowed = _keys_at(model, keys[:-1])
+        hint = did_you_mean(keys[-1], allowed)
         return (
             f"{where}: unknown key"
             + (f"; {hint}" if hint else "")
-            + (f" (allowed: {', '.join(allowed)})" if len(keys) == 1 else "")
+            + (f" (allowed: {', '.join(allowed)})" if allowed else "")
         )
     field = model.model_fields.get(keys[0]) if keys else None
     meaning = f" — {field.description}" if field is not None and field.description else ""
-    return f"{where} = {problem['input']!r}: {problem['msg']}{meaning}"
+    hint = None
+    if problem["type"] == "literal_error" and isinstance(problem["input"], str):
+        hint = did_you_mean(problem["input"], re.findall(r"'([^']*)'", problem["ctx"]["expected"]))
+    return f"{where} = {problem['input']!r}: {problem['msg']}{f'; {hint}' if hint else ''}{meaning}"
+
+
+def _keys_at(kind: Any, keys: Sequence[str]) -> list[str]:
+    """Return the keys of a model, or of the one that is somewhere inside it; none where there are several."""
+    models = list(_models_in(kind))
+    if len(models) != 1:
+        return []
+    (model,) = models
+    if not keys:
+        return list(model.model_fields)
+    field = model.model_fields.get(keys[0])
+    # What follows a list's name is a place in it.
+    return _keys_at(field.annotation, [key for key in keys[1:] if not key.isdigit()]) if field else []
+
+
+def _models_in(kind: Any) -> Iterator[type[BaseModel]]:
+    """Yield the models that an annotation speaks of."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        yield kind
+    for part in get_args(kind):
+        yield from _models_in(part)

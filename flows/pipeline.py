@@ -12,13 +12,15 @@ import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 from uuid import UUID
 
+from httpx import HTTPError
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.runtime import flow_run, task_run
+from prefect.exceptions import PrefectException
+from prefect.runtime import deployment, flow_run, task_run
 from pydantic import WithJsonSchema
 
 from flows import small_corpus
@@ -34,6 +36,7 @@ from flows.params import merge_values, ray_params, read_params, signing_key
 from flows.preflight import ready
 from flows.sign import sign_if_not
 from flows.stage_run import FLOW_RUN_VARIABLE, RUN_VARIABLE, TASK_RUN_VARIABLE, describe
+from flows.tryout import undo_killed_under_lock, undone_unless_it_ends_well
 from tasks.contracts.base import SECRET_ADVICE, StageParams, secrets_in_settings
 from tasks.contracts.errors import DiskFullError, ParamsError
 from tasks.contracts.manifest import Manifest, manifest_hash, read_manifest
@@ -71,40 +74,59 @@ def pipeline(
     """
     hide_secrets()
     graph = load_graph()
+    stages = stages_until(graph, until)
+    forced = {select(graph, name).name for name in force or ()}
     with workspace_lock("run"):
-        stages = stages_until(graph, until)
-        forced = {select(graph, name).name for name in force or ()}
-        checked = _change_params(settings or {}, graph, until, forced)
-        key = signing_key(read_params())
-        refresh_form()
-        for stage in stages:
-            if files := changed(stage, checked[stage.name]):
-                _say(f"{stage.name} runs again, as another content is in {', '.join(files)}")
-                forced.add(stage.name)
+        if undo_killed_under_lock():
+            get_run_logger().info("an earlier run was killed: params.yaml and data/ are as they were before it")
         run = os.environ.setdefault(RUN_VARIABLE, new_run_name())
-        _say(f"run {run}: {len(stages)} stages")
-        progress = cast(UUID, create_progress_artifact(0.0, key="headwater-progress", description=f"Run {run}"))
-        finished.clear()
-        with started_services(until, forced):
-            for number, stage in enumerate(stages, start=1):
-                restorable = not checked[stage.name].named_files()
-                _task_of(stage)(stage.name, run, stage.name in forced, restorable)
-                finished.append(stage.name)
-                if stage.name == small_corpus.AFTER:
-                    for shortage in small_corpus.foresee(stage.output.parent, checked, {one.name for one in stages}):
-                        _say(f"a small corpus: {shortage}")
-                update_progress_artifact(artifact_id=progress, progress=100.0 * number / len(stages))
-        if key is not None and stages[-1].name == "release" and sign_if_not(stages[-1].output, key):
-            _say("the release was there already and is signed now")
-        if not any(record.run == run for record in read_records(run)):
-            _say("everything is up to date: no stage had to run")
+        changes = _changes(settings or {})
+        # On the command line, what a person typed has been written already, and stays.
+        if deployment.id is None:
+            _run(run, stages, forced, changes, until)
+        else:
+            try:
+                with undone_unless_it_ends_well(run, changes, _say):
+                    _run(run, stages, forced, changes, until)
+            except BaseException:
+                _show_params_again()
+                raise
     return {stage.name: manifest_hash(stage.output) for stage in stages}
 
 
-def _change_params(
-    settings: Mapping[str, Any], graph: Mapping[str, Stage], until: str | None, force: Collection[str]
-) -> dict[str, StageParams]:
-    """Write what the form changed to params.yaml, unless no run could begin with it; return all sections."""
+def _run(run: str, stages: list[Stage], forced: set[str], changes: Mapping[str, Any], until: str | None) -> None:
+    """Bring the stages up to date, one after the other, with the settings as a form has changed them."""
+    checked = _change_params(changes, until, forced)
+    key = signing_key(read_params())
+    refresh_form()
+    for stage in stages:
+        if files := changed(stage, checked[stage.name]):
+            _say(f"{stage.name} runs again, as another content is in {', '.join(files)}")
+            forced.add(stage.name)
+    _say(f"run {run}: {len(stages)} stages")
+    progress: list[Any] = []
+    with _not_to_fail_for():
+        progress.append(create_progress_artifact(0.0, key="headwater-progress", description=f"Run {run}"))
+    finished.clear()
+    with started_services(until, forced):
+        for number, stage in enumerate(stages, start=1):
+            restorable = not checked[stage.name].named_files()
+            _task_of(stage)(stage.name, run, stage.name in forced, restorable)
+            finished.append(stage.name)
+            if stage.name == small_corpus.AFTER:
+                for shortage in small_corpus.foresee(stage.output.parent, checked, {one.name for one in stages}):
+                    _say(f"a small corpus: {shortage}")
+            for artifact in progress:
+                with _not_to_fail_for():
+                    update_progress_artifact(artifact_id=artifact, progress=100.0 * number / len(stages))
+    if key is not None and stages[-1].name == "release" and sign_if_not(stages[-1].output, key):
+        _say("the release was there already and is signed now")
+    if not any(record.run == run for record in read_records(run)):
+        _say("everything is up to date: no stage had to run")
+
+
+def _changes(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was changed in the form that this run was started from."""
     if next(secrets_in_settings(settings), None):
         raise ParamsError(
             "a setting holds a secret; params.yaml is as it was, but Prefect's database keeps what a run was given",
@@ -112,14 +134,24 @@ def _change_params(
             expected=SECRET_ADVICE,
             fix=f"`prefect flow-run delete {flow_run.id}`, and change the secret",
         )
+    return changes_of_run(settings, UUID(str(flow_run.id))) if settings else {}
+
+
+def _change_params(changes: Mapping[str, Any], until: str | None, force: Collection[str]) -> dict[str, StageParams]:
+    """Write the changes to params.yaml, unless no run could begin with them; return all sections."""
     checked: dict[str, StageParams] = {}
-    change = merge_values(
-        changes_of_run(settings, UUID(str(flow_run.id))) if settings else {},
-        check=lambda wanted: checked.update(ready(wanted, graph, until, force)),
-    )
+    change = merge_values(changes, check=lambda wanted: checked.update(ready(wanted, load_graph(), until, force)))
     if change:
         _say(f"params.yaml changed:\n{change}")
     return checked
+
+
+def _show_params_again() -> None:
+    """Fill the form in with the settings that have been put back."""
+    try:
+        refresh_form()
+    except Exception as error:  # noqa: BLE001 - how the run ended is what is to be told
+        logger.warning("the form still shows the settings of this run: %s", without_secrets(str(error)))
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
@@ -159,7 +191,17 @@ def run_through_dvc(name: str, run: str, force: bool, restorable: bool) -> None:
         raise StageFailedError(f"{name}: {told[-1].message}") from failed
     stage = load_graph()[name]
     manifest = read_manifest(stage.output)
-    _publish(stage, manifest)
+    with _not_to_fail_for():
+        _publish(stage, manifest)
+
+
+@contextmanager
+def _not_to_fail_for() -> Iterator[None]:
+    """Let a run go on where only something to look at in the Prefect UI could not be stored."""
+    try:
+        yield
+    except (HTTPError, PrefectException) as error:
+        logger.warning("Prefect does not show the progress or counts (%s); the run goes on", type(error).__name__)
 
 
 def _say(text: str) -> None:

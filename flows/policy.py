@@ -29,7 +29,7 @@ from flows.graph import load_graph
 from flows.params import read_params, stage_params
 from flows.terminal import Text, console
 from tasks.contracts.document import DOCUMENT_SCHEMA, make_doc_id, open_shard, read_documents
-from tasks.contracts.errors import ManifestError, UsageError
+from tasks.contracts.errors import ManifestError, UsageError, did_you_mean
 from tasks.contracts.evidence import OWN_CRAWLS, Action, OptOutPolicy, html_signals, judge
 from tasks.contracts.ledger import read_ledger
 from tasks.contracts.manifest import manifest_hash, read_manifest
@@ -44,6 +44,7 @@ KINDS: dict[Kind, str] = {
     "newly_marked": "newly marked",
     "no_longer_marked": "no longer marked",
 }
+ACTIONS = ("drop", "mark", "keep")
 _SHOWN = 8
 # Starting a process takes as long as judging about so many compressed bytes.
 _WORKER_BYTES = 2_000_000
@@ -129,13 +130,15 @@ def chosen_policy(file: Path | None, sets: Sequence[str]) -> OptOutPolicy:
     for assignment in sets:
         name, equals, action = assignment.partition("=")
         name = name.strip().replace("-", "_").replace(".", "_")
-        if not equals or name not in known or action.strip() not in ("drop", "mark", "keep"):
+        action = action.strip()
+        if not equals or name not in known or action not in ACTIONS:
             raise UsageError(
                 "a signal's action cannot be read",
                 expected=f"SIGNAL=drop, keep or mark; SIGNAL one of {', '.join(known)}",
                 found=assignment,
+                fix=did_you_mean(name, known) if name not in known else did_you_mean(action, ACTIONS),
             )
-        values[name] = action.strip()
+        values[name] = action
     try:
         return OptOutPolicy.model_validate(values)
     except ValidationError as error:

@@ -11,15 +11,14 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from flows.dvc import dvc_status
+from flows.due import due
 from flows.graph import Stage, stages_until
-from flows.params import check_params, read_params, signing_key
-from flows.snapshot import is_whole
+from flows.params import check_params, signing_key
 from tasks.contracts.base import StageParams
 from tasks.contracts.errors import HeadwaterError, InputError, raised, together
 from tasks.contracts.workspace import state_folder
 
-LOCK, DVC = Path("dvc.lock"), Path(".dvc")
+DVC = Path(".dvc")
 
 
 def ready(
@@ -38,38 +37,13 @@ def ready(
     faults = [*_workspace(stages), *raised(lambda: signing_key(settings))]
     of_stages = {stage.name: list(checked[stage.name].faults()) for stage in stages}
     if any(of_stages.values()):
-        running = _would_run(stages, settings, checked, force)
-        for name in running:
-            for fault in of_stages[name]:
-                fault.where = fault.where or f"params.yaml, {name}"
+        for one in due(stages, settings, checked, force):
+            for fault in of_stages[one.stage] if one.works else ():
+                fault.where = fault.where or f"params.yaml, {one.stage}"
                 faults.append(fault)
     if faults:
         raise together(faults, "things keep this run from starting")
     return checked
-
-
-def _would_run(
-    stages: list[Stage], settings: Mapping[str, Any], checked: Mapping[str, StageParams], force: Collection[str]
-) -> list[str]:
-    """Return the stages that may run: those that are not up to date, and all that follow from them."""
-    status = dvc_status() if LOCK.exists() else None
-    before = read_params()
-    running: list[str] = []
-    for stage in stages:
-        stale = status is None or stage.name in status or stage.name in force
-        stale = stale or any(_value(settings, name) != _value(before, name) for name in stage.params)
-        if stale and not stage.inputs and stage.name not in force:
-            stale = not is_whole(stage, checked[stage.name])
-        if stale or any(name in running for name in stage.inputs):
-            running.append(stage.name)
-    return running
-
-
-def _value(settings: Mapping[str, Any], name: str) -> Any:
-    value: Any = settings
-    for key in name.split("."):
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return value
 
 
 def _workspace(stages: list[Stage]) -> Iterator[HeadwaterError]:

@@ -43,6 +43,8 @@ from flows.access import (
     services_path,
     write_services,
 )
+from flows.databases import wait_until_free
+from flows.lineage.tracking import database_path
 from tasks.contracts.errors import HeadwaterError, LockedError
 from tasks.contracts.files import write_bytes, write_json
 from tasks.contracts.workspace import ROOT, state_folder
@@ -57,7 +59,10 @@ POOL_TEMPLATE: dict[str, JsonValue] = {
 """What a run may say of the process that it runs in: nothing. Prefect's default lets it name a command, an environment
 and a folder, and would add an environment even to an empty one that stood here."""
 DATABASE = "prefect.db"
-START_SECONDS = 120.0
+START_SECONDS = 300.0
+"""A service imports for 10 s on a free machine, and for minutes on one whose processors others use."""
+SOON_SECONDS = 30.0
+"""After how long a person is told what is waited for."""
 STOP_SECONDS = 15.0
 
 
@@ -79,6 +84,7 @@ def prefect_server() -> Callable[[], None]:
         os.environ |= prefect_environment(services.prefect, services.prefect_secret)
         return lambda: None
     _copy_tables()
+    wait_until_free(state_folder() / "prefect" / DATABASE, "Prefect")
     lifetime = contextlib.ExitStack()
     atexit.register(lifetime.close)
     # Bound here and handed on: a port that was free a moment ago may be another run's when the server binds it.
@@ -99,6 +105,24 @@ def prefect_server() -> Callable[[], None]:
             pass_fds=[listener.fileno()],
         )
     return lambda: _wait_until_healthy({"prefect-run": server}, "prefect-run", f"http://{address}/api/health")
+
+
+@contextlib.contextmanager
+def prefect_is_clear() -> Iterator[None]:
+    """Raise what a client says, when Prefect's server does not answer as it should, as one clear error."""
+    from httpx import HTTPError
+
+    try:
+        yield
+    except HTTPError as error:
+        path = state_folder() / "prefect" / DATABASE
+        wait_until_free(path, "Prefect", seconds=1.0)
+        raise ServiceError(
+            "Prefect's server did not answer as it should",
+            where=str(_log_path("prefect-run")),
+            found=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no answer in time'}",
+            fix="run again: finished stages are kept; a busy machine may need other programs ended first",
+        ) from error
 
 
 def _copy_tables() -> None:
@@ -176,6 +200,8 @@ def embedded_services(
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     running = Running(addresses=addresses)
     _copy_tables()
+    wait_until_free(state_folder() / "prefect" / DATABASE, "Prefect")
+    wait_until_free(database_path(), "MLflow")
     with _warden() as start:
         guard = guard_environment(f"{HOST}:{mlflow_port}", addresses.token)
         running.processes["mlflow"] = start("mlflow", _mlflow(mlflow_port), _mlflow_environment(environment | guard))
@@ -233,7 +259,7 @@ def _mlflow_environment(environment: Mapping[str, str]) -> dict[str, str]:
     address = environment[access.ADDRESS_VARIABLE]
     return {
         **environment,
-        access.DATABASE_VARIABLE: f"sqlite:///{state / 'mlflow.db'}",
+        access.DATABASE_VARIABLE: f"sqlite:///{database_path()}",
         access.ARTIFACTS_VARIABLE: (state / "mlflow-artifacts").as_uri(),
         # MLflow's own checks stay, as a second wall.
         "MLFLOW_SERVER_ALLOWED_HOSTS": f"{address},{address.replace(HOST, 'localhost')}",
@@ -387,11 +413,20 @@ def _check(processes: Mapping[str, subprocess.Popen[bytes]]) -> None:
 
 
 def _wait_until_healthy(processes: Mapping[str, subprocess.Popen[bytes]], name: str, url: str) -> None:
-    end = time.monotonic() + START_SECONDS
-    while time.monotonic() < end:
+    begun = time.monotonic()
+    told = False
+    while (waited := time.monotonic() - begun) < START_SECONDS:
         _check(processes)
+        if waited > SOON_SECONDS and not told:
+            logger.info(
+                "%s is still starting, on a machine with load %.0f; up to %.0f s",
+                name,
+                os.getloadavg()[0],
+                START_SECONDS,
+            )
+            told = True
         # URLError is an OSError. Where nothing listens yet, a connection may reach itself, and reads its own request.
-        with contextlib.suppress(OSError, HTTPException), urllib.request.urlopen(url, timeout=2) as answer:
+        with contextlib.suppress(OSError, HTTPException), urllib.request.urlopen(url, timeout=10) as answer:
             if answer.status == 200:
                 logger.debug("%s answers", name)
                 return

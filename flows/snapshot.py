@@ -84,10 +84,20 @@ def replaced_when_complete(stage: Stage, params: StageParams) -> Iterator[Path]:
             "%s: %s; the snapshot of before stays in %s",
             stage.name,
             f"settings changed: {', '.join(changed)}" if changed else "fetching again",
-            _place_to_stay(stage, old),
+            _place_to_stay(stage, old, stage.output),
         )
     yield fresh
     _swap(stage, fresh)
+
+
+def take_back(stage: Stage, before: Path | None) -> None:
+    """Put the folder of before, or none, in the output's place again; what has been fetched since then is kept too."""
+    for folder in (_fresh(stage), stage.output):
+        if folder.exists():
+            _set_aside(stage, folder, _standing(before) if before else None)
+    if before:
+        before.rename(stage.output)
+        sync_folder(stage.output.parent)
 
 
 def _fresh(stage: Stage) -> Path:
@@ -97,21 +107,26 @@ def _fresh(stage: Stage) -> Path:
 def _swap(stage: Stage, fresh: Path) -> None:
     """Put a complete folder in the output's place; what stood there is kept, unless the DVC cache has it."""
     if stage.output.exists():
-        old = _standing(stage.output)
-        stay = _place_to_stay(stage, old) if old and old != manifest_hash(fresh) else IN_DVC
-        if stay == IN_DVC or Path(stay).exists():
-            shutil.rmtree(stage.output)
-        else:
-            Path(stay).parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(stage.output, stay)
+        _set_aside(stage, stage.output, manifest_hash(fresh))
     fresh.rename(stage.output)
     sync_folder(stage.output.parent)
 
 
-def _place_to_stay(stage: Stage, sha256: str) -> str:
-    """Return where the snapshot in the output folder is kept when another one takes its place."""
-    manifest, files = read_manifest(stage.output), KeptFiles(stage.output.parent)
-    link = Link(name=stage.name, sha256=sha256, manifest=manifest, folder=stage.output)
+def _set_aside(stage: Stage, folder: Path, same: str | None = None) -> None:
+    """Take a folder away; a snapshot in it is kept, unless the DVC cache has it or it is the `same` as another one."""
+    own = _standing(folder)
+    stay = _place_to_stay(stage, own, folder) if own and own != same else IN_DVC
+    if stay == IN_DVC or Path(stay).exists():
+        shutil.rmtree(folder)
+    else:
+        Path(stay).parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(folder, stay)
+
+
+def _place_to_stay(stage: Stage, sha256: str, folder: Path) -> str:
+    """Return where the snapshot in a folder is kept when that folder is taken away."""
+    manifest, files = read_manifest(folder), KeptFiles(stage.output.parent)
+    link = Link(name=stage.name, sha256=sha256, manifest=manifest, folder=folder)
     whole = all(files.in_dvc(link, shard) for shard in manifest.shards)
     return IN_DVC if whole else str(snapshots_folder() / sha256)
 
@@ -136,7 +151,7 @@ def _made_with(stage: Stage, params: StageParams) -> Iterator[tuple[Link, str]]:
     told = {record.manifest_sha256 for record in listed}
     # No record tells of what a kill left just before it was written, or of what came by `dvc pull`. Its manifest has
     # all settings but the paths of files.
-    for folder in (_fresh(stage), stage.output):
+    for folder in (_fresh(stage), stage.output, *sorted(snapshots_folder().glob("*"))):
         own = _standing(folder)
         if own and own not in told and not wanted.get(PATHS) and read_manifest(folder).params == params.identity():
             yield Link(name=stage.name, sha256=own, manifest=read_manifest(folder), folder=folder), "earlier"

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.terminal import console
-from tasks.contracts.errors import InputError, UsageError
+from tasks.contracts.errors import InputError, UsageError, did_you_mean
 from tasks.contracts.redaction import without_userinfo
 from tasks.contracts.takedowns import (
     LIST,
@@ -59,7 +59,9 @@ def add(
     known = {one.id for one in read_takedowns().tombstones}
     new = (row.id in known) if withdraw else (row.id not in known)
     if withdraw and not new:
-        raise UsageError("there is no such tombstone", expected=", ".join(sorted(known)[:5]) or "none", found=withdraw)
+        hint = did_you_mean(withdraw, known)
+        listed = ", ".join(sorted(known)[:5]) or "none"
+        raise UsageError("there is no such tombstone", expected=listed, found=withdraw, fix=hint)
     if new:
         append_row(row)
         if file is not None:
@@ -95,7 +97,8 @@ def _row(what: str | None, file: Path | None, withdraw: str | None, reason: str,
     facts: dict[str, Any] = {"reason": reason, "date": day, "asked_by": asked_by}
     if withdraw is not None:
         if not any(row.id == withdraw for row in read_rows()):
-            raise UsageError("there is no such tombstone", where=str(LIST), found=withdraw)
+            hint = did_you_mean(withdraw, [row.id for row in read_rows()])
+            raise UsageError("there is no such tombstone", where=str(LIST), found=withdraw, fix=hint)
         return Row(id=withdraw, kind="withdrawal", **facts)
     if file is not None:
         digest = text_sha256(_text(file))

@@ -286,7 +286,7 @@ FORGERIES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a better tokenizer of one host": (
         "tokenizer_measured",
         lambda data: edit_json(
-            data / "tokenizer/metrics.json", lambda v: next(iter(v["hosts"].values())).update(bytes_per_token=9.0)
+            data / "tokenizer/groups.json", lambda v: next(iter(v["hosts"].values())).update(bytes_per_token=9.0)
         ),
     ),
     "more parameters": (
@@ -296,6 +296,14 @@ FORGERIES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a lower last loss": (
         "trained",
         lambda data: edit_json(data / "train/metrics.json", lambda value: value.update(validation_loss=0.5)),
+    ),
+    "a lower last loss in the summary": (
+        "trained",
+        lambda data: edit_json(data / "train/summary.json", lambda value: value.update(validation_loss=0.5)),
+    ),
+    "a better tokenizer in the summary": (
+        "tokenizer_measured",
+        lambda data: edit_json(data / "tokenizer/summary.json", lambda value: value.update(bytes_per_token=9.0)),
     ),
     "more tokens seen": (
         "trained",

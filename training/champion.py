@@ -94,7 +94,7 @@ def promote(release: Path) -> Champion:
     )
     if not (champion.path / MANIFEST_NAME).is_file():
         with atomic_folder(champion.path) as kept:
-            shutil.copytree(release, kept, dirs_exist_ok=True, copy_function=_link_or_copy)
+            shutil.copytree(release, kept, dirs_exist_ok=True, copy_function=link_or_copy)
     path = state_folder() / "champions.jsonl"
     whole = path.read_bytes() if path.exists() else b""
     with path.open("ab") as stream:
@@ -107,7 +107,8 @@ def promote(release: Path) -> Champion:
     return champion
 
 
-def _link_or_copy(source: str, target: str) -> None:
+def link_or_copy(source: str, target: str) -> None:
+    """Hard-link a finished file, or copy it where the file system cannot."""
     try:
         os.link(source, target)
     except OSError:

@@ -10,6 +10,7 @@ import functools
 import importlib.metadata
 import json
 import logging
+import math
 import os
 import sys
 import tempfile
@@ -89,6 +90,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
         if isinstance(value, float)
     }
     write_json(output / "metrics.json", flat)
+    write_json(output / "summary.json", summary(scores.results))
     for task, rows in scores.samples.items():
         text = "".join(json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n" for row in rows)
         write_bytes(output / "samples" / f"{task}.jsonl", text.encode())
@@ -101,6 +103,24 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
         inputs={name: inputs[name] for name in ("train", "holdout")},
         counts=Counts(in_=items, out=items),
     )
+
+
+def summary(results: Mapping[str, Any]) -> dict[str, JsonValue]:
+    """Return the two figures that `dvc metrics show` has room for, each the mean over the tasks that have it.
+
+    A task's accuracy is its `acc_mutual_info`, else `acc_norm`, else `acc` (docs/decisions/0003).
+
+    >>> summary({"a": {"acc": 0.25, "items": 4}, "b": {"acc": 0.5, "acc_norm": 0.75}, "c": {"bits_per_byte": 2.0}})
+    {'bits_per_byte': 2.0, 'accuracy': 0.5}
+    """
+    wanted = {"bits_per_byte": ("bits_per_byte",), "accuracy": ("acc_mutual_info", "acc_norm", "acc")}
+    means: dict[str, JsonValue] = {}
+    for name, metrics in wanted.items():
+        one_each = (next((figures[m] for m in metrics if m in figures), None) for figures in results.values())
+        found = [float(value) for value in one_each if value is not None]
+        if found:
+            means[name] = round(math.fsum(found) / len(found), DECIMALS)
+    return means
 
 
 def read_samples(folder: Path, task: str) -> list[Sample]:

@@ -23,7 +23,7 @@ from typing import Any, Literal
 from pydantic import JsonValue
 
 from tasks.contracts.base import borrowed_from
-from tasks.contracts.errors import GateError, HeadwaterError, InputError, ParamsError
+from tasks.contracts.errors import GateError, HeadwaterError, InputError, ParamsError, did_you_mean
 from tasks.contracts.files import sha256_json, write_bytes, write_json
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest, read_manifest
 from tasks.contracts.workspace import state_folder
@@ -62,7 +62,8 @@ class Params(Policy):
                 where="params.yaml, evaluate.tasks",
                 expected=f"{self.floor_task} and {self.chance_task} (gate.floor_task, gate.chance_task) among others",
                 found=", ".join(self.tasks),
-                fix=f"add {', '.join(missing)} to evaluate.tasks, or name other tasks in the gate's section",
+                fix=did_you_mean(missing[0], self.tasks)
+                or f"add {', '.join(missing)} to evaluate.tasks, or name other tasks in the gate's section",
             )
 
 

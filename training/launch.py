@@ -356,11 +356,12 @@ def _write_output(output: Path, work: Path, config: LoopConfig, tokenizer: Path,
     write_bytes(output / "loss.csv", _loss_table(losses).encode())
     write_rows(output / "steps.parquet", sorted(batches, key=lambda row: (row["step"], row["rank"])), STEPS_SCHEMA)
     write_json(output / "order.json", order.model_dump(mode="json"))
+    summary: dict[str, JsonValue] = {name: _rounded(result[name]) for name in ("train_loss", "validation_loss")}
+    write_json(output / "summary.json", summary)
     write_json(
         output / "metrics.json",
         {
-            "train_loss": _rounded(result["train_loss"]),
-            "validation_loss": _rounded(result["validation_loss"]),
+            **summary,
             "parameters": result["parameters"],
             "steps": order.steps,
             "tokens_seen": trained,

@@ -117,7 +117,7 @@ class StageMirror:
             self._line = self._connect()
             self._say({**self._opening, "progress_start": self._progress_start})
         except OSError as error:
-            self._give_up(error)
+            self._give_up(type(error).__name__)
         return self
 
     def __exit__(
@@ -134,12 +134,16 @@ class StageMirror:
             failure = records.failure(error)
             ending = {"done": False, "status": status, "error": f"{failure.type}: {failure.message}"}
         try:
-            self._say(ending)
+            with suppress(OSError):  # one that gave up early has answered already, and listens no more
+                self._say(ending)
             told = json.loads(self._answer())
+            if "failed" in told:
+                self._give_up(told["failed"])
+                return
             self.ids = records.MlflowIds.model_validate(told["ids"])
             self.digests = told["digests"]
         except (OSError, ValueError, KeyError) as broken:
-            self._give_up(broken)
+            self._give_up(type(broken).__name__)
         finally:
             self._line.close()
 
@@ -165,12 +169,12 @@ class StageMirror:
         with self._line.makefile("rb") as stream:
             return stream.readline()
 
-    def _give_up(self, error: Exception) -> None:
+    def _give_up(self, why: str) -> None:
         logger.warning(
             "MLflow does not show %s (%s; see %s): the run record and the manifest are complete, "
             "and `headwater lineage sync` rebuilds MLflow from them",
             self._stage,
-            type(error).__name__,
+            why,
             log_path(),
         )
 

@@ -16,10 +16,12 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 from mlflow.exceptions import MlflowException
 from sqlalchemy.orm import configure_mappers
 
+from flows.databases import LOCKED
 from flows.environment import hide_secrets
 from flows.lineage.chain import link_of
 from flows.lineage.mlflow_runs import StageRun, experiment_id, open_client
@@ -96,8 +98,19 @@ def mirror_one() -> None:
     """Mirror one stage, told by two lines of the standard input, and answer with one JSON line."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # What MLflow prints must not mix with the answer.
-    answer = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
+    with os.fdopen(os.dup(1), "w") as answer:
+        os.dup2(2, 1)
+        try:
+            told = _mirrored()
+        except Exception as error:
+            logger.exception("MLflow does not show this stage")
+            why = "its database stayed locked" if LOCKED in str(error) else f"{type(error).__name__}: {error}"
+            told = {"failed": why.splitlines()[0]}
+        answer.write(json.dumps(told) + "\n")
+
+
+def _mirrored() -> dict[str, Any]:
+    """Mirror one stage, and return what its run record is to say."""
     opening = json.loads(sys.stdin.readline())
     inputs = {name: link_of(Path(folder)) for name, folder in opening["inputs"].items()}
     client = open_client()
@@ -124,8 +137,7 @@ def mirror_one() -> None:
         tail.stop()
     _close(stage_run, opening, ending)
     mark.unlink(missing_ok=True)
-    answer.write(json.dumps({"ids": stage_run.ids().model_dump(), "digests": stage_run.digests}) + "\n")
-    answer.close()
+    return {"ids": stage_run.ids().model_dump(), "digests": stage_run.digests}
 
 
 def _close(stage_run: StageRun, opening: dict[str, str], ending: dict[str, str]) -> None:

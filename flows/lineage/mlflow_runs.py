@@ -21,6 +21,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS, MLFLOW_PARENT_RUN_ID
 
+from flows.databases import be_patient
 from flows.lineage import drops, records, run_stages
 from flows.lineage.chain import Link, Making, makings, walk
 from flows.lineage.digest import cache_path, dvc_digest
@@ -30,7 +31,16 @@ from tasks.contracts.manifest import MANIFEST_NAME, Manifest
 logger = logging.getLogger(__name__)
 
 EXPERIMENT = "headwater"
-FILES = ("metrics.json", "loss.csv", "report.md", "report.json", "mixture.json", "results.json", "sources.json")
+FILES = (
+    "metrics.json",
+    "groups.json",
+    "loss.csv",
+    "report.md",
+    "report.json",
+    "mixture.json",
+    "results.json",
+    "sources.json",
+)
 """Small files of a stage's folder that are worth reading in MLflow, besides the manifest."""
 
 STARTED = "headwater.started_at"
@@ -44,6 +54,7 @@ _COLUMN_TYPES = {"string": "string", "int64": "long", "double": "double", "int32
 
 def open_client() -> MlflowClient:
     """Return a client of this workspace's tracking server or database, which is made when it is missing."""
+    be_patient()
     return MlflowClient(tracking_uri=tracking_uri())
 
 

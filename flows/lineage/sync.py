@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from flows.databases import locked_is_clear
 from flows.lineage import records
 from flows.lineage.chain import Link, find
 from flows.lineage.mirror import kept_progress_path
 from flows.lineage.releases import known_releases
-from flows.lineage.tracking import QUIET
+from flows.lineage.tracking import QUIET, database_path
 from tasks.contracts.workspace import state_folder
 
 logger = logging.getLogger(__name__)
@@ -29,10 +30,17 @@ def sync(workspace: Path, *, experiment: str = "headwater", model: str = "headwa
         How many records were "added", were there "already", and had "no data" left.
     """
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
-    from flows.lineage.mlflow_runs import experiment_id, is_mirrored, open_client
+    from flows.lineage.mlflow_runs import open_client
+
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs what it then raises
+    with locked_is_clear(database_path(), "MLflow"):
+        return _sync(open_client(), workspace, experiment, model)
+
+
+def _sync(client: Any, workspace: Path, experiment: str, model: str) -> dict[str, int]:
+    from flows.lineage.mlflow_runs import experiment_id, is_mirrored
     from flows.lineage.registry import mark_taken_down
 
-    client = open_client()
     place = experiment_id(client, experiment)
     counted = {"added": 0, "already": 0, "no data": 0}
     listed = records.read_records()

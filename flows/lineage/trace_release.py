@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from flows.lineage.releases import KnownRelease, known_releases
-from tasks.contracts.errors import InputError, UsageError
+from tasks.contracts.errors import InputError, UsageError, did_you_mean
 from tasks.contracts.manifest import manifest_hash, read_manifest, text_shards
 from tasks.contracts.tokens import index_name, read_tokens_info
 
@@ -67,6 +67,7 @@ def find_release(name: str, data: Path) -> KnownRelease:
             "there is no such release",
             expected=listed or "a release made in this workspace; there is none yet",
             found=name,
+            fix=did_you_mean(name, [one for release in known for one in (release.name, release.manifest_sha256[:12])]),
         )
     found = named or hashed
     standing = manifest_hash(data / "release") if (data / "release").is_dir() else None

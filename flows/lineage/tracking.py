@@ -34,7 +34,12 @@ def tracking_uri() -> str:
 def database_uri() -> str:
     """Return the address of the workspace's own MLflow database."""
     state_folder().mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{state_folder() / 'mlflow.db'}"
+    return f"sqlite:///{database_path()}"
+
+
+def database_path() -> Path:
+    """Return where the workspace's own MLflow database is."""
+    return state_folder() / "mlflow.db"
 
 
 def artifact_folder() -> Path:

@@ -245,8 +245,13 @@ def items(data: Path) -> Iterator[Break]:
 
 def scores(data: Path) -> Iterator[Break]:
     """Make the evaluation's figures again from its items' scores, and compare those with the items of holdout."""
+    from training.evaluate import summary
+
     told = json.loads((data / "evaluate/results.json").read_bytes())
     flat = json.loads((data / "evaluate/metrics.json").read_bytes())
+    headline = json.loads((data / "evaluate/summary.json").read_bytes())
+    if (means := summary(told["tasks"])) != headline:
+        yield Break(f"{data}/evaluate/summary.json", json.dumps(means), json.dumps(headline))
     settings = read_manifest(data / "evaluate").params
     if (asked := sorted(map(str, settings.get("tasks") or ()))) != sorted(told["tasks"]):  # type: ignore[arg-type]
         yield Break(f"{data}/evaluate/results.json, tasks", str(asked), str(sorted(told["tasks"])))

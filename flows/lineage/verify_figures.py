@@ -33,11 +33,11 @@ def counts(data: Path) -> Iterator[Break]:
 
 def measured(data: Path) -> Iterator[Break]:
     """Measure the tokenizer on the mixture again."""
-    from tasks.tokenization.tokenizer import METRICS_NAME, Params, measure
+    from tasks.tokenization.tokenizer import Params, measure
 
     params = Params.model_validate(read_manifest(data / "tokenizer").params, strict=False)
-    again = measure(data / "tokenizer", data / "mix", params)
-    yield from _differing(data / "tokenizer" / METRICS_NAME, again)
+    for name, again in measure(data / "tokenizer", data / "mix", params).items():
+        yield from _differing(data / "tokenizer" / name, again)
 
 
 def trained(data: Path) -> Iterator[Break]:
@@ -72,6 +72,7 @@ def trained(data: Path) -> Iterator[Break]:
         "weights_sha256": weights_sha256(weights),
     }
     yield from _differing(data / "train/metrics.json", again)
+    yield from _differing(data / "train/summary.json", last)
 
 
 def papers(data: Path) -> Iterator[Break]:

@@ -87,9 +87,12 @@ def did_you_mean(word: str, allowed: Iterable[str]) -> str | None:
 
     >>> did_you_mean("extrakt", ["crawl", "extract"]), did_you_mean("x", ["crawl", "extract"])
     ('did you mean extract?', None)
+    >>> did_you_mean("PII", ["length", "pii"])
+    'did you mean pii?'
     """
-    close = difflib.get_close_matches(word, list(allowed), n=1)
-    return f"did you mean {close[0]}?" if close else None
+    names = {name.casefold(): name for name in allowed}
+    close = difflib.get_close_matches(word.casefold(), list(names), n=1)
+    return f"did you mean {names[close[0]]}?" if close else None
 
 
 class ParamsError(HeadwaterError):

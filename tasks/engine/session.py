@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -23,7 +25,7 @@ from tasks.contracts.workspace import ROOT
 logger = logging.getLogger(__name__)
 
 MEBIBYTE = 1024 * 1024
-TRIES = 3
+TRIES = 5
 LOOPBACK = "127.0.0.1"
 
 _offered: list[Callable[[], object]] = []
@@ -52,14 +54,17 @@ def _start(init: Callable[[], object], shutdown: Callable[[], None]) -> None:
             init()
         except Exception as error:
             shutdown()
+            said = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            busy = f"load {os.getloadavg()[0]:.0f} on {os.cpu_count()} processors"
             if attempt == TRIES:
                 raise HeadwaterError(
-                    "Ray does not start",
+                    f"Ray does not start, {TRIES} times tried",
                     where=os.environ.get("RAY_ADDRESS", "a local session"),
-                    found=f"{type(error).__name__}: {error}",
-                    fix="look into /tmp/ray/session_latest/logs; with RAY_ADDRESS set, see that the cluster is there",
+                    found=f"{said} ({busy})",
+                    fix="on a busy machine end or wait for what else runs; /tmp/ray/session_latest/logs says more; "
+                    "with RAY_ADDRESS set, see that the cluster is there",
                 ) from error
-            logger.warning("Ray did not start, attempt %d of %d: %s", attempt, TRIES, error)
+            logger.warning("Ray did not start (%s); trying again, %d of %d: %s", busy, attempt, TRIES - 1, said)
         else:
             return
 
@@ -89,6 +94,17 @@ def _keep_to_loopback() -> None:
 
 
 @contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep this process's own answer to SIGTERM: Ray's, which it puts in its place, ends the process by an abort."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread() and before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def ray_session(params: RayParams) -> Iterator[None]:
     """Start a local Ray session (or join the cluster named by RAY_ADDRESS) and end it on the way out."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -112,7 +128,8 @@ def ray_session(params: RayParams) -> Iterator[None]:
         "_node_ip_address": LOOPBACK,
     }
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-    _start(lambda: ray.init(**quiet, **({} if shared else local)), ray.shutdown)
+    with _own_sigterm():
+        _start(lambda: ray.init(**quiet, **({} if shared else local)), ray.shutdown)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

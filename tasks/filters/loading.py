@@ -256,6 +256,7 @@ def _load_use(entry: Mapping[str, JsonValue], where: str) -> LoadedFilter:
             where=where,
             expected="an installed package, a class in it, and arguments it takes",
             found=said_of(error, source),
+            fix=None if hasattr(module, name) else did_you_mean(name, vars(module)),
         ) from error
     from tasks.filters.blocks import is_block, judge
 

@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 STAGE = "tokenizer"
 METRICS_NAME = "metrics.json"
+GROUPS_NAME = "groups.json"
+SUMMARY_NAME = "summary.json"
 LARGEST_HOSTS = 20
 BATCH = 256
 
@@ -95,8 +97,10 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
             fix="lower tokenizer.vocab_size, or crawl more pages",
         )
     save_tokenizer(tokenizer, output, params.special_tokens)
-    metrics = measure(output, source, params)
-    write_json(output / METRICS_NAME, metrics)
+    measured = measure(output, source, params)
+    for name, figures in measured.items():
+        write_json(output / name, figures)
+    metrics = measured[METRICS_NAME]
     logger.info("tokenizer: %s bytes a token, %s tokens a word", metrics["bytes_per_token"], metrics["fertility"])
     files = sum(1 for path in output.iterdir() if path.is_file())
     return commit_manifest(
@@ -131,8 +135,11 @@ class _Totals:
         }
 
 
-def measure(folder: Path, mix: Path, params: Params) -> dict[str, JsonValue]:
-    """Return bytes per token and fertility (tokens per word): over all, by host (the largest) and by language.
+def measure(folder: Path, mix: Path, params: Params) -> dict[str, dict[str, JsonValue]]:
+    """Return bytes per token and fertility (tokens per word), file by file.
+
+    metrics.json is over all, groups.json by host (the largest) and by language, summary.json the one figure that
+    `dvc metrics show` has room for.
 
     Args:
         folder: where the tokenizer stands.
@@ -153,12 +160,13 @@ def measure(folder: Path, mix: Path, params: Params) -> dict[str, JsonValue]:
             hosts.setdefault(document.host, _Totals()).add(*counted)
             languages.setdefault(document.language or "unknown", _Totals()).add(*counted)
     largest = Counter({name: totals.bytes for name, totals in sorted(hosts.items())}).most_common(LARGEST_HOSTS)
-    return {
-        **overall.report(),
-        "vocab_size": tokenizer.get_vocab_size(),
+    metrics = {**overall.report(), "vocab_size": tokenizer.get_vocab_size()}
+    groups: dict[str, JsonValue] = {
         "hosts": {name: hosts[name].report() for name, _ in largest},
         "languages": {name: totals.report() for name, totals in sorted(languages.items())},
     }
+    summary = {"bytes_per_token": metrics["bytes_per_token"]}
+    return {METRICS_NAME: metrics, GROUPS_NAME: groups, SUMMARY_NAME: summary}
 
 
 def _total(paths: Sequence[Path]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.e2e
 
 def test_a_run_ends_with_a_table_and_the_places_to_look(finished: Workspace) -> None:
     printed = finished.first_output  # type: ignore[attr-defined]
-    for word in (*STAGES, "robots", "data/release", ".headwater/report.html", "headwater up"):
+    for word in (*STAGES, "robots", "data/release", ".headwater/report.html", "headwater up", "verdict  pass"):
         assert word in printed
     assert (finished.folder / ".headwater" / "report.html").is_file()
 
@@ -70,6 +71,18 @@ def test_mlflow_leads_from_the_champion_to_every_dataset(finished: Workspace) ->
     assert {"crawl", "extract", "filter", "dedup", "tokenize"} <= set(found["inputs"])
     assert all(digest.endswith(".dir") for digest in found["digests"])
     assert found["steps"] == 30
+
+
+def test_dvc_shows_the_metrics_in_a_table_that_fits_and_no_hash_among_them(finished: Workspace) -> None:
+    """A column for each metric of each file: hosts, languages, tasks and hashes have no place in it."""
+    table = [line.rstrip() for line in finished.run("dvc", "metrics", "show").splitlines()]
+    assert len(table) == 4, table
+    assert max(map(len, table)) <= 120, table
+    shown = table[0].split()[1:]
+    assert {"validation_loss", "bits_per_byte", "accuracy", "bytes_per_token"} <= set(shown)
+    values = [word for line in table[1:] for word in line.split()[1:] if word != "-"]
+    assert len(values) == len(shown)
+    assert all(re.fullmatch(r"-?\d+(\.\d+)?", value) for value in values), "a hash or a text"
 
 
 def test_a_second_run_says_that_all_is_up_to_date(finished: Workspace) -> None:

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prefect.exceptions import ObjectNotFound
@@ -174,3 +177,19 @@ def test_what_is_the_same_is_no_change_and_every_change_is_found(before: dict[st
             assert found[key] == value
         if key in before and value == before[key]:
             assert key not in found
+
+
+def test_the_deployments_flow_is_loaded_without_hiding_libraries_behind_our_files() -> None:
+    """From a file, Prefect would load it with the file's folder before all others: `dvc` would be flows/dvc.py."""
+    (deployment,) = yaml.safe_load((ROOT / "prefect.yaml").read_bytes())["deployments"]
+    script = (
+        "import sys\n"
+        "from prefect.flows import load_flow_from_entrypoint\n"
+        "print(load_flow_from_entrypoint(sys.argv[1]).name, ROOT in sys.path)\n".replace(
+            "ROOT", repr(str(ROOT / "flows"))
+        )
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", script, deployment["entrypoint"]], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert told.stdout.split() == ["headwater", "False"]

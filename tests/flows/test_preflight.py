@@ -6,10 +6,11 @@ import importlib.metadata
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from flows import cli, preflight, services
+from flows import cli, due, services
 from flows.graph import load_graph
 from flows.params import read_params, set_values
 from flows.preflight import ready
@@ -143,30 +144,44 @@ def test_what_the_run_does_not_come_to_is_not_held_against_it(clone: Path) -> No
     assert ready(read_params(), load_graph(), "holdout")
 
 
+def locked() -> None:
+    """Write dvc.lock as it is when every stage has run with these settings."""
+    settings = read_params()
+    ran = {name: {key: _value(settings, key) for key in stage.params} for name, stage in load_graph().items()}
+    stages = {name: {"cmd": "none", "params": {"params.yaml": values}} for name, values in ran.items()}
+    Path("dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": stages}))
+
+
+def _value(settings: Any, name: str) -> Any:
+    for key in name.split("."):
+        settings = settings[key]
+    return settings
+
+
 def test_what_is_up_to_date_needs_no_input_any_more(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     set_values(["crawl.source=warc", "crawl.paths=[gone.warc.gz]"])
     stale: dict[str, list[object]] = {}
-    monkeypatch.setattr(preflight, "dvc_status", lambda: stale)
+    monkeypatch.setattr(due, "dvc_status", lambda: stale)
     with pytest.raises(ParamsError, match=r"gone\.warc\.gz"):
         ready(read_params(), load_graph())
-    Path("dvc.lock").touch()
+    locked()
     assert ready(read_params(), load_graph()), "DVC says that the crawl is as it should be"
     for why in ("force", "stale", "changed"):
         changed = read_params()
         if why == "changed":
             changed["crawl"]["seed"] = 5
-        stale |= {"crawl": []} if why == "stale" else {}
+        stale |= {"crawl": ["changed command"]} if why == "stale" else {}
         with pytest.raises(ParamsError, match=r"gone\.warc\.gz"):
             ready(changed, load_graph(), force=["crawl"] if why == "force" else [])
-    monkeypatch.setattr(preflight, "is_whole", lambda *_: True)
+    monkeypatch.setattr(due, "is_whole", lambda *_: True)
     assert ready(read_params(), load_graph()), "the snapshot is whole and is only put back"
 
 
 def test_what_follows_from_a_stage_that_runs_may_run(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     set_values(["train.device=gpu"])
-    Path("dvc.lock").touch()
-    monkeypatch.setattr(preflight, "dvc_status", dict)
+    locked()
+    monkeypatch.setattr(due, "dvc_status", dict)
     assert ready(read_params(), load_graph())
-    monkeypatch.setattr(preflight, "dvc_status", lambda: {"mix": []})
+    monkeypatch.setattr(due, "dvc_status", lambda: {"mix": ["changed command"]})
     with pytest.raises(ParamsError, match=r"train\.device"):
         ready(read_params(), load_graph())

@@ -245,7 +245,8 @@ def test_a_command_shows_it_as_escapes(
         _called(["takedown", "add", traced_workspace.HOST, "--reason", HOSTILE])
     if name == "up":  # wrong settings end it before it starts anything
         (inside / "params.yaml").write_text(f"crawl: {{source: {json.dumps(HOSTILE)}}}\n")
-    for more in ([], ["--json"]) if JSON[name] else ([],):
+    as_json = ["--plan", "--json"] if name == "run" else ["--json"]
+    for more in ([], as_json) if JSON[name] else ([],):
         capfd.readouterr()
         _called([*name.split(), *arguments, *more])
         printed = "".join(capfd.readouterr())

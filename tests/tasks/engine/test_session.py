@@ -122,3 +122,21 @@ with ray_session(RayParams(num_cpus=1, worker_niceness=int(sys.argv[1]))):
 def test_a_local_sessions_workers_are_as_nice_as_it_is_set(niceness: int) -> None:
     done = subprocess.run([sys.executable, "-c", NICENESS, str(niceness)], capture_output=True, text=True, check=True)
     assert int(done.stdout.split()[-1]) == niceness
+
+
+ENDED = """
+import os, signal
+signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+from tasks.engine.session import RayParams, ray_session
+try:
+    with ray_session(RayParams(num_cpus=1)):
+        os.kill(os.getpid(), signal.SIGTERM)
+except KeyboardInterrupt:
+    print("put back")
+"""
+
+
+def test_a_process_that_is_told_to_end_ends_in_its_own_way_while_ray_runs() -> None:
+    """A cancelled run puts back what it changed when SIGTERM comes; Ray's answer to it is an abort."""
+    ended = subprocess.run([sys.executable, "-c", ENDED], capture_output=True, text=True, check=False, timeout=120)
+    assert (ended.returncode, ended.stdout) == (0, "put back\n"), ended.stderr

@@ -18,7 +18,15 @@ from tasks.tokenization.byte_level import EOS, PADDING, PATTERNS, load_tokenizer
 from tasks.tokenization.tokenizer import Params, run
 from tests.corpus import corpus, document, prose, write_stage
 
-FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "metrics.json", "_manifest.json")
+FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "metrics.json",
+    "groups.json",
+    "summary.json",
+    "_manifest.json",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -147,11 +155,11 @@ def test_metrics_are_those_of_the_texts():
     parts = [[document("badu gela badu gela", name=str(i), host=f"h{i % 2}.example") for i in range(40)]]
     write_stage(Path("in"), [*parts, *corpus(30, language="de", host="other.example")])
     run(params=Params(vocab_size=500), inputs={"mix": Path("in")}, output=Path("out"))
-    metrics = json.loads(Path("out/metrics.json").read_text())
+    metrics, groups = (json.loads(Path(f"out/{name}.json").read_text()) for name in ("metrics", "groups"))
     tokens = len(load_tokenizer(Path("out")).encode("badu gela badu gela").ids)
-    assert metrics["hosts"]["h0.example"]["fertility"] == pytest.approx(tokens / 4, abs=1e-4)
-    assert metrics["hosts"]["h0.example"]["bytes_per_token"] == pytest.approx(19 / tokens, abs=1e-4)
-    assert metrics["languages"]["en"]["documents"] == 40
+    assert groups["hosts"]["h0.example"]["fertility"] == pytest.approx(tokens / 4, abs=1e-4)
+    assert groups["hosts"]["h0.example"]["bytes_per_token"] == pytest.approx(19 / tokens, abs=1e-4)
+    assert groups["languages"]["en"]["documents"] == 40
     assert metrics["documents"] == 70
 
 
