@@ -37,7 +37,7 @@ endif
 bench: setup
 	$(BIN)/python -m tests.bench.bench_dedup
 	$(BIN)/python -m tests.bench.bench_trace
-	@for part in crawl extract filters perplexity decontaminate tokenizer pipeline; do \
+	@for part in crawl extract structure filters perplexity decontaminate tokenizer pipeline; do \
 		echo; echo "== $$part"; $(BIN)/python -m tests.bench.bench_$$part $(if $(PAGES),--pages $(PAGES)) || exit 1; done
 
 check: setup

@@ -14,7 +14,7 @@ Mode = Literal["default", "precision", "recall", "fast"]
 class Settings:
     """How to extract: the part of the stage's params that the child process needs."""
 
-    engine: EngineName = "trafilatura"
+    engine: EngineName = "combined"
     mode: Mode = "default"
     tables: bool = True
     comments: bool = False

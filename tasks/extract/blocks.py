@@ -7,7 +7,6 @@ time for each element is left out, since this engine is there to be fast.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 
@@ -50,6 +49,8 @@ KINDS = {
     "control": "",
 }
 BIT = {kind: 1 << index for index, kind in enumerate(KINDS)}
+# Hidden by the element's own attributes, whatever its name says; above the kinds' bits.
+UNSEEN = 1 << len(KINDS)
 _BIT_OF_WORD = {word: BIT[kind] for kind, words in KINDS.items() for word in words.split()}
 _BIT_OF_ROLE = {
     "navigation": BIT["navigation"],
@@ -62,6 +63,15 @@ _BIT_OF_ROLE = {
     "dialog": BIT["dialog"],
     "alertdialog": BIT["dialog"],
 }
+# Words in class names, ids and itemprops that say what a part holds; what each is worth the model has learnt. One bit
+# each, by the order here: block_model.json belongs to it.
+NAMES = """
+    content article post entry story body main text prose markdown descr detail summary product thread message answer
+    question doc review price title list item card grid result feature hero cta team testimonial spec faq author date
+    cooked col row wrap container page block section sub bread cart variant swatch filter sort facet tab accordion step
+    member user avatar profile sign quote code
+""".split()  # noqa: SIM905 - a table
+_BITS_OF_NAMES = [(name, 1 << index) for index, name in enumerate(NAMES)]
 _CONTROLS = frozenset(
     {"svg", "object", "canvas", "audio", "video", "map", "button", "select", "option", "textarea", "label", "dialog"}
     | {"iframe"}
@@ -81,6 +91,9 @@ _BLOCK_TAGS = _CONTROLS | {
     *("hr", "html", "li", "main", "nav", "ol", "p", "pre", "section", "summary", "table", "tbody", "td", "tfoot"),
     *("th", "thead", "tr", "ul"),
 }
+# Within `pre` these end a line, and no more.
+_LINES = frozenset({"br", "div"})
+_LISTS = frozenset({"ul", "ol", "dir"})
 HEADINGS = frozenset({"h1", "h2", "h3", "h4", "h5", "h6"})
 _WORD_IN_NAME = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 _NOT_SHOWN = re.compile(r"display\s*:\s*none")
@@ -94,7 +107,7 @@ class Block:
         words: how many; two characters count as one in scripts that are written without spaces.
         linked: share of the characters that stand in links, 0 to 1.
         element: index of the block element that holds it.
-        row: index of the table row that it stands in, 0 for none.
+        item: how many lists it stands in, where it is the first of a list item; 0 for any other block.
     """
 
     text: str
@@ -102,7 +115,7 @@ class Block:
     linked: float
     tag: str
     element: int
-    row: int
+    item: int
 
 
 @dataclass(slots=True)
@@ -111,12 +124,14 @@ class Elements:
 
     Attributes:
         parents: index of each one's parent; the root's is -1.
-        marks: what its own name, class, id and role say: bits of `KINDS`.
+        marks: what its own name, class, id and role say: bits of `KINDS`, and `UNSEEN`.
+        names: what stands in its class, id and itemprop: bits of `NAMES`.
     """
 
     parents: list[int]
     tags: list[str]
     marks: list[int]
+    names: list[int]
 
 
 @lru_cache(maxsize=1 << 16)
@@ -135,6 +150,17 @@ def marks_of_names(names: str) -> int:
     return bits
 
 
+@lru_cache(maxsize=1 << 16)
+def names_in(names: str) -> int:
+    """Return which of `NAMES` stand in a class attribute, an id or an itemprop, as bits; part of a word counts.
+
+    >>> names_in("blog-Posts") == names_in("post")
+    True
+    """
+    lower = names.lower()
+    return sum(bit for name, bit in _BITS_OF_NAMES if name in lower)
+
+
 @dataclass(slots=True)
 class Reading:
     """What was read of a page.
@@ -145,8 +171,28 @@ class Reading:
     """
 
     blocks: list[Block] = field(default_factory=list)
-    elements: Elements = field(default_factory=lambda: Elements([-1], ["html"], [0]))
+    elements: Elements = field(default_factory=lambda: Elements([-1], ["html"], [0], [0]))
     head: Head = field(default_factory=Head)
+
+
+@dataclass(slots=True)
+class _Formula:
+    """A formula while it is read: its text is the source that stands beside it, in TeX mostly, or what is in it.
+
+    Attributes:
+        told: MathML's `alttext`.
+    """
+
+    told: str = ""
+    in_tex: bool = False
+    tex: list[str] = field(default_factory=list)
+    drawn: list[str] = field(default_factory=list)
+
+    def take(self, text: str) -> None:
+        (self.tex if self.in_tex else self.drawn).append(text)
+
+    def text(self) -> str:
+        return self.told or "".join(self.tex) or "".join(self.drawn)
 
 
 class _Reader:
@@ -161,9 +207,13 @@ class _Reader:
     def begin(self) -> None:
         """Forget what was read."""
         self.reading = Reading()
+        # Of each open block element its tag, its index, and in how many lists it stands.
         self._open: list[tuple[str, int, int]] = [("body", 0, 0)]
         self._pieces: list[str] = []
+        self._item = False
+        self._lines = 0
         self._skipped = 0
+        self._formula: _Formula | None = None
         self._open_links = 0
         self._linked = 0
         self._head_text: list[str] | None = None
@@ -174,9 +224,20 @@ class _Reader:
             self._head_text = self.reading.head.take(tag, attributes)
         if self._skipped:
             self._skipped += 1
+            if self._formula is not None:
+                self._formula.in_tex = tag == "annotation" and "tex" in attributes.get("encoding", "")
         elif tag in _SKIPPED:
             self._skipped = 1
+            if tag == "script" and attributes.get("type", "").startswith("math/tex"):
+                self._formula = _Formula(in_tex=True)
         elif tag in _BLOCK_TAGS:
+            if self._open[-1][0] == "pre" and tag in _LINES:
+                if tag == "br":
+                    self._pieces.append("\n")
+                else:
+                    self._end_line()
+                    self._lines += 1
+                return
             self._flush()
             if tag != "br":
                 self._open_block(tag, attributes)
@@ -184,13 +245,25 @@ class _Reader:
             self._open_links += 1
             if "rel" in attributes:
                 self.reading.head.take_licence(attributes)
+        elif tag == "math":
+            self._skipped = 1
+            self._formula = _Formula(told=attributes.get("alttext", ""))
+        elif attributes and attributes.get("aria-hidden") == "true":
+            self._skipped = 1  # ornaments, and formulas that were drawn with letters beside their source
+
+    def _end_line(self) -> None:
+        if self._pieces and not self._pieces[-1].endswith("\n"):
+            self._pieces.append("\n")
 
     def _open_block(self, tag: str, attributes: dict[str, str]) -> None:
-        bits = _BIT_OF_TAG.get(tag, 0)
+        bits, names = _BIT_OF_TAG.get(tag, 0), 0
         if attributes:
             for name in ("class", "id"):
                 if name in attributes:
                     bits |= marks_of_names(attributes[name])
+                    names |= names_in(attributes[name])
+            if "itemprop" in attributes:
+                names |= names_in(attributes["itemprop"])
             if "role" in attributes:
                 bits |= _BIT_OF_ROLE.get(attributes["role"], 0)
             if (
@@ -198,14 +271,19 @@ class _Reader:
                 or attributes.get("aria-hidden") == "true"
                 or ("style" in attributes and _NOT_SHOWN.search(attributes["style"]))
             ):
-                bits |= BIT["hidden"]
+                bits |= BIT["hidden"] | UNSEEN
         elements = self.reading.elements
         index = len(elements.parents)
-        _, parent, row = self._open[-1]
+        _, parent, lists = self._open[-1]
         elements.parents.append(parent)
         elements.tags.append(tag)
         elements.marks.append(bits)
-        self._open.append((tag, index, index if tag == "tr" else row))
+        elements.names.append(names)
+        self._open.append((tag, index, lists + (tag in _LISTS)))
+        if tag == "li":
+            self._item = True
+        elif tag == "pre":
+            self._lines = 0
 
     def end(self, tag: str) -> None:
         """Take note of a closing tag; the parser reports one for each that it reported open."""
@@ -214,8 +292,17 @@ class _Reader:
             self._head_text = None
         if self._skipped:
             self._skipped -= 1
+            if self._formula is not None:
+                self._formula.in_tex = False
+                if not self._skipped:
+                    self._pieces.append(self._formula.text())
+                    self._formula = None
         elif tag in _BLOCK_TAGS:
-            if tag != "br":
+            if self._lines and tag in _LINES and self._open[-1][0] == "pre":
+                if tag != "br":
+                    self._end_line()
+                    self._lines -= 1
+            elif tag != "br":
                 self._flush()
                 if len(self._open) > 1:
                     self._open.pop()
@@ -230,6 +317,8 @@ class _Reader:
             self._pieces.append(text)
             if self._open_links > 0:
                 self._linked += len(text.strip())
+        elif self._formula is not None:
+            self._formula.take(text)
 
     def close(self) -> Reading:
         """End the page and return what was read."""
@@ -245,12 +334,14 @@ class _Reader:
         parts = text.split()
         if not parts:
             return
-        tag, element, row = self._open[-1]
+        tag, element, lists = self._open[-1]
         words = len(parts)
-        text = text.strip("\r\n").rstrip() if tag == "pre" else " ".join(parts)
+        # As HTML has it, a line ends with a line feed, and the first one in `pre` is no part of it.
+        text = text.replace("\r\n", "\n").strip("\n").rstrip() if tag == "pre" else " ".join(parts)
         if len(text) > 12 * words and not text.isascii():
             words = len(text) // 2
-        self.reading.blocks.append(Block(text, words, linked / len(text), tag, element, row))
+        item, self._item = lists if self._item else 0, False
+        self.reading.blocks.append(Block(text, words, min(linked / len(text), 1.0), tag, element, item))
 
 
 @cache
@@ -275,21 +366,3 @@ def read(html: str) -> Reading:
         _parser.cache_clear()  # whatever state it was left in
         raise
     return reading
-
-
-def lines_of(blocks: list[Block], short_cell_words: int = 20) -> Iterator[str]:
-    """Yield the lines of a text: list items with a dash, the short cells of one table row side by side."""
-    cells: list[str] = []
-    row = 0
-    for block in blocks:
-        cell = block.row if block.tag in ("td", "th") and block.words <= short_cell_words else 0
-        if cells and cell != row:
-            yield " | ".join(cells)
-            cells.clear()
-        row = cell
-        if cell:
-            cells.append(block.text)
-        else:
-            yield f"- {block.text}" if block.tag == "li" else block.text
-    if cells:
-        yield " | ".join(cells)

@@ -3,7 +3,7 @@
 - trafilatura: the library, in one of its modes.
 - resiliparse: its main-content extraction on the Lexbor parser; very fast, keeps more boilerplate.
 - justext: paragraphs by length, links and stop words of the language that is detected.
-- combined: this project's block rules (main_content.py), and trafilatura where they have too little to go by.
+- combined: blocks of text, and a small model that says which are the main text (main_content.py).
 
 Each is a pure function of the page's HTML. docs/benchmarks.md compares them.
 """
@@ -26,9 +26,10 @@ from trafilatura.settings import Extractor
 from tasks.contracts.evidence import meta_elements
 from tasks.contracts.licences import is_terms, licence_in_words, target_of
 from tasks.extract.answers import EngineName, Mode, Settings
-from tasks.extract.blocks import lines_of, read
+from tasks.extract.blocks import read
+from tasks.extract.carried import with_carried_text
 from tasks.extract.language import identify
-from tasks.extract.main_content import main_blocks
+from tasks.extract.main_content import main_text
 from tasks.extract.metadata import Head, Metadata, head_of, metadata_of
 from tasks.extract.paragraphs import revise
 from tasks.extract.selectors import lighten_trafilatura
@@ -75,7 +76,7 @@ def content_of(html: str, settings: Settings) -> Content | None:
     Raises:
         ValueError: the page cannot be parsed; the libraries' own errors also come through.
     """
-    return _ENGINES[settings.engine](html, settings)
+    return _ENGINES[settings.engine](with_carried_text(html), settings)
 
 
 def _trafilatura(html: str, settings: Settings) -> Content | None:
@@ -108,18 +109,10 @@ def _combined(html: str, settings: Settings) -> Content | None:
         reading = read(html)
     except etree.XMLSyntaxError:
         return None
-    choice = main_blocks(reading.blocks, reading.elements, comments=settings.comments, tables=settings.tables)
-    text, truncated = "", False
-    if not choice.sure:
-        tree = _tree(html)
-        if tree is not None:
-            text = _by_trafilatura(tree, settings, "recall")
-            truncated = bool(text and _too_deep()(tree))
     headings = [block.text for block in reading.blocks if block.tag == "h1"]
     return Content(
-        text=text or "\n".join(lines_of(choice.blocks)),
+        text=main_text(reading, comments=settings.comments, tables=settings.tables),
         metadata=metadata_of(reading.head, headings[0] if len(headings) == 1 else None),
-        truncated=truncated,
     )
 
 

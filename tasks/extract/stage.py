@@ -45,8 +45,8 @@ LIBRARIES = ("trafilatura", "lxml", "justext", "fastwarc", "resiliparse", "py3la
 class Params(StageParams):
     """How pages become text."""
 
-    engine: EngineName = "trafilatura"
-    """What finds the main text: trafilatura, resiliparse, justext, or combined (our block rules, then trafilatura)."""
+    engine: EngineName = "combined"
+    """What finds the main text: combined (a small model over blocks), trafilatura, resiliparse or justext."""
     mode: Mode = "default"
     """trafilatura's mode: default, precision (less, cleaner), recall (more) or fast (no second opinion)."""
     tables: bool = True

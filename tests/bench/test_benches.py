@@ -20,6 +20,7 @@ SMALL = {
     "extract": ["--every", "20", "--stage-pages", "20"],
     "filters": ["--limit", "20", "--rounds", "1"],
     "perplexity": [],
+    "structure": ["--count", "20"],
     "tokenizer": ["--sizes", "400"],
     "trace": ["--rows", "3000", "--queries", "2", "--commands", "1"],
 }  # fmt: skip

@@ -63,7 +63,7 @@ def test_pages_and_reasons(workspace: Path) -> None:
         record(12, b"not brotli", {"Content-Encoding": "br"}),
         record(13, ONE_LINE),
     ]
-    manifest, documents, rows = extracted(workspace, records)
+    manifest, documents, rows = extracted(workspace, records, engine="trafilatura")
     kept = {d.record_id[10:-1]: d for d in documents}
     assert set(kept) == {"1", "2", "3", "4"}
     assert kept["1"].text == kept["2"].text == kept["3"].text == kept["4"].text

@@ -1,0 +1,345 @@
+"""What the block model is told about each block of a page: a table of numbers, a row a block.
+
+Nothing here depends on the language: lengths, links, punctuation, place on the page, the names of the elements around,
+and what the page says that it is. Every number is rounded to 1/64, so that what the model makes of them is the same to
+the last bit on every machine. `block_model.json` belongs to the order of the columns; tests/bench/learn_blocks.py
+learns it again where they change.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.extract.blocks import BIT, HEADINGS, NAMES, Block, Elements, Reading
+from tasks.extract.metadata import Head
+from tasks.extract.rules import LISTING_BELOW, good_words, is_copyright, left_out, value
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+GRAIN = 64
+# The block's element, the one above it and so on: at so many levels a block is told what stands around it.
+LEVELS = 4
+COUNTED = 4096
+WRAPPERS = 12
+NOTICE_WORDS = 60
+START, BEGINNING = 400, 120  # characters of a block that are looked at for punctuation, and for the rest
+
+TAGS = ("p", "li", "h1", "h2", "h3", "td", "div", "pre", "blockquote", "dd", "dt", "section", "article", "caption")
+_TAGS = (*TAGS, "control", "other")
+_TAG = {tag: index for index, tag in enumerate(_TAGS)}
+_TAG |= dict.fromkeys(("h4", "h5", "h6"), _TAG["h3"]) | {"th": _TAG["td"]}
+_TAG |= dict.fromkeys(("figcaption", "summary"), _TAG["caption"])
+_TAG |= dict.fromkeys(("label", "button", "option", "select", "svg", "textarea"), _TAG["control"])
+_OTHER = _TAG["other"]
+
+_PUNCTUATION = re.compile(r"[.,;:!?。，、！？；：؟،।]")
+_PRICE = re.compile(r"[$€£¥₹] ?\d|\d ?[$€£¥₹]")
+_DIGITS = re.compile(r"\d+")
+_YEAR = re.compile(r"\b(?:19|20)\d\d\b")
+_SEPARATOR = re.compile(r"[|»›•·→]")
+_SENTENCE_ENDS = re.compile(r"[.!?…。！？؟।]['\"”’»)\]]?\Z")
+_JSON_LD_TYPE = re.compile(r'"@type"\s*:\s*"(\w+)"')
+
+# What a page says that it is (schema.org's types), and words of its address.
+TYPES = """
+    Article NewsArticle BlogPosting Product ItemList CollectionPage DiscussionForumPosting QAPage FAQPage Organization
+    LocalBusiness Event Recipe Person WebPage BreadcrumbList SoftwareApplication Service TechArticle VideoObject
+""".split()  # noqa: SIM905 - a table
+PATHS = """
+    product forum thread topic categor collection doc blog news shop article question service about tag /t/ /p/ /dp/
+    search list best guide pricing feature jobs event recipe review wiki store
+""".split()  # noqa: SIM905 - a table
+MAX_JSON_LD = 100_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Features:
+    """A page's blocks in numbers.
+
+    Attributes:
+        values: float64 [blocks, columns], multiples of 1/64.
+        ranges: int64 [blocks, LEVELS + 1, 2]: which blocks stand in the block's element, in the one above it, …, on
+            the page: from the first to the last one, exclusive.
+    """
+
+    values: Floats
+    ranges: Integers
+
+
+def features_of(reading: Reading) -> Features:
+    """Return the features of a page that has a block or more."""
+    blocks, elements = reading.blocks, reading.elements
+    tree = _Tree(elements, blocks)
+    words = np.array([block.words for block in blocks], dtype=np.float64)
+    linked = np.array([block.linked for block in blocks])
+    good = np.array([good_words(block) for block in blocks], dtype=np.float64)
+    page = _Page(blocks, elements, tree, good)
+    columns = [
+        *_own(blocks, words, linked, good),
+        *_place(blocks, tree, page, words),
+        *_around(tree, page, words, linked, good),
+    ]
+    values = np.concatenate(
+        [
+            np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=1),
+            _names(tree, elements),
+            np.eye(len(_TAGS))[[_TAG.get(block.tag, _OTHER) for block in blocks]],
+            np.tile(np.array(_whole(reading, page, words, linked, good), dtype=np.float64), (len(blocks), 1)),
+        ],
+        axis=1,
+    )
+    return Features(values=np.round(values * GRAIN) / GRAIN, ranges=tree.ranges())
+
+
+class _Tree:
+    """The elements as arrays; what stands in one is a run of elements, and of blocks.
+
+    What is above an element is its parent; but of elements that do nothing but wrap each other, many deep, a block sees
+    none: it would see nothing else.
+    """
+
+    def __init__(self, elements: Elements, blocks: list[Block]) -> None:
+        parents, tags = elements.parents, elements.tags
+        number = len(parents)
+        end = list(range(1, number + 1))
+        held = [0] * number
+        for block in blocks:
+            held[block.element] += 1
+        for element in range(number - 1, 0, -1):
+            parent = parents[element]
+            held[parent] += held[element]
+            end[parent] = max(end[parent], end[element])
+        siblings = Counter(zip(parents, tags, strict=True))
+        outermost, wrappers = list(range(number)), [1] * number
+        for element in range(1, number):
+            if held[parents[element]] == held[element]:
+                outermost[element] = outermost[parents[element]]
+                wrappers[outermost[element]] += 1
+        up, depth = [0] * number, [0] * number
+        for element in range(1, number):
+            parent = parents[element]
+            wrapped = outermost[element] != element and wrappers[outermost[element]] > WRAPPERS
+            up[element] = up[parent] if wrapped else parent
+            depth[element] = depth[parent] + (not wrapped)
+        self.parents = [0, *parents[1:]]
+        self.parent = np.array(self.parents)
+        self.up = np.array(up)
+        self.end = np.array(end)
+        self.depth = np.array(depth)
+        self.alike = np.array([0, *(siblings[parents[e], tags[e]] for e in range(1, number))])
+        self.of = np.array([block.element for block in blocks])
+
+    def sums(self, values: Floats) -> Floats:
+        """Return, for each element, the sum of the values of the blocks in it and below it."""
+        running = np.concatenate([[0.0], np.cumsum(np.bincount(self.of, weights=values, minlength=len(self.end)))])
+        return running[self.end] - running[:-1]
+
+    def ranges(self) -> Integers:
+        """Return the first and the last block, exclusive, of the elements that hold each block, level by level."""
+        blocks = len(self.of)
+        first, last = [blocks] * len(self.end), [0] * len(self.end)
+        for index, element in enumerate(self.of.tolist()):
+            first[element] = min(first[element], index)
+            last[element] = index + 1
+        for element in range(len(self.end) - 1, 0, -1):
+            parent = self.parents[element]
+            first[parent] = min(first[parent], first[element])
+            last[parent] = max(last[parent], last[element])
+        both = np.stack([np.array(first), np.array(last)], axis=1)
+        return np.stack([*(both[above] for above in self.levels()), np.tile([0, blocks], (blocks, 1))], axis=1)
+
+    def levels(self) -> list[Integers]:
+        """Return the element of each block, the one above it, the one above that and so on."""
+        levels = [self.of]
+        while len(levels) < LEVELS:
+            levels.append(self.up[levels[-1]])
+        return levels
+
+
+class _Page:
+    """What the rules say of the page: which parts their names mark as something else, and where the prose is."""
+
+    def __init__(self, blocks: list[Block], elements: Elements, tree: _Tree, good: Floats) -> None:
+        self.left_out = np.array(left_out(blocks, elements, good.tolist(), 0))
+        worth = np.array([value(block, words) for block, words in zip(blocks, good, strict=True)])
+        self.sums = tree.sums(np.where(self.left_out[tree.of], 0.0, worth))
+        # Of equal sums the inner element.
+        self.best = int(len(self.sums) - 1 - np.argmax(self.sums[::-1]))
+        self.good = good
+        self.headings = [index for index, block in enumerate(blocks) if block.tag == "h1"]
+
+
+def _own(blocks: list[Block], words: Floats, linked: Floats, good: Floats) -> list[Any]:
+    """Return what is to be said of each block by itself."""
+    texts = [block.text for block in blocks]
+    characters = np.array([len(text) for text in texts], dtype=np.float64)
+    starts = [text[:BEGINNING] for text in texts]
+    punctuation = np.array([len(_PUNCTUATION.findall(text[:START])) for text in texts])
+    digits = [sum(map(len, _DIGITS.findall(start))) for start in starts]
+    return [
+        _log(words) / 8,
+        linked,
+        linked > 0.9,
+        linked == 0,
+        words < 3,
+        _log(characters) / 8,
+        np.minimum(characters / words, 16) / 16,
+        good > 0,
+        _log(good) / 8,
+        np.minimum(2 * punctuation / np.minimum(words, 70), 2),
+        np.array(digits) / np.minimum(characters, BEGINNING),
+        [_SENTENCE_ENDS.search(text[-2:]) is not None for text in texts],
+        [number and _PRICE.search(start) is not None for start, number in zip(starts, digits, strict=True)],
+        [block.words < NOTICE_WORDS and is_copyright(block.text) for block in blocks],
+        [_SEPARATOR.search(start) is not None for start in starts],
+        [number > 3 and _YEAR.search(start) is not None for start, number in zip(starts, digits, strict=True)],
+        [text[-1] == ":" for text in texts],
+        [text[-1] == "?" for text in texts],
+        [text[0].isupper() for text in texts],
+        [start.isupper() for start in starts],
+        [block.item > 0 for block in blocks],
+    ]
+
+
+def _place(blocks: list[Block], tree: _Tree, page: _Page, words: Floats) -> list[Any]:
+    """Return where on the page each block stands."""
+    number = len(blocks)
+    index = np.arange(number)
+    heading = np.array([block.tag in HEADINGS for block in blocks])
+    since = index - np.maximum.accumulate(np.where(heading, index, -1))
+    times = Counter(block.text for block in blocks)
+    first = page.headings[0] if page.headings else -1
+    prose = np.flatnonzero(page.good)
+    start, end = (prose[0], prose[-1]) if len(prose) else (0, number)
+    elements = np.arange(len(tree.end))
+    inside = (elements >= page.best) & (elements < tree.end[page.best])
+    return [
+        index / number,
+        (np.cumsum(words) - words) / words.sum(),
+        np.minimum(since, 16) / 16,
+        _log(np.array([times[block.text] - 1 for block in blocks])) / 4,
+        np.full(number, first < 0),
+        (index >= first) & (first >= 0),
+        index == first,
+        np.clip((index - start) / 20, -1, 1),
+        np.clip((index - end) / 20, -1, 1),
+        _log(tree.depth[tree.of]) / 4,
+        inside[tree.of],
+        page.left_out[tree.of],
+        page.sums[tree.of] > 0,
+        _shared_depth(tree, page.best)[tree.of],
+        np.clip(page.sums[tree.of] / 100, -1, 1),
+        _log(np.bincount(tree.of)[tree.of]) / 4,
+    ]
+
+
+def _shared_depth(tree: _Tree, best: int) -> Floats:
+    """Return how deep what holds both an element and the best one is nested, in depths of the best one."""
+    above = set()
+    element = best
+    while element:
+        above.add(element)
+        element = tree.parents[element]
+    shared = [0] * len(tree.parents)
+    for element in range(1, len(shared)):
+        shared[element] = int(tree.depth[element]) if element in above else shared[tree.parents[element]]
+    return np.array(shared) / max(int(tree.depth[best]), 1)
+
+
+def _around(tree: _Tree, page: _Page, words: Floats, linked: Floats, good: Floats) -> list[Any]:
+    """Return what the elements that hold each block hold beside it."""
+    held, prose, links = tree.sums(words), tree.sums(good), tree.sums(words * linked)
+    number, of_links = tree.sums(np.ones(len(words))), tree.sums((linked > 0.5).astype(np.float64))
+    columns: list[Any] = []
+    for above in tree.levels():
+        columns += [
+            held[above] / held[0],
+            prose[above] / max(prose[0], 1),
+            links[above] / np.maximum(held[above], 1),
+            _log(number[above]) / 8,
+            _log(held[above]) / 8,
+            of_links[above] / np.maximum(number[above], 1),
+            np.clip(page.sums[above] / 200, -1, 1),
+            _log(tree.alike[above]) / 4,
+        ]
+    return columns
+
+
+def _names(tree: _Tree, elements: Elements) -> Floats:
+    """Return what is in the names of each block's element and its parent, and of all elements that hold it."""
+    tables = []
+    for own, kinds in ((elements.marks, len(BIT)), (elements.names, len(NAMES))):
+        above = list(own)
+        for element in range(1, len(above)):
+            above[element] |= above[tree.parents[element]]
+        near = np.array(own, dtype=np.uint64)
+        near |= near[tree.parent]
+        for bits in (np.array(above, dtype=np.uint64), near):
+            tables.append((bits[tree.of][:, None] >> np.arange(kinds, dtype=np.uint64)) & np.uint64(1))
+    return np.concatenate(tables, axis=1).astype(np.float64)
+
+
+def _whole(reading: Reading, page: _Page, words: Floats, linked: Floats, good: Floats) -> list[float]:
+    """Return what is to be said of the whole page."""
+    tags = reading.elements.tags
+    inside = page.sums[page.best]
+    articles = tags.count("article")
+    number, total = len(words), words.sum()
+    said = [
+        float(_log(np.array(number))) / 8,
+        float(_log(np.array(total))) / 8,
+        good.sum() / total,
+        (words * linked).sum() / total,
+        float(_log(np.count_nonzero(good))) / 8,
+        "main" in tags,
+        articles == 1,
+        articles > 1,
+        inside >= LISTING_BELOW,
+        len(page.headings) == 1,
+    ]
+    return [float(one) for one in (*said, *_kind_of_page(reading.head))]
+
+
+def _kind_of_page(head: Head) -> list[bool]:
+    """Return what kind of page this is by its own words: Open Graph's and schema.org's types, its address."""
+    kind, address = "", ""
+    for meta in head.metas:
+        name = (meta.get("property") or meta.get("name") or "").lower()
+        if name == "og:type":
+            kind = (meta.get("content") or "").lower()
+        elif name == "og:url":
+            address = address or (meta.get("content") or "")
+    for link in head.links:
+        if (link.get("rel") or "").lower() == "canonical":
+            address = link.get("href") or address
+    types = {one for script in head.json_ld for one in _JSON_LD_TYPE.findall(script[:MAX_JSON_LD])}
+    path = _path(address)
+    return [
+        *(kind == "article", kind.startswith("product"), kind == "website", bool(kind)),
+        *(one in types for one in TYPES),
+        *(word in path for word in PATHS),
+        *(path == "/", bool(_DIGITS.search(path)), path.count("/") > 2, path.count("-") >= 4, not address),
+    ]
+
+
+def _path(address: str) -> str:
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return "/"
+    return (parts.path + ("?" + parts.query if parts.query else "")).lower() or "/"
+
+
+_LOGARITHMS = np.round(np.log2(1 + np.arange(COUNTED + 1)) * GRAIN) / GRAIN
+
+
+def _log(counts: Any) -> Any:
+    return _LOGARITHMS[np.minimum(counts, COUNTED).astype(np.int64)]
