@@ -3,13 +3,18 @@
     python -m tests.bench.bench_structure --pages FILE.warc.gz [--count 200] [--host docs.example]
 
 What a page holds is read from its HTML by a parser that no engine shares the reading of (lxml's tree, element by
-element), without what stands in nav, header, footer and aside. An engine has kept
+element), without what stands in
+nav, header, footer and aside, or in what is called so. An engine has kept
 
 - a code block, where every character of it stands in the text, line ends and indentation included;
-- a table (two columns or more, no table, list, code or heading in it, no cell of more than 60 words), where each row is
+- a table (two columns or more, no table, list, code or heading in it, no cell of more than 60 words, not of links
+  for the most part), where each row is
   a line that holds its cells in order, and nothing else but separators;
-- a nested list, where each item of the inner one is a line that is further in than the line of the item around it;
+- a nested list (not one of links alone), where each item of the inner one is a line that is further in than the line of
+  the item around it;
 - a formula, where its source (MathML's alttext, or its TeX annotation) stands in the text.
+
+Of the pages that hold any of these, every so-and-so-many-th is taken.
 
 Without --pages the pages are those of the embedded sample site.
 """
@@ -19,7 +24,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +37,7 @@ from tests.bench.bench_extract import ENGINES, sample_pages, text_of
 
 KINDS = ("code", "table", "nested list", "formula")
 AROUND = "ancestor::nav or ancestor::header or ancestor::footer or ancestor::aside"
+AROUND += " or ancestor::*[contains(@class, 'nav') or contains(@class, 'header') or contains(@class, 'footer')]"
 CELL_WORDS = 60
 _SEPARATORS = re.compile(r"[|\s]+")
 
@@ -57,13 +63,20 @@ def tables(tree: Any) -> Iterator[list[list[str]]]:
     for table in tree.xpath(f"//table[not({AROUND} or ancestor::table or {unlike})]"):
         rows = [[flat(cell.text_content()) for cell in row.xpath("./td|./th")] for row in table.iter("tr")]
         cells = [cell for row in rows for cell in row]
+        if 2 * len(flat("".join(table.xpath(".//a//text()")))) > len(flat(table.text_content())):
+            continue  # Prev, Up, Next
         if rows and max(map(len, rows)) > 1 and any(cells) and max(len(cell.split()) for cell in cells) <= CELL_WORDS:
             yield [row for row in rows if any(row)]
 
 
 def nested(tree: Any) -> Iterator[tuple[str, list[str]]]:
-    """Yield the beginning of each list item that holds a list, and those of the inner one's items."""
+    """Yield the beginning of each list item that holds a list, and those of the inner one's items.
+
+    A list of links alone is a table of contents, wherever it stands.
+    """
     for item in tree.xpath(f"//li[(ul or ol) and not({AROUND})]"):
+        if not flat("".join(item.xpath(".//text()[not(ancestor::a)]"))):
+            continue
         inner = [_beginning(one) for one in item.xpath("./ul/li|./ol/li")]
         outer = _beginning(item)
         if outer and all(inner) and inner:
@@ -72,15 +85,17 @@ def nested(tree: Any) -> Iterator[tuple[str, list[str]]]:
 
 def _beginning(item: Any) -> str:
     """Return what stands in an item before a list or a second block begins."""
-    words: list[str] = []
+    pieces: list[str] = []
     for text in item.xpath(".//text()[not(ancestor::script)]"):
         above = text.getparent() if not text.is_tail else text.getparent().getparent()
         while above is not item and above.tag not in ("ul", "ol", "p", "div", "pre", "dl", "table"):
             above = above.getparent()
-        if words and (above is not item or (text.is_tail and text.getparent().tag in ("br", "p", "div", "ul", "ol"))):
+        if flat("".join(pieces)) and (
+            above is not item or (text.is_tail and text.getparent().tag in ("br", "p", "div", "ul", "ol"))
+        ):
             break
-        words += text.split()
-    return " ".join(words)[:60]
+        pieces.append(str(text))
+    return flat("".join(pieces))[:60].strip()
 
 
 def formulas(tree: Any) -> Iterator[str]:
@@ -96,16 +111,16 @@ def kept(html: str, text: str) -> Counter[tuple[str, bool]]:
     tree = lxml_html.fromstring(html.encode("utf-8", "replace"), parser=lxml_html.HTMLParser(encoding="utf-8"))
     lines = text.split("\n")
     rows = {_SEPARATORS.sub(" ", line).strip() for line in lines if line.strip()}
-    depths: dict[str, int] = {}
+    depths: dict[str, list[int]] = defaultdict(list)
     for line in lines:
-        depths.setdefault(flat(line.strip(" -*•"))[:60], len(line) - len(line.lstrip(" ")))
+        depths[flat(line.strip(" -*•"))[:60].strip()].append(len(line) - len(line.lstrip(" ")))
     one_line = flat(text)
     found: Counter[tuple[str, bool]] = Counter()
     for table in tables(tree):
         found["table", all(_SEPARATORS.sub(" ", " ".join(row)).strip() in rows for row in table)] += 1
     for outer, inner in nested(tree):
-        depth = depths.get(outer)
-        found["nested list", depth is not None and all(depths.get(one, -1) > depth for one in inner)] += 1
+        depth = min(depths.get(outer, [1 << 30]))
+        found["nested list", all(max(depths.get(one, [-1])) > depth for one in inner)] += 1
     for formula in formulas(tree):
         found["formula", formula in one_line] += 1
     for code in codes(tree):
@@ -136,9 +151,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.pages:
         records = [page for page in read_pages(options.pages, 20_000_000) if page.reason is None]
-        every = [page for page in records if page.host.endswith(options.host)]
-        chosen = every[:: max(len(every) // options.count, 1)][: options.count]
-        pages = [(page.url, decode(page.body, page.content_type)[0]) for page in chosen]
+        every = [(p.url, decode(p.body, p.content_type)[0]) for p in records if p.host.endswith(options.host)]
+        holding = [page for page in every if kept(page[1], "")]
+        pages = holding[:: max(len(holding) // options.count, 1)][: options.count]
     else:
         pages = sample_pages()[: options.count]
     compare(pages, lambda line: print(line, file=sys.stdout, flush=True))
