@@ -23,6 +23,8 @@ from tasks.extract.features import GRAIN, LEVELS, Features, Floats, Integers
 FILE = Path(__file__).with_name("block_model.json")
 NEIGHBOURS = 2
 """Blocks before and after a block that a layer sees."""
+PART = 4096
+"""Blocks that are looked at together: what they are unpacked to takes memory."""
 LAYERS = ("block", "context", "answer")
 
 
@@ -37,29 +39,38 @@ class Layer:
 def scores(features: Features) -> Floats:
     """Return a score a block, float64 [blocks]: above 0 it belongs to the main text."""
     block, context, answer = model()
-    seen = _rounded(np.maximum(features.values @ block.weights + block.biases, 0))
-    seen = _rounded(np.maximum(surrounded(seen, features.ranges) @ context.weights + context.biases, 0))
-    scored: Floats = (surrounded(seen, features.ranges) @ answer.weights + answer.biases)[:, 0]
+    number = len(features.numbers)
+    parts = [slice(start, min(start + PART, number)) for start in range(0, number, PART)]
+    seen = np.concatenate([_seen(block, features.values(part)) for part in parts])
+    around = _Surroundings(seen, features.ranges)
+    around = _Surroundings(np.concatenate([_seen(context, around.of(part)) for part in parts]), features.ranges)
+    scored: Floats = np.concatenate([around.of(part) @ answer.weights + answer.biases for part in parts])[:, 0]
     return scored
 
 
-def surrounded(values: Floats, ranges: Integers) -> Floats:
-    """Return beside each block's values those of its neighbours and the means over the elements that hold it.
+def _seen(layer: Layer, values: Floats) -> Floats:
+    return _rounded(np.maximum(values @ layer.weights + layer.biases, 0))
+
+
+class _Surroundings:
+    """Beside each block's values those of its neighbours and the means over the elements that hold it.
 
     Args:
         values: float64 [blocks, width].
         ranges: int64 [blocks, levels, 2], as in `Features`.
-
-    Returns:
-        float64 [blocks, (2 · NEIGHBOURS + 1 + levels) · width].
     """
-    number = len(values)
-    padded = np.pad(values, ((NEIGHBOURS, NEIGHBOURS), (0, 0)))
-    near = [padded[offset : offset + number] for offset in range(2 * NEIGHBOURS + 1)]
-    running = np.pad(np.cumsum(values, axis=0), ((1, 0), (0, 0)))
-    first, last = ranges[:, :, 0], ranges[:, :, 1]
-    means = _rounded((running[last] - running[first]) / (last - first)[:, :, None])
-    return np.concatenate([*near, *(means[:, level] for level in range(means.shape[1]))], axis=1)
+
+    def __init__(self, values: Floats, ranges: Integers) -> None:
+        self._padded = np.pad(values, ((NEIGHBOURS, NEIGHBOURS), (0, 0)))
+        self._running = np.pad(np.cumsum(values, axis=0), ((1, 0), (0, 0)))
+        self._ranges = ranges
+
+    def of(self, part: slice) -> Floats:
+        """Return them for some blocks: float64 [blocks, (2 · NEIGHBOURS + 1 + levels) · width]."""
+        near = [self._padded[part.start + offset : part.stop + offset] for offset in range(2 * NEIGHBOURS + 1)]
+        first, last = self._ranges[part, :, 0], self._ranges[part, :, 1]
+        means = _rounded((self._running[last] - self._running[first]) / (last - first)[:, :, None])
+        return np.concatenate([*near, *(means[:, level] for level in range(means.shape[1]))], axis=1)
 
 
 def _rounded(values: Floats) -> Floats:

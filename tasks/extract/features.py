@@ -62,16 +62,25 @@ MAX_JSON_LD = 100_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Features:
-    """A page's blocks in numbers.
+    """A page's blocks in numbers, packed: a page may have a million blocks.
 
     Attributes:
-        values: float64 [blocks, columns], multiples of 1/64.
+        numbers: float32 [blocks, columns], multiples of 1/64.
+        flags: uint8 [blocks, columns], 0 or 1.
+        page: float64 [columns], what is the same for all blocks.
         ranges: int64 [blocks, LEVELS + 1, 2]: which blocks stand in the block's element, in the one above it, …, on
             the page: from the first to the last one, exclusive.
     """
 
-    values: Floats
+    numbers: npt.NDArray[np.float32]
+    flags: npt.NDArray[np.uint8]
+    page: Floats
     ranges: Integers
+
+    def values(self, rows: slice = slice(None)) -> Floats:
+        """Return the features of some blocks, float64 [blocks, all columns], multiples of 1/64."""
+        numbers, flags = self.numbers[rows], self.flags[rows]
+        return np.concatenate([numbers, flags, np.tile(self.page, (len(numbers), 1))], axis=1, dtype=np.float64)
 
 
 def features_of(reading: Reading) -> Features:
@@ -87,16 +96,21 @@ def features_of(reading: Reading) -> Features:
         *_place(blocks, tree, page, words),
         *_around(tree, page, words, linked, good),
     ]
-    values = np.concatenate(
-        [
-            np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=1),
-            _names(tree, elements),
-            np.eye(len(_TAGS))[[_TAG.get(block.tag, _OTHER) for block in blocks]],
-            np.tile(np.array(_whole(reading, page, words, linked, good), dtype=np.float64), (len(blocks), 1)),
-        ],
-        axis=1,
+    tags = np.zeros((len(blocks), len(_TAGS)), dtype=np.uint8)
+    tags[np.arange(len(blocks)), [_TAG.get(block.tag, _OTHER) for block in blocks]] = 1
+    return Features(
+        numbers=np.stack([_rounded(column) for column in columns], axis=1),
+        flags=np.concatenate([*_names(tree, elements), tags], axis=1),
+        page=_rounded(_whole(reading, page, words, linked, good)).astype(np.float64),
+        ranges=tree.ranges(),
     )
-    return Features(values=np.round(values * GRAIN) / GRAIN, ranges=tree.ranges())
+
+
+def _rounded(values: Any) -> npt.NDArray[np.float32]:
+    rounded: npt.NDArray[np.float32] = (np.round(np.asarray(values, dtype=np.float64) * GRAIN) / GRAIN).astype(
+        np.float32
+    )
+    return rounded
 
 
 class _Tree:
@@ -273,18 +287,19 @@ def _around(tree: _Tree, page: _Page, words: Floats, linked: Floats, good: Float
     return columns
 
 
-def _names(tree: _Tree, elements: Elements) -> Floats:
-    """Return what is in the names of each block's element and its parent, and of all elements that hold it."""
+def _names(tree: _Tree, elements: Elements) -> list[npt.NDArray[np.uint8]]:
+    """Return what is in the names of all elements that hold each block, and of its own and its parent."""
     tables = []
     for own, kinds in ((elements.marks, len(BIT)), (elements.names, len(NAMES))):
         above = list(own)
         for element in range(1, len(above)):
             above[element] |= above[tree.parents[element]]
-        near = np.array(own, dtype=np.uint64)
+        near = np.array(own, dtype="<u8")
         near |= near[tree.parent]
-        for bits in (np.array(above, dtype=np.uint64), near):
-            tables.append((bits[tree.of][:, None] >> np.arange(kinds, dtype=np.uint64)) & np.uint64(1))
-    return np.concatenate(tables, axis=1).astype(np.float64)
+        for bits in (np.array(above, dtype="<u8"), near):
+            octets = bits[tree.of][:, None].view(np.uint8)
+            tables.append(np.unpackbits(octets, axis=1, count=kinds, bitorder="little"))
+    return tables
 
 
 def _whole(reading: Reading, page: _Page, words: Floats, linked: Floats, good: Floats) -> list[float]:

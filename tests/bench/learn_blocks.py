@@ -115,7 +115,7 @@ def page_of(row: dict[str, Any]) -> Page | None:
     block, word, times = np.array(pairs or np.zeros((0, 3)), dtype=np.int64).T
     features = features_of(reading)
     return Page(
-        values=torch.tensor(features.values, dtype=torch.float32),
+        values=torch.tensor(features.values(), dtype=torch.float32),
         ranges=torch.tensor(features.ranges),
         sizes=torch.tensor([len(found) for found in words], dtype=torch.float32),
         block=torch.tensor(block),

@@ -17,7 +17,7 @@ from lxml import etree
 from tasks.contracts.errors import HeadwaterError
 from tasks.extract import block_model
 from tasks.extract.answers import Settings
-from tasks.extract.block_model import model, scores, surrounded
+from tasks.extract.block_model import _Surroundings, model, scores
 from tasks.extract.blocks import NAMES, names_in, read
 from tasks.extract.carried import with_carried_text
 from tasks.extract.engines import content_of
@@ -71,20 +71,29 @@ def test_no_sum_of_the_model_is_rounded(html: str) -> None:
     if not reading.blocks:
         return
     features = features_of(reading)
-    assert np.isfinite(features.values).all()
-    assert (features.values * GRAIN == np.round(features.values * GRAIN)).all()
+    values = features.values()
+    assert np.isfinite(values).all()
+    assert (values * GRAIN == np.round(values * GRAIN)).all()
     layer = model()[0]
-    row = [Fraction(value) for value in features.values[-1].tolist()]
+    row = [Fraction(value) for value in values[-1].tolist()]
     for column in range(0, layer.weights.shape[1], 5):
         exact = sum(x * Fraction(w) for x, w in zip(row, layer.weights[:, column].tolist(), strict=True))
-        assert Fraction(float((features.values @ layer.weights)[-1, column])) == exact
+        assert Fraction(float((values @ layer.weights)[-1, column])) == exact
     assert len(scores(features)) == len(reading.blocks)
+
+
+def test_a_long_page_is_looked_at_in_parts_with_the_same_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    features = features_of(read(PAGE))
+    whole = scores(features)
+    assert len(whole) > 7
+    monkeypatch.setattr(block_model, "PART", 3)
+    assert (scores(features) == whole).all()
 
 
 def test_what_surrounds_a_block_is_its_neighbours_and_the_means_of_what_holds_it() -> None:
     values = np.array([[1.0], [2.0], [4.0]])
     ranges = np.array([[[0, 2], [0, 3]], [[0, 2], [0, 3]], [[2, 3], [0, 3]]])
-    around = surrounded(values, ranges)
+    around = _Surroundings(values, ranges).of(slice(0, 3))
     assert around[1].tolist() == [0.0, 1.0, 2.0, 4.0, 0.0, 1.5, round(7 / 3 * GRAIN) / GRAIN]
     assert around[2].tolist() == [1.0, 2.0, 4.0, 0.0, 0.0, 4.0, round(7 / 3 * GRAIN) / GRAIN]
 
@@ -108,7 +117,7 @@ def test_a_model_of_another_shape_is_refused(tmp_path: Path, monkeypatch: pytest
         model()
     monkeypatch.undo()
     model.cache_clear()
-    assert model()[0].weights.shape[0] == features_of(read("<p>one</p>")).values.shape[1], "learn the model again"
+    assert model()[0].weights.shape[0] == features_of(read("<p>one</p>")).values().shape[1], "learn the model again"
 
 
 def test_names_fit_into_one_number() -> None:
