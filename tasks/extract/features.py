@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from tasks.extract.blocks import BIT, HEADINGS, NAMES, Block, Elements, Reading
 from tasks.extract.metadata import Head
-from tasks.extract.rules import LISTING_BELOW, good_words, is_copyright, left_out, value
+from tasks.extract.rules import KEPT_MAX_LINKED, LISTING_BELOW, SURE_BLOCKS, good_words, is_copyright, left_out, value
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -32,9 +32,11 @@ WRAPPERS = 12
 NOTICE_WORDS = 60
 START, BEGINNING = 400, 120  # characters of a block that are looked at for punctuation, and for the rest
 
-TAGS = ("p", "li", "h1", "h2", "h3", "td", "div", "pre", "blockquote", "dd", "dt", "section", "article", "caption")
-_TAGS = (*TAGS, "control", "other")
-_TAG = {tag: index for index, tag in enumerate(_TAGS)}
+TAGS = (
+    *("p", "li", "h1", "h2", "h3", "td", "div", "pre", "blockquote", "dd", "dt", "section", "article", "caption"),
+    *("control", "other"),
+)
+_TAG = {tag: index for index, tag in enumerate(TAGS)}
 _TAG |= dict.fromkeys(("h4", "h5", "h6"), _TAG["h3"]) | {"th": _TAG["td"]}
 _TAG |= dict.fromkeys(("figcaption", "summary"), _TAG["caption"])
 _TAG |= dict.fromkeys(("label", "button", "option", "select", "svg", "textarea"), _TAG["control"])
@@ -70,12 +72,14 @@ class Features:
         page: float64 [columns], what is the same for all blocks.
         ranges: int64 [blocks, LEVELS + 1, 2]: which blocks stand in the block's element, in the one above it, …, on
             the page: from the first to the last one, exclusive.
+        prose: bool [blocks], what the rules of thumb would take (rules.py); None where they have too little to go by.
     """
 
     numbers: npt.NDArray[np.float32]
     flags: npt.NDArray[np.uint8]
     page: Floats
     ranges: Integers
+    prose: npt.NDArray[np.bool_] | None
 
     def values(self, rows: slice = slice(None)) -> Floats:
         """Return the features of some blocks, float64 [blocks, all columns], multiples of 1/64."""
@@ -96,14 +100,25 @@ def features_of(reading: Reading) -> Features:
         *_place(blocks, tree, page, words),
         *_around(tree, page, words, linked, good),
     ]
-    tags = np.zeros((len(blocks), len(_TAGS)), dtype=np.uint8)
+    tags = np.zeros((len(blocks), len(TAGS)), dtype=np.uint8)
     tags[np.arange(len(blocks)), [_TAG.get(block.tag, _OTHER) for block in blocks]] = 1
     return Features(
         numbers=np.stack([_rounded(column) for column in columns], axis=1),
         flags=np.concatenate([*_names(tree, elements), tags], axis=1),
         page=_rounded(_whole(reading, page, words, linked, good)).astype(np.float64),
         ranges=tree.ranges(),
+        prose=_prose(page, tree, linked, good),
     )
+
+
+def _prose(page: _Page, tree: _Tree, linked: Floats, good: Floats) -> npt.NDArray[np.bool_] | None:
+    taken = page.inside[tree.of] & ~page.left_out[tree.of] & (linked <= KEPT_MAX_LINKED)
+    if page.sums[page.best] < LISTING_BELOW or np.count_nonzero(good[taken]) < SURE_BLOCKS:
+        return None
+    headings = [index for index in page.headings if not taken[: index + 1].any()]
+    if len(headings) == 1:
+        taken[headings] = True
+    return taken
 
 
 def _rounded(values: Any) -> npt.NDArray[np.float32]:
@@ -187,6 +202,8 @@ class _Page:
         self.sums = tree.sums(np.where(self.left_out[tree.of], 0.0, worth))
         # Of equal sums the inner element.
         self.best = int(len(self.sums) - 1 - np.argmax(self.sums[::-1]))
+        elements_in_order = np.arange(len(tree.end))
+        self.inside = (elements_in_order >= self.best) & (elements_in_order < tree.end[self.best])
         self.good = good
         self.headings = [index for index, block in enumerate(blocks) if block.tag == "h1"]
 
@@ -233,8 +250,6 @@ def _place(blocks: list[Block], tree: _Tree, page: _Page, words: Floats) -> list
     first = page.headings[0] if page.headings else -1
     prose = np.flatnonzero(page.good)
     start, end = (prose[0], prose[-1]) if len(prose) else (0, number)
-    elements = np.arange(len(tree.end))
-    inside = (elements >= page.best) & (elements < tree.end[page.best])
     return [
         index / number,
         (np.cumsum(words) - words) / words.sum(),
@@ -246,7 +261,7 @@ def _place(blocks: list[Block], tree: _Tree, page: _Page, words: Floats) -> list
         np.clip((index - start) / 20, -1, 1),
         np.clip((index - end) / 20, -1, 1),
         _log(tree.depth[tree.of]) / 4,
-        inside[tree.of],
+        page.inside[tree.of],
         page.left_out[tree.of],
         page.sums[tree.of] > 0,
         _shared_depth(tree, page.best)[tree.of],
@@ -320,10 +335,10 @@ def _whole(reading: Reading, page: _Page, words: Floats, linked: Floats, good: F
         inside >= LISTING_BELOW,
         len(page.headings) == 1,
     ]
-    return [float(one) for one in (*said, *_kind_of_page(reading.head))]
+    return [float(one) for one in (*said, *kind_of_page(reading.head))]
 
 
-def _kind_of_page(head: Head) -> list[bool]:
+def kind_of_page(head: Head) -> list[bool]:
     """Return what kind of page this is by its own words: Open Graph's and schema.org's types, its address."""
     kind, address = "", ""
     for meta in head.metas:

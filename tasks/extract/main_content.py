@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from tasks.extract.block_model import scores
 from tasks.extract.blocks import BIT, UNSEEN, Block, Elements, Reading
 from tasks.extract.features import features_of
 from tasks.extract.lines import Table, data_tables, lines_of
-from tasks.extract.rules import OTHER_MAX_SHARE, good_words, sums_of
+from tasks.extract.rules import OTHER_MAX_SHARE, good_words, left_out, sums_of
 
 # A block of so many words that stands on the page twice is kept once.
 REPEAT_WORDS = 10
+# What the rules of thumb say counts so much beside the model's score. They were made looking at other pages than it has
+# learnt from, and know old ones better.
+AGREEMENT = 2.0
 
 
 def main_text(reading: Reading, *, comments: bool = False, tables: bool = True) -> str:
@@ -22,8 +27,14 @@ def main_text(reading: Reading, *, comments: bool = False, tables: bool = True) 
     blocks, elements = reading.blocks, reading.elements
     if not blocks:
         return ""
-    kept = (scores(features_of(reading)) > 0).tolist()
+    features = features_of(reading)
+    said = scores(features)
+    if features.prose is not None:
+        said = said + np.where(features.prose, AGREEMENT, -AGREEMENT)
+    kept: list[bool] = (said > 0).tolist()
     good = [good_words(block) for block in blocks]
+    if not any(kept):
+        kept = _all_that_is_no_frame(blocks, elements, good)
     if comments:
         remarks = _marked(elements, BIT["comments"])
         kept = [main or (words > 0 and remarks[b.element]) for b, words, main in zip(blocks, good, kept, strict=True)]
@@ -45,6 +56,16 @@ def main_text(reading: Reading, *, comments: bool = False, tables: bool = True) 
             seen.add(block.text)
         chosen.append(place)
     return "\n".join(lines_of(blocks, data, chosen))
+
+
+def _all_that_is_no_frame(blocks: list[Block], elements: Elements, good: list[int]) -> list[bool]:
+    """Return the blocks of a page where none reads like main text: what `main` holds, or no name leaves out."""
+    out = left_out(blocks, elements, good, 0)
+    no_main = "main" not in elements.tags
+    inside = [tag == "main" or no_main for tag in elements.tags]
+    for element in range(1, len(inside)):
+        inside[element] |= inside[elements.parents[element]]
+    return [inside[block.element] and not out[block.element] for block in blocks]
 
 
 def _decide_whole(table: Table, blocks: list[Block], kept: list[bool]) -> None:

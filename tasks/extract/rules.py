@@ -12,7 +12,7 @@ maximum subsequence segmentation (Pasternack and Roth, 2009). The numbers were s
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from tasks.extract.blocks import BIT, HEADINGS, Block, Elements
 
@@ -29,8 +29,10 @@ KIND_MAX_SHARE = 0.6
 LINKED_WEIGHT = -0.5
 OTHER_WEIGHT = -0.3
 LINKED_BLOCK_COST = 1.0
-# An element that sums up to less holds no prose worth the name: a listing, kept whole with its links.
+# An element that sums up to less holds no prose worth the name.
 LISTING_BELOW = 60
+# Fewer good blocks than this, and the choice rests on too little.
+SURE_BLOCKS = 3
 
 _PUNCTUATION = re.compile(r"[.,;:!?。，、！？；：؟،।]")
 _COPYRIGHT_YEAR = re.compile(r"\(c\) ?\d{4}")
@@ -72,7 +74,7 @@ def sums_of(elements: Elements, values: Iterable[tuple[int, float]]) -> list[flo
     return sums
 
 
-def left_out(blocks: list[Block], elements: Elements, good: list[float], ignored: int) -> list[bool]:
+def left_out(blocks: list[Block], elements: Elements, good: Sequence[float], ignored: int) -> list[bool]:
     """Return which elements are, or stand in, a part that its name rightly marks as something else than main text.
 
     Args:

@@ -2,6 +2,7 @@
 
 from typing import get_args
 
+import numpy as np
 import pytest
 
 from tasks.extract.answers import EngineName, Settings
@@ -124,11 +125,25 @@ def test_comments_under_an_article_are_left_out_unless_asked_for() -> None:
     assert remark in text_of(html, comments=True)
 
 
-def test_a_page_of_links_is_kept_as_a_listing() -> None:
-    html = f"<html><body><nav class=menu><a href=/>Home of all</a></nav><main><ul>{LINKS}</ul></main></body></html>"
+def test_a_listing_is_kept_with_its_links() -> None:
+    entries = "".join(
+        f"<article><h2><a href=/{n}>Section number {n} of this site</a></h2><p>Reports, maps and letters of the year "
+        f"19{n:02}, with an index of all the names that are in them.</p></article>"
+        for n in range(12)
+    )
+    menu = "<nav class=menu><a href=/>Home of all</a></nav>"
+    html = f"<html><body>{menu}<main><h1>Sections</h1>{entries}</main></body></html>"
     text = text_of(html)
     assert "Section number 3 of this site" in text
     assert "Home of all" not in text
+
+
+def test_where_the_model_takes_nothing_all_that_is_no_frame_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.extract.main_content.scores", lambda features: -np.ones(len(features.numbers)))
+    html = f"<html><body><nav class=menu><a href=/>Home of all</a></nav><div><ul>{LINKS}</ul></div></body></html>"
+    assert "Section number 3 of this site" in text_of(html)
+    assert "Home of all" not in text_of(html)
+    assert text_of(html.replace("<div>", "<div>Before.<main>")).startswith("- Section number 0")
 
 
 def test_a_page_that_a_script_shows_is_not_hidden() -> None:
