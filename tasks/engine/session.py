@@ -156,6 +156,11 @@ def open_session() -> bool:
     """Start or join Ray where the stage may and has not yet; return whether a session is open."""
     if _offered:
         _offered.pop()()
+    return session_is_open()
+
+
+def session_is_open() -> bool:
+    """Return whether work can be handed to Ray at once."""
     # Not imported to ask: without a session nobody else has.
     ray = sys.modules.get("ray")
     return ray is not None and bool(ray.is_initialized())
