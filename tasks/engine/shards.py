@@ -30,7 +30,7 @@ from tasks.contracts.files import atomic_folder, disk_full_is_clear, sha256_file
 from tasks.contracts.ledger import LedgerRow, write_ledger
 from tasks.contracts.manifest import NO_COUNTS, Counts, Shard, count_rows, describe_file, manifest_hash, text_shards
 from tasks.contracts.workspace import code_hash, state_folder
-from tasks.engine.session import open_session, session_is_open
+from tasks.engine.session import open_session, ray_data, session_is_open
 
 logger = logging.getLogger(__name__)
 
@@ -256,7 +256,6 @@ def _spread(make: _Maker, todo: Sequence[ShardWork], num_cpus: float) -> Iterato
     if not todo or not open_session():
         yield from map(make, todo)
         return
-    import ray.data
 
     def run_one(row: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -265,7 +264,7 @@ def _spread(make: _Maker, todo: Sequence[ShardWork], num_cpus: float) -> Iterato
             return {"counts": "", "error": _portable(error, todo[row["index"]])}
 
     items = [{"index": index} for index in range(len(todo))]
-    dataset = ray.data.from_items(items, override_num_blocks=len(items)).map(run_one, num_cpus=num_cpus)
+    dataset = ray_data().from_items(items, override_num_blocks=len(items)).map(run_one, num_cpus=num_cpus)
     for row in dataset.iter_rows():
         if row["error"]:
             raise pickle.loads(row["error"])
