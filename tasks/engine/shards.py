@@ -36,9 +36,9 @@ logger = logging.getLogger(__name__)
 
 SMALL_BYTES = 1024 * 1024
 """A shard of no more input is small: it takes a few seconds at most, whatever the stage."""
-BRIEF_SECONDS = 3.0
-"""How long small shards are made in the stage's own process before the rest is spread. To join Ray and start its
-workers takes 5 s or more of wall time, and some 8 s of processors."""
+BRIEF_SECONDS = 5.0
+"""How long small shards are made in the stage's own process before the rest is spread: about as long as joining Ray
+and starting its workers takes, so that a wrong guess costs no more than that once again."""
 
 reused: dict[str, int] = {}
 """Map's name → how many shards its last call in this process took from the shard cache: for the run record."""
