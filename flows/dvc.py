@@ -123,9 +123,9 @@ def stale_stages() -> set[str]:
     """Return the stages that DVC would run again now (those that follow from them may join later).
 
     An output that is whole and only missing from DVC's cache is put back into it first, so that an emptied cache makes
-    no stage run again.
+    no stage run again. Where nothing has run yet, DVC, which takes a second to load, is not asked.
     """
-    status = dvc_status()
+    status = dvc_status() if LOCK_FILE.exists() else None
     if status is None:
         return set(MODULES)
     back = [name for name, changes in status.items() if put_back_into_cache(name, changes)]

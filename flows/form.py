@@ -7,6 +7,7 @@ differs is written to params.yaml: an edit made there since then stays.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import json
@@ -65,6 +66,7 @@ class SettingsSchema:
         return handler(settings_model().__pydantic_core_schema__)
 
 
+@functools.cache  # Prefect asks for the schema twice where it reads the flow's arguments
 def settings_model() -> type[BaseModel]:
     """Return a model of params.yaml: a group for each section, with the fields that are set there."""
     sections: dict[str, type[StageParams]] = {RAY_SECTION: RayParams}

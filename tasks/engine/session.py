@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from types import ModuleType
 from typing import Any
 
 from pydantic import Field
@@ -119,7 +120,6 @@ def ray_session(params: RayParams) -> Iterator[None]:
         # Ray has no argument for it: what starts the workers reads it from its environment.
         os.environ["RAY_worker_niceness"] = str(params.worker_niceness)  # noqa: SIM112 - its name
     import ray
-    from ray.data import DataContext
 
     local: dict[str, object] = {
         "num_cpus": params.num_cpus,
@@ -130,15 +130,22 @@ def ray_session(params: RayParams) -> Iterator[None]:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     with _own_sigterm():
         _start(lambda: ray.init(**quiet, **({} if shared else local)), ray.shutdown)
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
     logger.info("Ray: %s processors, %s", int(ray.cluster_resources().get("CPU", 0)), "cluster" if shared else "local")
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def ray_data() -> ModuleType:
+    """Return Ray Data, quiet. It brings pandas: who only keeps a session, or starts a crawl, need not load it."""
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    return ray.data
 
 
 @contextmanager
@@ -156,6 +163,11 @@ def open_session() -> bool:
     """Start or join Ray where the stage may and has not yet; return whether a session is open."""
     if _offered:
         _offered.pop()()
+    return session_is_open()
+
+
+def session_is_open() -> bool:
+    """Return whether work can be handed to Ray at once."""
     # Not imported to ask: without a session nobody else has.
     ray = sys.modules.get("ray")
     return ray is not None and bool(ray.is_initialized())

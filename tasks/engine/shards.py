@@ -13,6 +13,7 @@ import logging
 import os
 import pickle
 import shutil
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,9 +30,15 @@ from tasks.contracts.files import atomic_folder, disk_full_is_clear, sha256_file
 from tasks.contracts.ledger import LedgerRow, write_ledger
 from tasks.contracts.manifest import NO_COUNTS, Counts, Shard, count_rows, describe_file, manifest_hash, text_shards
 from tasks.contracts.workspace import code_hash, state_folder
-from tasks.engine.session import open_session
+from tasks.engine.session import open_session, ray_data, session_is_open
 
 logger = logging.getLogger(__name__)
+
+SMALL_BYTES = 1024 * 1024
+"""A shard of no more input is small: it takes a few seconds at most, whatever the stage."""
+BRIEF_SECONDS = 5.0
+"""How long small shards are made in the stage's own process before the rest is spread: about as long as joining Ray
+and starting its workers takes, so that a wrong guess costs no more than that once again."""
 
 reused: dict[str, int] = {}
 """Map's name → how many shards its last call in this process took from the shard cache: for the run record."""
@@ -124,8 +131,8 @@ def map_shards(
 ) -> MapResult:
     """Make every shard of `work` into `output`, those already in the shard cache by a hard link.
 
-    Several shards are spread by Ray Data where a session is offered; else they are made here, one by one, by the same
-    function, which is how unit tests call a stage.
+    Several shards are spread by Ray Data where a session is offered and there is more to do than a few small ones; else
+    they are made here, one by one, by the same function, which is how unit tests call a stage.
 
     Args:
         function: picklable (a module-level function, or functools.partial of one).
@@ -240,11 +247,15 @@ class _Maker:
 
 
 def _spread(make: _Maker, todo: Sequence[ShardWork], num_cpus: float) -> Iterator[Counts]:
-    """Yield each shard's counts as it is finished, in whatever order; one alone is made here, sooner than by Ray."""
-    if len(todo) < 2 or not open_session():
+    """Yield each shard's counts as it is finished, in whatever order; a little is made here, sooner than by Ray."""
+    begun, here = time.monotonic(), 0
+    while here < len(todo) and _is_brief(todo[here:], time.monotonic() - begun):
+        yield make(todo[here])
+        here += 1
+    todo = todo[here:]
+    if not todo or not open_session():
         yield from map(make, todo)
         return
-    import ray.data
 
     def run_one(row: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -253,11 +264,19 @@ def _spread(make: _Maker, todo: Sequence[ShardWork], num_cpus: float) -> Iterato
             return {"counts": "", "error": _portable(error, todo[row["index"]])}
 
     items = [{"index": index} for index in range(len(todo))]
-    dataset = ray.data.from_items(items, override_num_blocks=len(items)).map(run_one, num_cpus=num_cpus)
+    dataset = ray_data().from_items(items, override_num_blocks=len(items)).map(run_one, num_cpus=num_cpus)
     for row in dataset.iter_rows():
         if row["error"]:
             raise pickle.loads(row["error"])
         yield Counts.model_validate_json(row["counts"])
+
+
+def _is_brief(todo: Sequence[ShardWork], spent: float) -> bool:
+    """Return whether the next shard is made here: the last one, or a small one, soon, where Ray is not there yet."""
+    if len(todo) == 1:
+        return True
+    small = sum(path.stat().st_size for path in todo[0].inputs) <= SMALL_BYTES
+    return small and spent < BRIEF_SECONDS and not session_is_open()
 
 
 def _portable(error: Exception, item: ShardWork) -> bytes:

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import functools
-import shutil
+import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from tasks.contracts.document import Document, read_documents, write_documents
 from tasks.contracts.errors import InputError, ManifestError
 from tasks.contracts.ledger import LedgerRow, read_ledger
 from tasks.contracts.manifest import Counts, commit_manifest
-from tasks.engine import session
+from tasks.engine import session, shards
 from tasks.engine.session import RayParams, ray_on_demand
 from tasks.engine.shards import MapResult, ShardWork, keep_or_drop, map_shards, work_for
 
@@ -150,6 +151,7 @@ def test_inputs_with_other_parts_are_an_error(corpus: Path) -> None:
 def test_ray_makes_the_same_bytes_and_brings_errors_home(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inline = run(corpus, "inline")
     monkeypatch.setenv("HEADWATER_STATE", "other-state")
+    monkeypatch.setattr(shards, "SMALL_BYTES", 0)
     with ray_on_demand(RayParams(num_cpus=2)):
         spread = run(corpus, "spread", functools.partial(drop_every_third, rule="third"))
         with pytest.raises(InputError, match="mend it") as caught:
@@ -159,14 +161,49 @@ def test_ray_makes_the_same_bytes_and_brings_errors_home(corpus: Path, monkeypat
     assert spread.files == inline.files
 
 
-def test_one_shard_alone_does_not_wait_for_ray(corpus: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_params: RayParams) -> None:
-        raise AssertionError("Ray was asked for")
+@pytest.mark.parametrize(
+    ("limits", "of_parts", "made_before_ray"),
+    [
+        ({}, 3, 3),
+        ({}, 1, 1),
+        ({"SMALL_BYTES": 0}, 3, 0),  # a large shard is never made here beside others
+        ({"BRIEF_SECONDS": 0.0}, 3, 0),
+        ({"SMALL_BYTES": 0, "BRIEF_SECONDS": 0.0}, 1, 1),  # one alone is, however large
+        ({"BRIEF_SECONDS": 0.2}, 3, 1),  # the first one took longer, so the others are spread
+    ],
+)
+def test_what_is_little_does_not_wait_for_ray(
+    corpus: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    limits: dict[str, float],
+    of_parts: int,
+    made_before_ray: int,
+) -> None:
+    for name, value in limits.items():
+        monkeypatch.setattr(shards, name, value)
 
-    run(corpus, "b")
-    shutil.rmtree(next(workspace.glob(".headwater/shards/*")))
+    class RayAskedForError(Exception):
+        pass
+
+    def refuse(_params: RayParams) -> None:
+        raise RayAskedForError
+
+    def slow(work: ShardWork, folder: Path) -> Counts:
+        if limits.get("BRIEF_SECONDS"):
+            time.sleep(0.3)
+        return drop_every_third(work, folder)
+
     monkeypatch.setattr(session, "ray_session", refuse)
-    with ray_on_demand(RayParams()):
-        assert run(corpus, "c").hits == 2
-        with pytest.raises(AssertionError, match="asked for"):
-            run(corpus, "d", params={"a": 1})
+    asked = pytest.raises(RayAskedForError) if made_before_ray < of_parts else nullcontext()
+    with ray_on_demand(RayParams()), asked:
+        work = work_for(corpus)[:of_parts]
+        map_shards(slow, work, stage="x", output=None, params={}, code=["tasks.contracts"])
+    assert len(CALLS) == made_before_ray
+
+
+def test_where_ray_is_there_already_small_shards_are_spread_too(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "session_is_open", lambda: True)
+    monkeypatch.setattr(shards, "open_session", lambda: pytest.fail("asked to spread"))
+    with pytest.raises(pytest.fail.Exception, match="asked to spread"):
+        run(corpus, "b")
+    assert CALLS == []

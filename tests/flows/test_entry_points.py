@@ -1,0 +1,66 @@
+"""What each way in loads: a library that only another command needs costs every start of this one its import."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from flows.graph import MODULES
+from tests.conftest import ROOT
+
+TRAINING = {"torch", "transformers", "datasets", "lm_eval"}
+SERVERS = {"prefect", "mlflow", "ray", "dvc", "sqlalchemy", "fastapi"}
+LOADED = """
+import json, sys
+{code}
+print(json.dumps(sorted({{*sys.modules}} & set({asked}))))
+"""
+
+
+def loaded(code: str, asked: set[str]) -> set[str]:
+    """Return which of these modules a new process has loaded after it ran this code."""
+    script = LOADED.format(code=code, asked=sorted(asked))
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize(
+    ("code", "unwanted"),
+    [
+        ("import flows.cli", TRAINING | SERVERS | {"pandas", "scrapy", "requests"}),
+        # A stage's process, and all that a run checks before it starts.
+        ("import flows.cli, flows.stage_run", TRAINING | SERVERS | {"pandas", "scrapy", "requests"}),
+        (
+            "import flows.preflight; from flows.graph import load_graph; "
+            "[stage.params_class for stage in load_graph().values()]",
+            TRAINING | SERVERS | {"pandas", "scrapy"},
+        ),
+        # Reads Prefect's client and the form of all stages' settings; the server is another process.
+        (
+            "import flows.pipeline",
+            (TRAINING | SERVERS | {"pandas", "scrapy", "prefect.server.api.server"}) - {"prefect"},
+        ),
+        # Of the libraries above, the mirror is there to load these, and no others.
+        ("import flows.lineage.mirror_process", {"prefect", "ray", "torch", "transformers", "scrapy"}),
+    ],
+)
+def test_a_start_does_not_load_what_only_others_need(code: str, unwanted: set[str]) -> None:
+    assert loaded(code, unwanted) == set()
+
+
+@pytest.mark.parametrize("stage", MODULES)
+def test_a_stage_loads_heavy_libraries_only_at_work(stage: str) -> None:
+    assert loaded(f"import {MODULES[stage]}", TRAINING | SERVERS | {"pandas", "scrapy"}) == set()
+
+
+def test_the_check_sees_what_is_loaded() -> None:
+    assert loaded("import json.tool, sqlite3", {"sqlite3", "torch"}) == {"sqlite3"}
+
+
+def test_a_session_of_ray_is_kept_without_ray_data() -> None:
+    """It brings pandas, a second of a processor, and the process of the run only keeps the session."""
+    code = "from tasks.engine.session import RayParams, ray_session\nwith ray_session(RayParams(num_cpus=1)): pass"
+    assert loaded(code, {"ray", "ray.data", "pandas"}) == {"ray"}
