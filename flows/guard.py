@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import hmac
-import json
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs
@@ -20,6 +19,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flows.access import TOKEN_PARAMETER, USER
+from tasks.contracts.text_files import json_value
 
 _READS = ("GET", "HEAD", "OPTIONS")
 _PROBES = ("/health", "/api/health")
@@ -179,7 +179,7 @@ def _is_probe(scope: Scope) -> bool:
 
 def _login(text: str | None) -> list[str]:
     try:
-        message = json.loads(text or "")
+        message = json_value(text or "")
         return [str(message["token"])] if message["type"] == "auth" else []
     except (ValueError, KeyError, TypeError):
         return []
