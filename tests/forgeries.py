@@ -188,6 +188,10 @@ FORGERIES: dict[str, tuple[str, Callable[[Path], object]]] = {
         "documents",
         lambda data: everywhere(data, ALL, lambda row: row.update(captured_at="1999-01-01T00:00:00Z")),
     ),
+    "another place in the archive": (
+        "documents",
+        lambda data: everywhere(data, ALL, lambda row: row.update(warc_offset=row["warc_offset"] + 1)),
+    ),
     "a score changed": (
         "documents",
         lambda data: everywhere(data, ("decontaminate", "mix"), lambda row: row.update(scores=[])),
