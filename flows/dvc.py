@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.graph import MODULES
-from tasks.contracts.disk import disk_full_in
+from tasks.contracts.disk import disk_full_in, says_full
 from tasks.contracts.errors import HeadwaterError
 
 logger = logging.getLogger(__name__)
@@ -30,6 +30,7 @@ DVC_CHATTER = (
 ERROR_BEGINS = "error: "
 ERROR_GOES_ON = ("  ", "ERROR: failed to reproduce")
 """How a stage's last words begin and go on, and what DVC says behind them."""
+DVC_FAILED = "ERROR: failed to "
 NOT_IN_CACHE = "not in cache"
 
 
@@ -90,8 +91,15 @@ def without_last_words(lines: Iterable[str], ending: list[str]) -> Iterator[str]
     ['a', 'error: no', '  but: yes', 'b']
     >>> ending
     ['error: x', '  do: y', 'ERROR: failed to reproduce']
+
+    Where the disk is full, DVC says so of each file that does not fit into its cache; `stream` raises that once.
+
+    >>> list(without_last_words(["ERROR: failed to transfer 'a' - [Errno 28] No space left on device"], []))
+    []
     """
     for line in lines:
+        if line.startswith(DVC_FAILED) and says_full(line):
+            continue
         if line.startswith(ERROR_BEGINS) or (ending and line.startswith(ERROR_GOES_ON)):
             ending.append(line)
             continue
