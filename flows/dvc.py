@@ -38,6 +38,7 @@ ERROR_GOES_ON = ("  ", "ERROR: failed to reproduce")
 """How a stage's last words begin and go on, and what DVC says behind them."""
 DVC_FAILED = "ERROR: failed to "
 LOCK = Path("dvc.lock")
+CONFLICT = b"<<<<<<<"
 NOT_IN_CACHE = "not in cache"
 
 
@@ -61,6 +62,7 @@ def stream(command: Sequence[str], environment: Mapping[str, str], output: Path 
         DiskFullError: it did, and said that there is no space left, in whatever words.
     """
     keep_lock()
+    first = not LOCK.exists()
     said: list[str] = []
     with subprocess.Popen(
         command,
@@ -81,6 +83,8 @@ def stream(command: Sequence[str], environment: Mapping[str, str], output: Path 
         except BaseException:
             process.terminate()
             raise
+    if first and LOCK.is_file() and not _is_whole(LOCK.read_bytes()):
+        LOCK.unlink()
     with suppress(OSError, HeadwaterError):  # the next run tries again; what is told now is why it failed
         keep_lock()
     if code != 0:
@@ -93,7 +97,7 @@ def keep_lock() -> None:
     """Keep a copy of dvc.lock; put it back where the file is broken off.
 
     DVC writes it in place, so a full disk or a kill in that moment leaves an empty one, with which no command of DVC
-    works again. A lock that is gone was taken away by somebody, and stays so.
+    works again. A lock that is gone was taken away by somebody, and stays so; one with the marks of a merge is theirs.
 
     Raises:
         StageFailedError: it is broken and no copy is kept.
@@ -107,6 +111,8 @@ def keep_lock() -> None:
     if _is_whole(content):
         if not kept.is_file() or kept.read_bytes() != content:
             write_bytes(kept, content)
+        return
+    if CONFLICT in content:
         return
     if not kept.is_file():
         raise StageFailedError(

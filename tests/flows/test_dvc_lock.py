@@ -58,6 +58,21 @@ def test_a_lock_that_is_whole_or_gone_is_left_as_it_is(workspace: Path) -> None:
     assert not lock.exists()
 
 
+def test_a_first_lock_that_is_broken_off_goes_away_again(workspace: Path) -> None:
+    with pytest.raises(StageFailedError, match="exit code 1"):
+        run("", code=1)
+    assert not (workspace / "dvc.lock").exists()
+    run(LOCK)
+
+
+def test_a_lock_that_a_merge_left_in_conflict_is_its_owners(workspace: Path) -> None:
+    run(LOCK)
+    conflict = f"{LOCK}<<<<<<< HEAD\n=======\n>>>>>>> other\n"
+    (workspace / "dvc.lock").write_text(conflict)
+    dvc_status()
+    assert (workspace / "dvc.lock").read_text() == conflict
+
+
 def test_a_broken_lock_of_which_nothing_is_kept_is_an_error_that_says_what_to_do(workspace: Path) -> None:
     (workspace / "dvc.lock").write_text("")
     with pytest.raises(StageFailedError, match=r"dvc\.lock"):
