@@ -7,12 +7,18 @@ import logging
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
 from flows.graph import MODULES
-from tasks.contracts.disk import disk_full_in
+from tasks.contracts.disk import disk_full_in, says_full
 from tasks.contracts.errors import HeadwaterError
+from tasks.contracts.files import write_bytes
+from tasks.contracts.state import state_folder
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +36,9 @@ DVC_CHATTER = (
 ERROR_BEGINS = "error: "
 ERROR_GOES_ON = ("  ", "ERROR: failed to reproduce")
 """How a stage's last words begin and go on, and what DVC says behind them."""
+DVC_FAILED = "ERROR: failed to "
 LOCK_FILE = Path("dvc.lock")
+CONFLICT = b"<<<<<<<"
 NOT_IN_CACHE = "not in cache"
 
 
@@ -53,6 +61,8 @@ def stream(command: Sequence[str], environment: Mapping[str, str], output: Path 
         StageFailedError: it ended with another exit code than 0.
         DiskFullError: it did, and said that there is no space left, in whatever words.
     """
+    keep_lock()
+    first = not LOCK_FILE.exists()
     said: list[str] = []
     with subprocess.Popen(
         command,
@@ -73,10 +83,55 @@ def stream(command: Sequence[str], environment: Mapping[str, str], output: Path 
         except BaseException:
             process.terminate()
             raise
+    if first and LOCK_FILE.is_file() and not _is_whole(LOCK_FILE.read_bytes()):
+        LOCK_FILE.unlink()
+    with suppress(OSError, HeadwaterError):  # the next run tries again; what is told now is why it failed
+        keep_lock()
     if code != 0:
         if full := disk_full_in("".join(said), needed=_bytes_in(output) if output else None):
             raise full
         raise StageFailedError(f"{' '.join(command[2:])} ended with exit code {code}")
+
+
+def keep_lock() -> None:
+    """Keep a copy of dvc.lock; put it back where the file is broken off.
+
+    DVC writes it in place, so a full disk or a kill in that moment leaves an empty one, with which no command of DVC
+    works again. A lock that is gone was taken away by somebody, and stays so; one with the marks of a merge is theirs.
+
+    Raises:
+        StageFailedError: it is broken and no copy is kept.
+        DiskFullError: there is no room for the copy.
+    """
+    kept = state_folder() / LOCK_FILE.name
+    try:
+        content = LOCK_FILE.read_bytes()
+    except FileNotFoundError:
+        return
+    if _is_whole(content):
+        if not kept.is_file() or kept.read_bytes() != content:
+            write_bytes(kept, content)
+        return
+    if CONFLICT in content:
+        return
+    if not kept.is_file():
+        raise StageFailedError(
+            "dvc.lock is broken off, by a full disk or a kill while DVC wrote it, and no copy of it is kept",
+            where=str(LOCK_FILE),
+            fix="`git checkout dvc.lock` where it was committed, else remove it: what is whole in data/ is found again",
+        )
+    write_bytes(LOCK_FILE, kept.read_bytes())
+    logger.warning("dvc.lock was broken off, by a full disk or a kill: put back as it was before")
+
+
+def _is_whole(lock: bytes) -> bool:
+    try:
+        loaded = YAML(typ="safe").load(lock)
+        stages = loaded["stages"].values() if "stages" in loaded else ()
+        files = [file for stage in stages for kind in ("deps", "outs") for file in stage.get(kind, ())]
+        return "schema" in loaded and all("cmd" in stage for stage in stages) and all("md5" in file for file in files)
+    except (YAMLError, UnicodeDecodeError, TypeError, AttributeError, LookupError):
+        return False
 
 
 def without_last_words(lines: Iterable[str], ending: list[str]) -> Iterator[str]:
@@ -91,8 +146,15 @@ def without_last_words(lines: Iterable[str], ending: list[str]) -> Iterator[str]
     ['a', 'error: no', '  but: yes', 'b']
     >>> ending
     ['error: x', '  do: y', 'ERROR: failed to reproduce']
+
+    Where the disk is full, DVC says so of each file that does not fit into its cache; `stream` raises that once.
+
+    >>> list(without_last_words(["ERROR: failed to transfer 'a' - [Errno 28] No space left on device"], []))
+    []
     """
     for line in lines:
+        if line.startswith(DVC_FAILED) and says_full(line):
+            continue
         if line.startswith(ERROR_BEGINS) or (ending and line.startswith(ERROR_GOES_ON)):
             ending.append(line)
             continue
@@ -110,6 +172,7 @@ def _bytes_in(folder: Path) -> int:
 
 def dvc_status() -> dict[str, list[Any]] | None:
     """Return what DVC says of each stage that is not up to date, None where it cannot say."""
+    keep_lock()
     output = subprocess.run([*dvc_command(), "status", "--json"], capture_output=True, text=True, check=False)
     try:
         told: dict[str, list[Any]] = json.loads(output.stdout)

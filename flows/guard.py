@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import base64
 import hmac
-import json
-from collections.abc import Iterable, Mapping
-from http.cookies import CookieError, SimpleCookie
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
@@ -21,6 +19,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flows.access import TOKEN_PARAMETER, USER
+from tasks.contracts.text_files import json_value
 
 _READS = ("GET", "HEAD", "OPTIONS")
 _PROBES = ("/health", "/api/health")
@@ -90,7 +89,10 @@ class Guard:
         await self._app(scope, receive, self._hardened(send))
 
     def _foreign(self, scope: Scope, headers: Headers) -> _Refusal | None:
-        """Refuse another Host (DNS rebinding) and what a page of another origin sends, also of another port here."""
+        """Refuse another target or Host (DNS rebinding), and what a page of another origin or port sends."""
+        # A browser asks for a path; another target would be a part of the address that it is sent on to.
+        if not scope["path"].startswith("/"):
+            return _Refusal(400, "expected a path of this server")
         hosts, origins = headers.getlist("host"), headers.getlist("origin")
         if len(hosts) != 1 or hosts[0] not in self._hosts:
             return _Refusal(403, f"expected the Host {self._hosts[0]}")
@@ -140,8 +142,8 @@ class Guard:
 
     def _knows_secret(self, headers: Headers) -> bool:
         # A browser may hold the password of another Prefect that once had this address, and sends it too.
-        cookies = _cookies(headers).get(self._cookie, [])
-        return _equal(self._basic, headers.getlist("authorization")) or _equal(self._token, cookies)
+        given = _equal(self._basic, headers.getlist("authorization"))
+        return given or _equal(self._token, _cookies(headers, self._cookie))
 
     def _says_it_first(self, scope: Scope) -> bool:
         """Say whether it is a WebSocket in Prefect's protocol, whose clients log in by their first message."""
@@ -177,7 +179,7 @@ def _is_probe(scope: Scope) -> bool:
 
 def _login(text: str | None) -> list[str]:
     try:
-        message = json.loads(text or "")
+        message = json_value(text or "")
         return [str(message["token"])] if message["type"] == "auth" else []
     except (ValueError, KeyError, TypeError):
         return []
@@ -194,16 +196,14 @@ def _equal(secret: str, given: Iterable[str]) -> bool:
     return bool(tried) and all(tried)
 
 
-def _cookies(headers: Headers) -> Mapping[str, list[str]]:
-    read: dict[str, list[str]] = {}
-    for line in headers.getlist("cookie"):
-        try:
-            cookies = SimpleCookie(line)
-        except CookieError:
-            continue
-        for name, cookie in cookies.items():
-            read.setdefault(name, []).append(cookie.value)
-    return read
+def _cookies(headers: Headers, name: str) -> list[str]:
+    """Return each value of a cookie, read as browsers write them: whatever else stands in the line, between semicolons.
+
+    The other cookies are those of every program that ever listened on this host, and Python's own reader stops at the
+    first that RFC 6265 would not have had: one of them would shut a person out.
+    """
+    pairs = (pair.partition("=") for line in headers.getlist("cookie") for pair in line.split(";"))
+    return [value.strip(" \t") for one, _, value in pairs if one.strip(" \t") == name]
 
 
 def _with(headers: Iterable[tuple[bytes, bytes]], name: str, value: str) -> list[tuple[bytes, bytes]]:

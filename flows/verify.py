@@ -19,6 +19,7 @@ from tasks.contracts.errors import HeadwaterError, UsageError
 from tasks.contracts.manifest import MANIFEST_NAME
 from training.signing import PUBLIC_KEY_VARIABLE, check_public_key, differences, find_signature, signer_of
 from training.verify import (
+    MOST_JSON_BYTES,
     SIGNATURE,
     Break,
     NotCheckableError,
@@ -35,9 +36,9 @@ Check = tuple[str, Callable[[], Iterator[Break]]]
 SIGNED = (
     "Who can change every file of data/, .headwater/ and the release can forge all of it at once, and this program "
     "finds nothing: other pages than were crawled, weights that were trained on something else, losses, scores of "
-    "items, the reasons in a ledger, what sources.json says of the crawl. A title or a reservation is made again in a "
-    "sample. Against that helps only what stands elsewhere: the manifest's hash (--expect) or a signature "
-    "(--public-key)."
+    "items, the reasons in a ledger, what sources.json says of the crawl and model.json of the perplexity models. A "
+    "title, a language or a reservation is made again in a sample. Against that helps only what stands elsewhere: the "
+    "manifest's hash (--expect) or a signature (--public-key)."
 )
 
 
@@ -140,6 +141,14 @@ def deep_checks(data: Path, names: list[str], sample: int) -> dict[str, Check]:
         "warc": ("Every WARC record has the digests that it was written with.", lambda: again.warc_digests(data)),
         "texts": (f"{sample} documents come out of their records again.", lambda: again.texts(data, sample)),
         "items": ("The evaluation's items come out of the held-out documents again.", lambda: again.items(data)),
+        "protected": (
+            "Of each benchmark, as many items were looked for as decontaminate says, and the others are named.",
+            lambda: verify_figures.protected(data),
+        ),
+        "mixed": (
+            "mixture.json says what there was of each group, and what the mixture took.",
+            lambda: verify_figures.mixed(data),
+        ),
         "tokens": (
             f"{some} document gives the tokens of its shard again; indices are compared throughout.",
             lambda: again.tokens(data, tokens),
@@ -157,7 +166,10 @@ def deep_checks(data: Path, names: list[str], sample: int) -> dict[str, Check]:
             "Training's figures are those of its order, its weights and its table of losses.",
             lambda: verify_figures.trained(data),
         ),
-        "copied": ("The tokenizer beside the model is the one that was learnt.", lambda: again.copies(data)),
+        "copied": (
+            "The tokenizer beside the model is the one that was learnt, and the model's configs are those of train.",
+            lambda: again.copies(data),
+        ),
         "figures": ("The evaluation's figures come out of its items' scores again.", lambda: again.scores(data)),
         "judged": ("The gate's rules find the same of the items' scores again.", lambda: again.gate(data)),
         "papers": (
@@ -194,7 +206,7 @@ def _same_release(release: Path, data: Path) -> bool:
     current = data / "release"
     return release.resolve() == current.resolve() or (
         (current / MANIFEST_NAME).is_file()
-        and sha256_file(release / MANIFEST_NAME) == sha256_file(current / MANIFEST_NAME)
+        and sha256_file(release / MANIFEST_NAME, MOST_JSON_BYTES) == sha256_file(current / MANIFEST_NAME)
     )
 
 

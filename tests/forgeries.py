@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,10 @@ FORGERIES: dict[str, tuple[str, Callable[[Path], object]]] = {
         "documents",
         lambda data: everywhere(data, ALL, lambda row: row.update(captured_at="1999-01-01T00:00:00Z")),
     ),
+    "another place in the archive": (
+        "documents",
+        lambda data: everywhere(data, ALL, lambda row: row.update(warc_offset=row["warc_offset"] + 1)),
+    ),
     "a score changed": (
         "documents",
         lambda data: everywhere(data, ("decontaminate", "mix"), lambda row: row.update(scores=[])),
@@ -248,6 +253,49 @@ FORGERIES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "another end of a text in the model's config": (
         "copied",
         lambda data: edit_json(data / "train/model/generation_config.json", lambda value: value.update(eos_token_id=5)),
+    ),
+    "another base of positions in the model's config": (
+        "copied",
+        lambda data: edit_json(data / "train/model/config.json", lambda v: v["rope_parameters"].update(rope_theta=1e6)),
+    ),
+    "another width in the model's config": (
+        "copied",
+        lambda data: edit_json(data / "train/model/config.json", lambda value: value.update(rms_norm_eps=0.1)),
+    ),
+    "more items protected": (
+        "protected",
+        lambda data: edit_json(
+            data / "decontaminate/protected.json", lambda v: v["items"]["sample_quiz.jsonl"].update(items=26, whole=1)
+        ),
+    ),
+    "an item named that is protected": (
+        "protected",
+        lambda data: replace_text(data / "decontaminate/not_protected.jsonl", lambda text: text + '{"task": "x"}\n'),
+    ),
+    "other items protected by the gate's report": (
+        "judged",
+        lambda data: edit_json(
+            data / "gate/report.json", lambda v: v["protection"]["heldout_continuation"].update(items=999)
+        ),
+    ),
+    "more text in the mixture": (
+        "mixed",
+        lambda data: edit_json(data / "mix/mixture.json", lambda value: value.update(resulting_bytes=10**9)),
+    ),
+    "another share in the mixture": (
+        "mixed",
+        lambda data: edit_json(data / "mix/mixture.json", lambda v: v["groups"][1].update(resulting_share=0.5)),
+    ),
+    "another seed of the evaluation": (
+        "figures",
+        lambda data: edit_json(data / "evaluate/results.json", lambda value: value["settings"].update(seed=7)),
+    ),
+    "scores of another document": (
+        "figures",
+        lambda data: replace_text(
+            data / "evaluate/samples/heldout_continuation.jsonl",
+            lambda text: re.sub(r'"doc_id": "[0-9a-f]{8}', '"doc_id": "00000000', text, count=1),
+        ),
     ),
     "an evaluation item changed": (
         "items",

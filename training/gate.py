@@ -115,7 +115,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
         "champion": None if champion is None else {"name": champion.name, "release": champion.release},
         "policy_sha256": policy_sha256(params, params.tasks),
         "confidence": params.confidence,
-        "protection": _protection(inputs),
+        "protection": protection(inputs),
     }
     write_json(output / "report.json", report)
     write_bytes(output / "report.md", report_text(report, rules).encode())
@@ -426,7 +426,7 @@ def report_text(report: Mapping[str, JsonValue], rules: Sequence[Rule]) -> str:
     return "\n".join(lines)
 
 
-def _protection(inputs: Mapping[str, Path]) -> dict[str, JsonValue]:
+def protection(inputs: Mapping[str, Path]) -> dict[str, JsonValue]:
     """Return, of each task and benchmark file, how many items were kept out of the training text, and how many not."""
     path = inputs.get("decontaminate", Path()) / "protected.json"
     if not path.is_file():

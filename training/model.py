@@ -107,15 +107,20 @@ def save_model(folder: Path, config: Any, weights: Mapping[str, torch.Tensor]) -
     from huggingface_hub import save_torch_state_dict
 
     folder.mkdir(parents=True, exist_ok=True)
-    described = config.to_diff_dict() | {"architectures": ["LlamaForCausalLM"], "use_cache": True}
-    described["dtype"] = str(next(iter(weights.values())).dtype).removeprefix("torch.")
-    described.pop("transformers_version", None)
-    write_json(folder / "config.json", described)
-    write_json(folder / "generation_config.json", {"eos_token_id": config.eos_token_id, "do_sample": False})
+    write_configs(folder, config, str(next(iter(weights.values())).dtype))
     save_torch_state_dict(dict(weights), folder)
     for path in folder.glob("*.safetensors"):
         # It is written for its owner alone; the other files are as the umask says, and so is a model to be read.
         path.chmod((folder / "config.json").stat().st_mode)
+
+
+def write_configs(folder: Path, config: Any, dtype: str) -> None:
+    """Write config.json and generation_config.json; `dtype` is the weights', by PyTorch's name."""
+    described = config.to_diff_dict() | {"architectures": ["LlamaForCausalLM"], "use_cache": True}
+    described["dtype"] = dtype.removeprefix("torch.")
+    described.pop("transformers_version", None)
+    write_json(folder / "config.json", described)
+    write_json(folder / "generation_config.json", {"eos_token_id": config.eos_token_id, "do_sample": False})
 
 
 def name_special_tokens(folder: Path) -> None:

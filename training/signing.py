@@ -24,7 +24,8 @@ from tasks.contracts.errors import HeadwaterError, InputError, ParamsError, Usag
 from tasks.contracts.files import atomic_path, sha256_file
 from tasks.contracts.manifest import MANIFEST_NAME, manifest_hash, read_manifest
 from training.champion import kept_copy
-from training.verify import BESIDE, SIGNATURE, Break
+from training.verify import BESIDE, MOST_JSON_BYTES, SIGNATURE, Break
+from training.verify import sha256_file as sha256_at_most
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
@@ -196,7 +197,7 @@ def _not_signed(folder: Path, found: str) -> HeadwaterError:
 
 def find_signature(folder: Path) -> Path | None:
     """Return the signature of a release: in the folder itself, else in the copy of it that this workspace keeps."""
-    kept = kept_copy(manifest_hash(folder)) if (folder / MANIFEST_NAME).is_file() else None
+    kept = kept_copy(sha256_at_most(folder / MANIFEST_NAME, MOST_JSON_BYTES))
     for place in (folder, kept):
         if place is not None and (place / SIGNATURE).is_file():
             return place / SIGNATURE

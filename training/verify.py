@@ -153,7 +153,10 @@ def parse(content: bytes) -> Any:
             raise ValueError(f"{text[:40]} is no finite number")
         return value
 
-    return json.loads(content, object_pairs_hook=once, parse_constant=number, parse_float=number)
+    try:
+        return json.loads(content, object_pairs_hook=once, parse_constant=number, parse_float=number)
+    except RecursionError:
+        raise ValueError("JSON that is nested too deep to be read") from None
 
 
 class Release:

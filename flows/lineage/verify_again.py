@@ -20,7 +20,7 @@ from tasks.contracts.evidence import OWN_CRAWLS
 from tasks.contracts.files import sha256_file
 from tasks.contracts.manifest import MANIFEST_NAME, Manifest, read_manifest, text_shards
 from tasks.contracts.warc import http_head
-from training.verify import ROUNDED, Break, NotCheckableError, figures_of
+from training.verify import ROUNDED, TORCH_TYPES, Break, NotCheckableError, figures_of
 
 Item = TypeVar("Item")
 
@@ -213,21 +213,30 @@ def batches(data: Path, sample: int | None) -> Iterator[Break]:
 
 
 def copies(data: Path) -> Iterator[Break]:
-    """Put the learnt tokenizer beside the model again, as training does, and compare."""
-    from training.launch import TOKENIZER_FILES
-    from training.model import name_special_tokens
+    """Put the learnt tokenizer and the model's configs beside the model again, as training does, and compare."""
+    from safetensors import safe_open
+
+    from tasks.contracts.tokens import read_tokens_info
+    from training.launch import TOKENIZER_FILES, Params
+    from training.model import model_config, name_special_tokens, write_configs
 
     model = data / "train/model"
     configs = ("config.json", "generation_config.json")
+    asked = {k: v for k, v in read_manifest(data / "train").params.items() if k in Params.model_fields}
+    params, info = Params.model_validate(asked, strict=False), read_tokens_info(data / "tokenize")
+    with safe_open(next(iter(sorted(model.glob("*.safetensors")))), "np") as tensors:
+        dtype = TORCH_TYPES[tensors.get_slice(next(iter(tensors.keys()))).get_dtype()]
+    config = model_config(params.model, vocab_size=info.vocab_size, seq_len=params.seq_len, eos_id=info.eos_id)
     with tempfile.TemporaryDirectory() as place:
         again = Path(place)
-        for source, names in ((data / "tokenizer", TOKENIZER_FILES), (model, configs)):
-            for name in names:
-                shutil.copyfile(source / name, again / name)
+        for name in TOKENIZER_FILES:
+            shutil.copyfile(data / "tokenizer" / name, again / name)
+        write_configs(again, config, dtype)
         name_special_tokens(again)
         for name in (*TOKENIZER_FILES, *configs):
             if (made := sha256_file(again / name)) != (found := sha256_file(model / name)):
-                yield Break(f"{model / name}, SHA-256", f"{made}, of {data}/tokenizer", found)
+                source = f"{data}/tokenizer" if name in TOKENIZER_FILES else "the settings of train"
+                yield Break(f"{model / name}, SHA-256", f"{made}, of {source}", found)
 
 
 def items(data: Path) -> Iterator[Break]:
@@ -253,6 +262,8 @@ def scores(data: Path) -> Iterator[Break]:
     if (means := summary(told["tasks"])) != headline:
         yield Break(f"{data}/evaluate/summary.json", json.dumps(means), json.dumps(headline))
     settings = read_manifest(data / "evaluate").params
+    if told["settings"] != settings:
+        yield Break(f"{data}/evaluate/results.json, settings", str(settings), str(told["settings"]))
     if (asked := sorted(map(str, settings.get("tasks") or ()))) != sorted(told["tasks"]):  # type: ignore[arg-type]
         yield Break(f"{data}/evaluate/results.json, tasks", str(asked), str(sorted(told["tasks"])))
     for task, figures in told["tasks"].items():
@@ -282,6 +293,9 @@ def _same_items(source: Path, rows: Sequence[Any], figures: Any, where: str, lim
         yield Break(f"{where}, items", f"the {len(given)} items of {source}, each once", f"{len(set(scored))} of them")
     for row in rows:
         item = given.get(row["item_id"])
+        if item is not None and row.get("doc_id") != item.get("doc_id"):
+            # Intervals are clustered by document.
+            yield Break(f"{where}, document of item {row['item_id']}", str(item.get("doc_id")), str(row.get("doc_id")))
         if item is not None and "bytes" in row and "text" in item and row["bytes"] != len(item["text"].encode()):
             yield Break(f"{where}, bytes of item {row['item_id']}", str(len(item["text"].encode())), str(row["bytes"]))
 
@@ -289,12 +303,12 @@ def _same_items(source: Path, rows: Sequence[Any], figures: Any, where: str, lim
 def gate(data: Path) -> Iterator[Break]:
     """Judge the scored items again by the gate's own rules, and compare with its report."""
     from training.champion import champions
-    from training.gate import Params, judge, overall, report_text
+    from training.gate import Params, judge, overall, protection, report_text
     from training.policy import policy_sha256
 
     told = json.loads((data / "gate/report.json").read_bytes())
     params = Params.model_validate(read_manifest(data / "gate").params, strict=False)
-    inputs = {name: data / name for name in ("evaluate", "train", "holdout", "mix")}
+    inputs = {name: data / name for name in read_manifest(data / "gate").inputs}
     beaten = told.get("champion")
     champion = next((one for one in champions() if beaten and one.release == beaten["release"]), None)
     if beaten and champion is None:
@@ -317,6 +331,8 @@ def gate(data: Path) -> Iterator[Break]:
         for name, value in asdict(rule).items():
             if one.get(name) != value:
                 yield Break(f"{data}/gate/report.json, {rule.rule}, {name}", str(value), str(one.get(name)))
+    if "protection" in told and told["protection"] != (items := protection(inputs)):
+        yield Break(f"{data}/gate/report.json, protection", _short(items), _short(told["protection"]))
     if "protection" not in told:
         yield Break(f"{data}/gate/report.json", "how many items are protected", "nothing of it")
     elif (data / "gate/report.md").read_text() != report_text(told, rules):

@@ -24,7 +24,7 @@ from tasks.contracts.conservation import HELD_OUT, LEDGER, Holding, source_of
 from tasks.contracts.document import DOCUMENT_SCHEMA, Document, make_doc_id
 from tasks.contracts.manifest import holding, read_manifest
 from tasks.contracts.warc import utc
-from tasks.contracts.warc_index import WarcEntry, read_entries
+from tasks.contracts.warc_index import WarcEntry, entry_at, read_entries
 from tasks.contracts.words import words
 from training.verify import Break
 
@@ -163,6 +163,11 @@ def _captured(crawl: Holding, own: Holding, part: str) -> Iterator[Break]:
             yield Break(where, f"a record of {part}.warc.gz", row["record_id"])
         elif entry is not None:
             yield from _from_record(row, entry, f"{part}.warc.gz", where)
+            there = (
+                None if row["warc_offset"] is None else entry_at(crawl.folder / f"{part}.warc.gz", row["warc_offset"])
+            )
+            if there is None or there.fields.get("warc-record-id") != row["record_id"]:
+                yield Break(f"{where}, warc_offset", f"where record {row['record_id']} begins", str(row["warc_offset"]))
     for row in ledger:
         entry = by_id.get(row["record_id"])
         if entry is not None and row["url"] != entry.url:

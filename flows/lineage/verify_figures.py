@@ -14,12 +14,47 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from flows.graph import GRAPH_FILE, load_graph
 from flows.lineage.records import code_state, latest_record
+from flows.params import PARAMS_FILE, read_params, stage_params
 from tasks.contracts.files import sha256_file
 from tasks.contracts.manifest import read_manifest
 from training.verify import Break, NotCheckableError
 
 LOSSES = ("train_loss", "validation_loss")
+
+
+def protected(data: Path) -> Iterator[Break]:
+    """Look again which benchmark items decontaminate could look for, and which not."""
+    from tasks.decontaminate.stage import NOT_PROTECTED, PROTECTED, Params, describe_again
+
+    manifest = read_manifest(data / "decontaminate")
+    if not GRAPH_FILE.is_file() or not PARAMS_FILE.is_file():
+        raise NotCheckableError(f"{PARAMS_FILE}, which says where the benchmark files are, is not here")
+    given = stage_params(read_params(), load_graph()["decontaminate"]).named_files()
+    params = Params.model_validate({**manifest.params, "benchmarks": given}, strict=False)
+    here = {Path(path).name: sha256_file(Path(path)) for path in given if Path(path).is_file()}
+    if here != manifest.params["benchmarks"]:
+        raise NotCheckableError("the benchmark files that it was made with are not here, or changed since")
+    (source,) = (data / name for name in manifest.inputs)
+    if remote := [name for name in params.tasks if not (source / "tasks" / f"{name}.jsonl").is_file()]:
+        raise NotCheckableError(f"the items of {', '.join(remote)} come from a hub, which is not asked here")
+    with tempfile.TemporaryDirectory() as again:
+        describe_again(params, source, Path(again))
+        yield from _differing(data / "decontaminate" / PROTECTED, json.loads((Path(again) / PROTECTED).read_bytes()))
+        named, made = data / "decontaminate" / NOT_PROTECTED, Path(again) / NOT_PROTECTED
+        if sha256_file(named) != sha256_file(made):
+            yield Break(f"{named}, SHA-256", sha256_file(made), sha256_file(named))
+
+
+def mixed(data: Path) -> Iterator[Break]:
+    """Measure again what there was of each group, and what the mixture took of it."""
+    from tasks.mixture.stage import MIXTURE_NAME, Params, describe_again
+
+    manifest = read_manifest(data / "mix")
+    params = Params.model_validate(manifest.params, strict=False)
+    (source,) = (data / name for name in manifest.inputs)
+    yield from _differing(data / "mix" / MIXTURE_NAME, describe_again(params, source, data / "mix"))
 
 
 def counts(data: Path) -> Iterator[Break]:

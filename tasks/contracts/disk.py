@@ -1,7 +1,8 @@
 """A full disk, in whatever words a library says so: which disk, how much is free, and what can be freed.
 
 No space shows in many ways: errno in our own writes and pyarrow's, a text in Rust's and SQLite's errors, DVC's "No
-possible cache link types", Ray's OutOfDiskError, and from torch's writer only that a write fell short.
+possible cache link types", Ray's OutOfDiskError, from Prefect's server an "Internal Server Error", and from torch's
+writer only that a write fell short.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ _SAID = re.compile(
 # These have other causes too, and count where a disk is found to be full.
 _MAY_MEAN = re.compile(
     r"no possible cache link types|disk i/o error|PytorchStreamWriter|inline_container|unexpected pos"
-    r"|file write failed|requested and \d+ written|unable to write|short write|object store is full",
+    r"|file write failed|requested and \d+ written|unable to write|short write|object store is full"
+    r"|500 Internal Server Error",  # what Prefect's server says when its database cannot grow
     re.I,
 )
 NEARLY_FULL = 1 << 20
@@ -88,10 +90,14 @@ def disk_full(error: BaseException, path: Path | None = None, needed: int | None
     return None
 
 
+def says_full(text: str) -> bool:
+    """Tell whether a message says itself that there is no space left."""
+    return _SAID.search(text) is not None
+
+
 def disk_full_in(text: str, path: Path | None = None, needed: int | None = None) -> DiskFullError | None:
     """Return what a message means if it means a full disk, None if it does not."""
-    said = _SAID.search(text)
-    if said:
+    if said := _SAID.search(text):
         return _error(path, said[0], needed)
     may = _MAY_MEAN.search(text)
     if may and any(shutil.disk_usage(place).free < NEARLY_FULL for place in _places(path)):

@@ -6,13 +6,13 @@ object, another number or a word for 1, locations as whole addresses or escaped 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
 from tasks.contracts.robots import matches, pattern_path, url_path
+from tasks.contracts.text_files import json_value
 
 
 def reserved(value: object) -> bool:
@@ -52,8 +52,8 @@ def reservation_of(content: bytes, url: str) -> str | None:
 def _entries(content: bytes) -> tuple[tuple[tuple[int, bool, str], str], ...]:
     """Return the rules by rank, the deciding one first: (length, reserved, policy), pattern."""
     try:
-        found = json.loads(content)
-    except (ValueError, RecursionError):
+        found = json_value(content)
+    except ValueError:
         return ()
     ranked = []
     for location, rule in _rules(found):

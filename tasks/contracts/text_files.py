@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import codecs
 import io
+import json
+import zlib
 from typing import Any, BinaryIO
 
 # The longer marks first: that of UTF-32 begins as that of UTF-16 does.
@@ -13,6 +15,8 @@ MARKS = (
 )  # fmt: skip
 MARK = "\ufeff"
 BUFFER_BYTES = 1 << 20
+UNREADABLE = (OSError, EOFError, ValueError, zlib.error)
+"""What reading a text file raises, plain or gzip; `json_value` too."""
 
 
 class _InUtf8(io.RawIOBase):
@@ -54,3 +58,15 @@ def in_utf8(stream: BinaryIO) -> BinaryIO:
     elif encoding is not None:
         buffered = io.BufferedReader(_InUtf8(buffered, encoding), BUFFER_BYTES)
     return buffered
+
+
+def json_value(content: str | bytes) -> Any:
+    """Return what a stranger's JSON says.
+
+    Raises:
+        ValueError: it is none, or goes deeper than Python follows, which `json` itself reports as no ValueError.
+    """
+    try:
+        return json.loads(content)
+    except RecursionError as error:
+        raise ValueError("JSON that is nested too deep to be read") from error

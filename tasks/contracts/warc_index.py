@@ -67,6 +67,17 @@ def read_entries(path: Path) -> Iterator[WarcEntry]:
         ) from error
 
 
+def entry_at(path: Path, offset: int) -> WarcEntry | None:
+    """Return the record that begins at a byte of a gzip-compressed WARC file, None where none does."""
+    try:
+        with path.open("rb") as raw:
+            raw.seek(offset)
+            with gzip.GzipFile(fileobj=raw) as stream:
+                return WarcEntry(fields=_fields(stream)) if stream.readline(LONGEST_LINE).startswith(b"WARC/") else None
+    except (OSError, EOFError, ValueError, zlib.error):
+        return None
+
+
 def count_pages(path: Path) -> int:
     """Return how many pages a WARC file holds: its response and resource records.
 

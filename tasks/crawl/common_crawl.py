@@ -28,6 +28,7 @@ from tasks.contracts.files import disk_full_is_clear, write_bytes
 from tasks.contracts.ledger import LedgerRow, write_ledger
 from tasks.contracts.manifest import Counts
 from tasks.contracts.redaction import without_userinfo
+from tasks.contracts.text_files import json_value
 from tasks.crawl.archives import take_archives
 from tasks.crawl.credentials import joined
 from tasks.crawl.parts import PartWriter
@@ -209,17 +210,17 @@ def _captures(domain: str, selection: Selection, remote: Remote, state: Path) ->
     folder = state / "index" / hashlib.sha256(f"{url}\n{host}".encode()).hexdigest()[:16]
     try:
         count = _indexed(folder / "pages.json", url, {**query, "showNumPages": "true"}, remote)
-        told = json.loads(count.splitlines()[0]) if count.strip() else {"pages": 0}
+        told = json_value(count.splitlines()[0]) if count.strip() else {"pages": 0}
         pages = int(told["pages"] if isinstance(told, dict) else told)
         for page in range(pages):
             content = _indexed(folder / f"{page:05d}.jsonl", url, {**query, "page": str(page)}, remote)
             for line in content.splitlines():
-                capture = _capture(json.loads(line))
+                capture = _capture(json_value(line))
                 if capture is not None:
                     yield capture
     except (NotServed, Unavailable) as error:
         raise fail(url, error) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise InputError("the URL index answered something else", where=url, found=str(error)[:200]) from error
 
 

@@ -32,6 +32,7 @@ from tasks.crawl.canonical import (
 from tasks.crawl.streams import (
     CHUNK,
     DICTIONARY_MAGIC,
+    GZIP_MAGIC,
     MOST_RECORD_BYTES,
     MOST_URLS,
     OVERLAP,
@@ -43,7 +44,6 @@ from tasks.crawl.streams import (
     compress,
 )
 
-GZIP_MAGIC = b"\x1f\x8b\x08"
 _MAGIC = re.compile(re.escape(GZIP_MAGIC))
 WARC_START = re.compile(rb"WARC/[0-9]{1,3}\.[0-9]{1,3}[ \t]*\r?\n", re.IGNORECASE)
 # Where reading goes on after damage: a page may hold the words above.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import zlib
 from bisect import bisect_right
@@ -18,6 +19,7 @@ CHUNK = 1 << 16
 OVERLAP = 16 << 10  # of two windows that are searched: longer than what is searched for
 MOST_RECORD_BYTES = 256 << 20  # a bigger record is no web page, and would have to fit into memory
 PIECE_BYTES = 1 << 10  # of a zstd frame: of each 4 bytes, 128 KiB may come out
+GZIP_MAGIC = b"\x1f\x8b\x08"
 MOST_DICTIONARY_BYTES = 8 << 20  # that readers of .warc.zst must take
 CUT = "the file ends inside a zstd frame"
 DICTIONARY_MAGIC = b"\x5d\x2a\x4d\x18"
@@ -158,10 +160,17 @@ class Skipped:
 
 
 class Member:
-    """One gzip member as a stream of its content, which also keeps the compressed bytes while they are few."""
+    """One gzip member as a stream of its content, which also keeps the compressed bytes while they are few.
 
-    def __init__(self, source: Buffered) -> None:
+    Args:
+        piece: compressed bytes that are read at once: where one of them is damaged, nothing comes out of all of them.
+        most_kept: compressed bytes that are few.
+    """
+
+    def __init__(self, source: Buffered, *, piece: int = CHUNK, most_kept: int = MOST_RECORD_BYTES) -> None:
         self.source = source
+        self.piece = piece
+        self.most_kept = most_kept
         self.decompress = zlib.decompressobj(zlib.MAX_WBITS | 16)
         self.compressed = bytearray()
         self.small = True
@@ -171,7 +180,7 @@ class Member:
     def read(self, _size: int = -1) -> bytes:
         """Return some content, or nothing at the end of the member or where it is damaged."""
         while not self.finished:
-            chunk = self.source.take(CHUNK if self.compressed else OVERLAP)
+            chunk = self.source.take(self.piece if self.compressed else OVERLAP)
             if not chunk:
                 self.finished, self.damage = True, "the file ends inside a gzip member"
                 return b""
@@ -194,7 +203,7 @@ class Member:
                 chunk = chunk[: len(chunk) - len(unused)]
             if self.small:
                 self.compressed += chunk
-                self.small = len(self.compressed) <= MOST_RECORD_BYTES
+                self.small = len(self.compressed) <= self.most_kept
             if content:
                 return content
         return b""
@@ -315,6 +324,54 @@ class Frames:
             self.context = zstandard.ZstdDecompressor(dict_data=known, max_window_size=MOST_WINDOW_BYTES)
         except (zstandard.ZstdError, ValueError) as error:
             self.damage = f"a zstd dictionary that cannot be read: {error}"
+
+
+class Unpacked(io.RawIOBase):
+    """What stands in gzip members and zstd frames, one behind the other, and in plain bytes behind those.
+
+    All that comes out before a damaged place is given; there it ends.
+
+    Attributes:
+        damage: why it ended there.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.damage: str | None = None
+        self._source = Buffered(stream)
+        self._part: Member | Frames | None = None
+        self._plain = False
+        self._ready = b""
+
+    @staticmethod
+    def begins(start: bytes) -> bool:
+        """Tell whether a file that starts so is compressed."""
+        return start.startswith((GZIP_MAGIC, ZSTD_MAGIC)) or ZSTD_SKIPPABLE.match(start) is not None
+
+    def readable(self) -> bool:
+        """Say that it can be read."""
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Read some content; 0 bytes at the end."""
+        self._ready = self._ready or self._read()
+        size = min(len(buffer), len(self._ready))
+        buffer[:size] = self._ready[:size]
+        self._ready = self._ready[size:]
+        return size
+
+    def _read(self) -> bytes:
+        while self.damage is None and (self._part is not None or self._source.fill(len(ZSTD_MAGIC))):
+            if self._part is None:
+                start = bytes(self._source.buffer[: len(ZSTD_MAGIC)])
+                self._plain = self._plain or not self.begins(start)
+                if self._plain:
+                    return self._source.take(CHUNK)
+                gzip = start.startswith(GZIP_MAGIC)
+                self._part = Member(self._source, piece=PIECE_BYTES, most_kept=0) if gzip else Frames(self._source)
+            if content := self._part.read():
+                return content
+            self.damage, self._part = self._part.damage, None
+        return b""
 
 
 def compress(content: bytes) -> bytes:

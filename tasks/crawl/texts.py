@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import codecs
-import gzip
 import io
 import logging
 import math
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
@@ -19,7 +17,6 @@ import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
-import zstandard
 from pydantic import JsonValue
 
 from tasks.contracts.document import Document, make_doc_id, write_documents
@@ -33,6 +30,7 @@ from tasks.contracts.text_files import in_utf8
 from tasks.contracts.warc import host_of
 from tasks.crawl.files import Identity, SourceFile, check_unchanged, find_files, open_hashed, opened
 from tasks.crawl.processes import spread
+from tasks.crawl.streams import Unpacked
 from tasks.crawl.units import (
     NO_IDS,
     Ids,
@@ -56,6 +54,7 @@ SOURCE_COLUMNS = ("source", "dump")
 MADE_UP, AGAIN = "content:", "again:"
 LOOKED_AT = 1000  # rows of a file without a document, after which it is the wrong file
 MOST_LINE_BYTES = 64 * MEBIBYTE
+BLANK = b"\0 \t\r\n\v\f"  # a tape's last block is filled up with zeros
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +169,7 @@ class _Reader:
             kept = self.kept
             looked_at = _Looked(file, self.columns)
             with open_hashed(file, hashing=identity.sha256 is None) as (stream, hashed):
-                for number, row in enumerate(_rows(stream, file)):
+                for number, row in enumerate(_rows(stream, file, self.columns.text)):
                     self.seen += 1
                     made = row if isinstance(row, str) else self._document(row)
                     if isinstance(made, Document):
@@ -180,7 +179,8 @@ class _Reader:
                         detail = f"{file.name}, row {number}: {made}"
                         self.rows.append(LedgerRow(stage="crawl", action="drop", rule="bad_row", detail=detail[:500]))
                     if number < LOOKED_AT and self.kept == kept:
-                        looked_at.add(row)
+                        if not isinstance(row, _Damaged):
+                            looked_at.add(row)
                     elif self.kept == kept:
                         looked_at.check()
                 digest = identity.sha256 or (hashed.rest() if not stream.closed else hashed.digest.hexdigest())
@@ -301,43 +301,47 @@ def _reach(row: Mapping[str, Any], name: str) -> Any:
     return value
 
 
-def _rows(stream: BinaryIO, file: SourceFile) -> Iterator[Mapping[str, Any] | str]:
+def _rows(stream: BinaryIO, file: SourceFile, text: str) -> Iterator[Mapping[str, Any] | str]:
     """Yield a file's rows; a string says why one cannot be read."""
-    name = file.name.lower()
     start = stream.peek(8)[:8] if isinstance(stream, io.BufferedReader) else b""
-    if name.endswith(".parquet") or start[:4] == b"PAR1":
-        return _parquet_rows(file)
-    if start[:2] == b"\x1f\x8b":
-        return _lines(io.BufferedReader(gzip.GzipFile(fileobj=stream), 1 << 20))
-    if start[:4] == b"\x28\xb5\x2f\xfd":
-        reader = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
-        return _lines(io.BufferedReader(reader, 1 << 20))
-    return _lines(stream)
+    if file.name.lower().endswith(".parquet") or start[:4] == b"PAR1":
+        return _parquet_rows(file, text)
+    if not Unpacked.begins(start):
+        return _lines(stream)
+    unpacked = Unpacked(stream)
+    return _lines(io.BufferedReader(unpacked, 1 << 20), unpacked)
 
 
-def _lines(stream: BinaryIO) -> Iterator[Mapping[str, Any] | str]:
-    try:
-        stream = in_utf8(stream)
-        while line := stream.readline(MOST_LINE_BYTES):
-            if len(line) == MOST_LINE_BYTES and not line.endswith(b"\n"):
-                while (rest := stream.readline(MOST_LINE_BYTES)) and not rest.endswith(b"\n"):
-                    pass
-                yield f"a line of more than {MOST_LINE_BYTES} bytes"
-                continue
-            line = line.removeprefix(codecs.BOM_UTF8)  # files that were put behind each other
-            if not line.strip():
-                continue
-            try:
-                row = orjson.loads(line)
-            except orjson.JSONDecodeError as error:
+class _Damaged(str):
+    """Where a file of whatever kind cannot be read further, and why."""
+
+    __slots__ = ()
+
+
+def _lines(stream: BinaryIO, unpacked: Unpacked | None = None) -> Iterator[Mapping[str, Any] | str]:
+    stream = in_utf8(stream)
+    while line := stream.readline(MOST_LINE_BYTES):
+        if len(line) == MOST_LINE_BYTES and not line.endswith(b"\n"):
+            while (rest := stream.readline(MOST_LINE_BYTES)) and not rest.endswith(b"\n"):
+                pass
+            yield f"a line of more than {MOST_LINE_BYTES} bytes"
+            continue
+        line = line.removeprefix(codecs.BOM_UTF8)  # files that were put behind each other
+        if not line.strip(BLANK):
+            continue
+        try:
+            row = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            # What is left of a line at a damaged place: the row of that speaks for it.
+            if line.endswith(b"\n") or unpacked is None or unpacked.damage is None:
                 yield f"not JSON: {error}"
-                continue
-            yield row if isinstance(row, dict) else f"a JSON {type(row).__name__}, not an object"
-    except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
-        yield f"the compressed file cannot be read further: {error}"
+            continue
+        yield row if isinstance(row, dict) else f"a JSON {type(row).__name__}, not an object"
+    if unpacked is not None and unpacked.damage is not None:
+        yield _Damaged(f"the compressed file cannot be read further: {unpacked.damage}")
 
 
-def _parquet_rows(file: SourceFile) -> Iterator[Mapping[str, Any] | str]:
+def _parquet_rows(file: SourceFile, text: str) -> Iterator[Mapping[str, Any] | str]:
     """Yield a Parquet file's rows; it is opened anew, since it is read from its end."""
     with opened(file) as seekable:
         try:
@@ -348,6 +352,27 @@ def _parquet_rows(file: SourceFile) -> Iterator[Mapping[str, Any] | str]:
         for group in range(groups):
             try:
                 for batch in parquet.iter_batches(batch_size=1024, row_groups=[group]):
-                    yield from batch.to_pylist()
+                    yield from _batch_rows(batch, text)
             except (pa.ArrowException, OSError, ValueError) as error:
                 yield f"row group {group} of {groups} cannot be read further: {str(error).splitlines()[0]}"
+
+
+def _batch_rows(batch: pa.RecordBatch, text: str) -> list[Mapping[str, Any] | str]:
+    try:
+        rows: list[Mapping[str, Any] | str] = batch.to_pylist()
+    except Exception:  # noqa: BLE001 - a date out of Python's calendar, bytes that are no text: each fails in its own way
+        return [_odd_row(batch, number, text) for number in range(batch.num_rows)]
+    return rows
+
+
+def _odd_row(batch: pa.RecordBatch, number: int, text: str) -> Mapping[str, Any] | str:
+    """Return a row with None for each value that cannot be read; without its text it is no row."""
+    row: dict[str, Any] = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            row[name] = column[number].as_py()
+        except Exception as error:  # noqa: BLE001 - see above
+            if name in (text, text.split(".")[0]):
+                return f"{name} cannot be read: {error}"
+            row[name] = None
+    return row

@@ -11,7 +11,6 @@ Of a task that lm-eval fetches, the task object itself is asked for prompt, choi
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from typing import Any, Literal
 
 from tasks.contracts.errors import InputError, ParamsError, RefusedError
 from tasks.contracts.hubs import hub_error, is_network_fault
+from tasks.contracts.text_files import json_value
 
 logger = logging.getLogger(__name__)
 
@@ -182,7 +182,7 @@ def _task_item(name: str, split: str, place: str, task: Any, item: Mapping[str, 
 
 def _parse(path: Path, number: int, line: str) -> Mapping[str, Any]:
     try:
-        item = json.loads(line)
+        item = json_value(line)
     except ValueError as error:
         raise InputError(
             "a benchmark item is not JSON", where=f"{path}, line {number}", expected="a JSON object", found=str(error)

@@ -27,7 +27,7 @@ from tasks.contracts.document import ROWS_PER_GROUP, Document, read_rows, write_
 from tasks.contracts.errors import HeadwaterError, InputError, ParamsError, raised
 from tasks.contracts.files import sha256_file, sha256_json, write_bytes, write_json
 from tasks.contracts.ledger import LedgerRow, ledger_row
-from tasks.contracts.manifest import Counts, Manifest, commit_manifest
+from tasks.contracts.manifest import Counts, Manifest, commit_manifest, text_shards
 from tasks.contracts.workspace import state_folder
 from tasks.decontaminate.forms import form_hash
 from tasks.decontaminate.index import FILES, Index, IndexSettings, read_index, write_index
@@ -103,12 +103,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     try:
         files = _benchmark_hashes(params.benchmarks)
         index = scratch / "index"
-        how = IndexSettings(
-            ngram=params.ngram,
-            min_words=params.min_words,
-            min_characters=params.min_characters,
-            short_items=params.short_items,
-        )
+        how = _how(params)
         protection = write_index(index, _protected(params, source), how)
         _check_some_are_protected(protection)
         shared = {name: index / name for name in FILES}
@@ -131,21 +126,10 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
             libraries=LIBRARIES,
             shared={**shared, "common": common},
         )
-        index_hash = _index_hash(index)
-        too_common = _too_common(read_index(index, how), protection, common)
+        phrases = {row["gram"] for row in read_rows(common, _COMMON_SCHEMA)}
+        too_common = _describe(params, index, protection, phrases, output)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    protected: dict[str, JsonValue] = {
-        "benchmarks": files,
-        "index_sha256": index_hash,
-        "items": {task: asdict(found) for task, found in protection.counts(too_common).items()},
-        "protected_texts": protection.texts,
-        "tasks": list(params.tasks),
-    }
-    write_json(output / PROTECTED, protected)
-    left_out = list(protection.left_out(too_common))
-    lines = (json.dumps(asdict(one), ensure_ascii=False, sort_keys=True) + "\n" for one in left_out)
-    write_bytes(output / NOT_PROTECTED, "".join(lines).encode("utf-8", "surrogatepass"))
     _say(protection, too_common)
     return commit_manifest(
         output,
@@ -156,6 +140,54 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
         counts=cleaned.counts,
         known=cleaned.files,
     )
+
+
+def describe_again(params: Params, source: Path, output: Path) -> None:
+    """Write protected.json and not_protected.jsonl again, of the folder that the stage took in.
+
+    Raises:
+        InputError: a benchmark file cannot be read.
+    """
+    how = _how(params)
+    with tempfile.TemporaryDirectory() as scratch:
+        index = Path(scratch) / "index"
+        protection = write_index(index, _protected(params, source), how)
+        known = read_index(index, how)
+        documents: Counter[int] = Counter()
+        for shard in text_shards(source):
+            with pq.ParquetFile(source / shard.name) as parquet:
+                for batch in parquet.iter_batches(batch_size=ROWS_PER_GROUP, columns=["text"]):
+                    documents.update(
+                        gram for grams in known.search_texts(batch.column(0).to_pylist()) for gram in grams
+                    )
+        phrases = {gram for gram, count in documents.items() if count > params.common_in_documents}
+        _describe(params, index, protection, phrases, output)
+
+
+def _how(params: Params) -> IndexSettings:
+    return IndexSettings(
+        ngram=params.ngram,
+        min_words=params.min_words,
+        min_characters=params.min_characters,
+        short_items=params.short_items,
+    )
+
+
+def _describe(params: Params, index: Path, protection: Protection, phrases: set[int], output: Path) -> set[Key]:
+    """Write which items are protected, and which are not; return those that are too common for it."""
+    too_common = _too_common(read_index(index, _how(params)), protection, phrases)
+    protected: dict[str, JsonValue] = {
+        "benchmarks": _benchmark_hashes(params.benchmarks),
+        "index_sha256": _index_hash(index),
+        "items": {task: asdict(found) for task, found in protection.counts(too_common).items()},
+        "protected_texts": protection.texts,
+        "tasks": list(params.tasks),
+    }
+    write_json(output / PROTECTED, protected)
+    left_out = list(protection.left_out(too_common))
+    lines = (json.dumps(asdict(one), ensure_ascii=False, sort_keys=True) + "\n" for one in left_out)
+    write_bytes(output / NOT_PROTECTED, "".join(lines).encode("utf-8", "surrogatepass"))
+    return too_common
 
 
 def _check_some_are_protected(protection: Protection) -> None:
@@ -172,9 +204,8 @@ def _check_some_are_protected(protection: Protection) -> None:
             )
 
 
-def _too_common(index: Index, protection: Protection, common: Path) -> set[Key]:
+def _too_common(index: Index, protection: Protection, phrases: set[int]) -> set[Key]:
     """Return the items that only whole texts protect, all of which are common phrases of this corpus."""
-    phrases = {row["gram"] for row in read_rows(common, _COMMON_SCHEMA)}
     is_common: dict[Key, bool] = {}
     for number in set(index.whole.numbers.tolist()):
         one = index.protected(number)

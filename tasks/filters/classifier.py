@@ -11,7 +11,6 @@ import base64
 import gzip
 import hashlib
 import io
-import json
 import math
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,7 +27,7 @@ from pydantic import ValidationError, model_validator
 from tasks.contracts.base import FrozenModel
 from tasks.contracts.errors import CorpusTooSmallError, InputError
 from tasks.contracts.files import sha256_file, write_json
-from tasks.contracts.text_files import MARK, in_utf8
+from tasks.contracts.text_files import MARK, UNREADABLE, in_utf8, json_value
 from tasks.filters.words import words_of
 
 FEWEST = 20  # texts of each label, below which a held-out figure says nothing
@@ -221,8 +220,8 @@ def read_texts(path: Path) -> Iterator[str]:
             with opener(path, "rb") as raw:
                 jsonl = ".jsonl" in path.suffixes
                 stream = (line.removeprefix(MARK) for line in io.TextIOWrapper(in_utf8(raw), encoding="utf-8"))
-                yield from _not_blank(json.loads(line)["text"] if jsonl else line for line in stream)
-    except (OSError, EOFError, ValueError, LookupError, TypeError) as error:
+                yield from _not_blank(json_value(line)["text"] if jsonl else line for line in stream)
+    except (*UNREADABLE, LookupError, TypeError) as error:
         raise InputError(
             "texts to learn from cannot be read",
             where=str(path),

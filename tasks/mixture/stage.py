@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from pydantic import Field, JsonValue, field_validator, model_validator
@@ -22,7 +23,7 @@ from tasks.contracts.document import Document, read_documents, read_rows, write_
 from tasks.contracts.errors import CorpusTooSmallError
 from tasks.contracts.files import write_json
 from tasks.contracts.ledger import LedgerRow, ledger_row
-from tasks.contracts.manifest import Counts, Manifest, commit_manifest
+from tasks.contracts.manifest import Counts, Manifest, commit_manifest, text_shards
 from tasks.contracts.workspace import state_folder
 from tasks.engine.shards import ShardWork, keep_or_drop, map_shards, work_for
 from tasks.mixture.plan import Group, Plan, complete_groups, copies, group_index, plan_mixture, shares
@@ -111,7 +112,9 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
             found=f"{mixed.counts.in_} documents in, {sum(available)} bytes",
             fix="give a group that has documents a weight above 0, or raise mix.total_bytes",
         )
-    _write_mixture(output, work, params, groups, plan, documents, available)
+    made = _describe(params, groups, plan, documents, available, [output / f"{item.name}.parquet" for item in work])
+    _say(made)
+    write_json(output / MIXTURE_NAME, made)
     return commit_manifest(
         output,
         stage=STAGE,
@@ -149,12 +152,19 @@ def _measure(work: Sequence[ShardWork], groups: tuple[Group, ...]) -> tuple[list
     return documents, sizes
 
 
-def _measure_shard(work: ShardWork, folder: Path, *, groups: tuple[Group, ...]) -> Counts:
+def _sizes(paths: Iterable[Path], groups: tuple[Group, ...]) -> tuple[list[int], list[int]]:
+    """Return how many documents, and UTF-8 bytes of text, of each group stand in some parts."""
     documents, sizes = [0] * len(groups), [0] * len(groups)
-    for document in read_documents(work.inputs[0]):
-        index = group_index(document, groups)
-        documents[index] += 1
-        sizes[index] += len(document.text.encode())
+    for path in paths:
+        for document in read_documents(path):
+            index = group_index(document, groups)
+            documents[index] += 1
+            sizes[index] += len(document.text.encode())
+    return documents, sizes
+
+
+def _measure_shard(work: ShardWork, folder: Path, *, groups: tuple[Group, ...]) -> Counts:
+    documents, sizes = _sizes(work.inputs[:1], groups)
     rows = [{"group": i, "documents": documents[i], "bytes": sizes[i]} for i in range(len(groups))]
     write_rows(folder / f"{work.name}.parquet", rows, _SIZES_SCHEMA)
     return Counts(in_=sum(documents), out=sum(documents))
@@ -174,19 +184,29 @@ def _mix_shard(work: ShardWork, folder: Path, *, groups: tuple[Group, ...], plan
     return keep_or_drop(work, folder, decide)
 
 
-def _write_mixture(
-    output: Path,
-    work: Sequence[ShardWork],
+def describe_again(params: Params, source: Path, mixed: Path) -> dict[str, JsonValue]:
+    """Return what mixture.json must say: of the folder that the mixture was made from, and its own."""
+    groups = complete_groups(params.groups)
+    names = [shard.name for shard in text_shards(source)]
+    documents, available = _sizes([source / name for name in names], groups)
+    plan = plan_mixture(
+        groups, available, params.total(), temperature=params.temperature, bytes_per_token=params.bytes_per_token
+    )
+    return _describe(params, groups, plan, documents, available, [mixed / name for name in names])
+
+
+def _describe(
     params: Params,
     groups: tuple[Group, ...],
     plan: Plan,
     documents: Sequence[int],
     available: Sequence[int],
-) -> None:
-    """Write mixture.json: what was asked for, what there was, what came out, and why it differs."""
+    parts: Iterable[Path],
+) -> dict[str, JsonValue]:
+    """Return what was asked for, what there was, what came out (in `parts`), and why it differs."""
     kept, resulting = [0] * len(groups), [0] * len(groups)
-    for item in work:
-        for document in read_documents(output / f"{item.name}.parquet"):
+    for path in parts:
+        for document in read_documents(path):
             index = int(document.scores["mix.group"])
             kept[index] += 1
             resulting[index] += int(document.scores["mix.epochs"]) * len(document.text.encode())
@@ -210,23 +230,22 @@ def _write_mixture(
         }
         for i, name in enumerate(names)
     ]
-    for name, why, size in zip(names, plan.why, available, strict=True):
-        if size:
-            because = f" ({why})" if why else ""
-            logger.info(
-                "mix: %s: %.1f %% asked for, %.1f %% given%s", name, 100 * asked[name], 100 * got[name], because
-            )
     total = params.total()
-    write_json(
-        output / MIXTURE_NAME,
-        {
-            "groups": rows,
-            "asked_bytes": None if total is None else round(total),
-            "resulting_bytes": sum(resulting),
-            "resulting_tokens_estimated": round(sum(resulting) / params.bytes_per_token),
-            "why": _why(total, sum(plan.bytes)),
-        },
-    )
+    return {
+        "groups": rows,
+        "asked_bytes": None if total is None else round(total),
+        "resulting_bytes": sum(resulting),
+        "resulting_tokens_estimated": round(sum(resulting) / params.bytes_per_token),
+        "why": _why(total, sum(plan.bytes)),
+    }
+
+
+def _say(mixture: Mapping[str, Any]) -> None:
+    for row in mixture["groups"]:
+        if row["available_bytes"]:
+            because = f" ({row['why']})" if row["why"] else ""
+            asked, got = 100 * row["asked_share"], 100 * row["resulting_share"]
+            logger.info("mix: %s: %.1f %% asked for, %.1f %% given%s", row["name"], asked, got, because)
 
 
 def _why(asked: float | None, planned: float) -> str:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import heapq
 import io
-import json
 import logging
 import re
 from collections.abc import Iterator, Mapping
@@ -32,7 +31,7 @@ from tasks.contracts.errors import InputError
 from tasks.contracts.files import atomic_path
 from tasks.contracts.languages import UNDETERMINED, checked, same_code
 from tasks.contracts.manifest import Counts
-from tasks.contracts.text_files import MARK, in_utf8
+from tasks.contracts.text_files import MARK, in_utf8, json_value
 from tasks.engine.shards import ShardWork, map_shards
 from tasks.perplexity.model import LmplzOptions, Model, too_small, train
 from tasks.perplexity.text import fold_of, lines_of
@@ -252,12 +251,12 @@ def _file_lines(name: str) -> Iterator[str]:
             for number, line in enumerate(io.TextIOWrapper(in_utf8(raw), encoding="utf-8", errors="replace"), start=1):
                 text = line.removeprefix(MARK)
                 if ".jsonl" in name:
-                    row = json.loads(text)
+                    row = json_value(text)
                     if not isinstance(row, dict) or not isinstance(row.get("text"), str):
                         raise ValueError(f"line {number} has no text")
                     text = row["text"]
                 yield from lines_of(text)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # each decompressor that fsspec finds has errors of its own
         raise InputError(
             "a reference file cannot be read",
             where=f"params.yaml, perplexity.reference.files: {name}",

@@ -154,6 +154,14 @@ def test_a_damaged_release_is_exit_code_2_and_no_difference(folders: tuple[Path,
     assert "headwater verify data/release" in str(error)
 
 
+@pytest.mark.parametrize("content", ["[" * 200_000, '{"stage":' * 200_000, "{}", "[]", "1", ""], ids=lambda c: c[:9])
+def test_a_manifest_that_is_none_is_exit_code_2(folders: tuple[Path, Path], content: str) -> None:
+    first, second = folders
+    (second / "_manifest.json").write_text(content)
+    result = call(str(first), str(second))
+    assert isinstance(result.exception, InputError), result.exception
+
+
 def test_what_a_person_wants_to_know_first_is_said_first_in_80_columns(folders: tuple[Path, Path]) -> None:
     result = call("first", "second")
     lines = [line.rstrip() for line in result.output.splitlines()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 from typing import Any
@@ -14,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient
+from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from flows.guard import Guard, basic_authorization
@@ -131,6 +133,46 @@ def test_what_is_ours_passes_with_the_secret_and_only_then(
         assert client.get("/api/x", headers={**own, **secret}).text == "secret data"
         assert client.post("/api/x", headers={**JSON, **own, **secret}, content=b"{}").text == "secret data"
     assert asked.requests == 6
+
+
+@pytest.mark.parametrize(
+    "other",
+    ['prefs={"theme":"dark"}', 'a=b c"d', "x=\u00e9", "flag", "=v", "a[b]=c", "", "a:b=c", 'a="b', "headwater-4200x=1"],
+)
+def test_the_cookies_of_other_programs_on_this_host_shut_nobody_out(
+    client: TestClient, asked: Asked, other: str
+) -> None:
+    ours = f"headwater-4200={TOKEN}"
+    for line in (f"{other}; {ours}", f"{ours}; {other}", f"{other};{ours} ;{other}"):
+        assert client.get("/api/x", headers={"cookie": line.encode()}).status_code == 200
+    for line in (f"{other}{ours}x", f"{other}; headwater-4200", f"{ours}; {other}; headwater-4200=other"):
+        assert client.get("/api/x", headers={"cookie": line.encode()}).status_code == 401
+    assert asked.requests == 3
+
+
+@pytest.mark.parametrize("target", ["@evil.example/", "http://evil.example/", "*", "", ".evil.example/"])
+@pytest.mark.parametrize("host", ["localhost:4200", ADDRESS])
+def test_another_target_than_a_path_is_refused(asked: Asked, target: str, host: str) -> None:
+    """Only a raw socket can send one; the reader of HTTP in front hands it on as it is."""
+    sent: list[Message] = []
+    headers = {"host": host, "sec-fetch-dest": "document", **COOKIE}
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": target,
+        "query_string": f"token={TOKEN}".encode(),
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+    }
+
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    asyncio.run(Guard(Starlette(), address=ADDRESS, token=TOKEN)(scope, receive, send))
+    assert sent[0]["status"] == 400
+    assert b"location" not in dict(sent[0]["headers"])
 
 
 def test_a_link_from_another_page_opens_the_ui_and_nothing_else(client: TestClient) -> None:

@@ -11,13 +11,16 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from flows.verify import _same_release as same_release
 from tests.training.test_verify import build_release
 from training import verify
+from training.signing import find_signature
 
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 NAME = "config.json"
@@ -243,3 +246,17 @@ def hurt(folder: Path, generator: random.Random) -> None:
         junk = generator.randbytes(generator.randrange(1, 40))
         after = {"bytes": content[at + len(junk) :], "insert": content[at:], "cut": b""}[kind]
         path.write_bytes(content[:at] + (b"" if kind == "cut" and at < len(content) else junk) + after)
+
+
+def test_a_manifest_without_an_end_is_not_read_to_find_its_signature(folder: Path) -> None:
+    """`headwater verify` compares it with its own releases before it checks anything."""
+    (folder / "_manifest.json").unlink()
+    with (folder / "_manifest.json").open("wb") as stream:
+        stream.truncate(1 << 33)
+    own = folder.parent / "data/release/_manifest.json"
+    own.parent.mkdir(parents=True)
+    own.write_text("{}")
+    began = time.monotonic()
+    assert find_signature(folder) is None
+    assert not same_release(folder, folder.parent / "data")
+    assert time.monotonic() - began < 5

@@ -31,6 +31,7 @@ UNCLEAR = [
     RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed"),
     RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0"),
     RuntimeError("No possible cache link types for 'data/crawl'."),
+    RuntimeError("Server error '500 Internal Server Error' for url 'http://127.0.0.1:4200/api/flows/' - Response: {}"),
     sqlite3.OperationalError("disk I/O error"),
 ]
 OTHER = [

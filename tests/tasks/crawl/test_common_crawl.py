@@ -243,6 +243,18 @@ def test_fewer_pages_are_drawn_by_the_seed_and_the_same_ones_each_time(archive: 
     assert urls(take(archive, domains=["one.example"], max_pages=10, seed=1)[1]) != first
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [b"[" * 200_000, b"[]", b"1", b'{"status": 200, "mime": 5}', b'{"status": "200", "mime": "text/html"}', b"<html>",
+     b'{"status": "200", "mime": "text/html", "filename": "x", "offset": Infinity, "length": 1}'],
+    ids=lambda answer: str(answer[:40]),
+)  # fmt: skip
+def test_an_index_that_answers_something_else_is_an_error(archive: Archive, answer: bytes) -> None:
+    archive.query = lambda fields: b'{"pages": 1}' if "showNumPages" in fields else answer  # type: ignore[method-assign]
+    with pytest.raises(InputError, match="the URL index answered something else"):
+        take(archive, domains=["one.example"])
+
+
 def ranged(line: dict[str, str]) -> str:
     first = int(line["offset"])
     return f"/{line['filename']} bytes={first}-{first + int(line['length']) - 1}"
