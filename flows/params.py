@@ -46,6 +46,10 @@ def _text_of(path: Path) -> str:
         return path.read_bytes().decode()
     except FileNotFoundError as error:
         raise ParamsError("there is no params.yaml here", where=str(path.resolve())) from error
+    except OSError as error:
+        raise ParamsError(
+            "params.yaml cannot be read", where=str(path), expected="a file that you may read", found=str(error)
+        ) from error
     except UnicodeDecodeError as error:
         raise ParamsError("params.yaml is not valid YAML", where=str(path), found=str(error)) from error
 
@@ -55,8 +59,12 @@ def _parsed(text: str, path: Path) -> dict[str, Any]:
         loaded = YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
         raise ParamsError("params.yaml is not valid YAML", where=str(path), found=str(error)) from error
+    except RecursionError as error:
+        raise ParamsError("params.yaml is nested too deep", where=str(path)) from error
     if not isinstance(loaded, dict):
         raise ParamsError("params.yaml must be a mapping of sections", where=str(path), found=type(loaded).__name__)
+    if odd := _odd(loaded):
+        raise ParamsError("params.yaml holds what is no setting", where=str(path), expected="NAME: VALUE", found=odd)
     try:
         other = None if _same(YAML(typ="safe").load(text), loaded) else "it takes a value for another one"
     except YAMLError as error:
@@ -69,6 +77,19 @@ def _parsed(text: str, path: Path) -> dict[str, Any]:
             fix="put texts with : # * & or other signs of YAML in quotes, as `headwater run --set` does",
         )
     return loaded
+
+
+def _odd(value: Any, above: tuple[Any, ...] = ()) -> str | None:
+    """Return what YAML allows and no setting has: a name that is no text, a value that holds itself by an alias."""
+    if not isinstance(value, (dict, list)):
+        return None
+    if any(value is one for one in above):
+        return "a value that holds itself (an alias, *, inside its own anchor, &)"
+    for name in value if isinstance(value, dict) else ():
+        if not isinstance(name, str):
+            return f"the name {name!r}, which YAML takes for another kind than text: put it in quotes"
+    inside = value.values() if isinstance(value, dict) else value
+    return next((odd for one in inside if (odd := _odd(one, (*above, value)))), None)
 
 
 def _same(one: Any, other: Any) -> bool:

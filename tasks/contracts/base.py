@@ -35,7 +35,7 @@ class StageParams(FrozenModel):
     No setting may hold a secret in a URL: settings are written into dvc.lock, manifests, papers and MLflow.
     """
 
-    model_config = ConfigDict(hide_input_in_errors=True)
+    model_config = ConfigDict(hide_input_in_errors=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod

@@ -1,7 +1,8 @@
 """Words to robots, as X-Robots-Tag and robots metas list them: "googlebot: noindex, noai".
 
-Words stand between commas, semicolons or blanks. A name with a colon says whom the words after it address, up to the
-next name; a directive with a value (max-image-preview: none) is no name, and its value no word.
+Words stand between commas, semicolons, bars or blanks; quotes, and the slash of `content=noai/>`, are no part of them.
+A name with a colon says whom the words after it address, up to the next name; a directive with a value
+(max-image-preview: none) is no name, and its value no word.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _WORDS = RESERVING | _OTHERS
 _DATED = "unavailable_after"
 _VALUED = frozenset({_DATED, "max-snippet", "max-image-preview", "max-video-preview"})
 _CLOCK = re.compile(r"[\d-]+(?:t\d+)?")  # of a date such as "25 Jun 2030 15:00:00 PST", what stands before a colon
-_PIECE = re.compile(r"[^\s,;:]++|[,;:]")
+_PIECE = re.compile(r"[^\s,;:|\"']++|[,;:]")
 _MOST_NAME = 100
 
 
@@ -38,7 +39,8 @@ def robot_words(value: str, agent: str = EVERYONE) -> Iterator[tuple[str, str]]:
     """
     name: list[str] = []  # words of no known meaning: a robot's name, if a colon follows
     valued = dated = False
-    for piece in _PIECE.findall(value.lower()):
+    for found in _PIECE.findall(value.lower()):
+        piece = found.rstrip("/")
         if piece in (",", ";"):
             name.clear()
             valued = False

@@ -60,13 +60,16 @@ def in_utf8(stream: BinaryIO) -> BinaryIO:
     return buffered
 
 
-def json_value(content: str | bytes) -> Any:
+def json_value(content: str | bytes, **options: Any) -> Any:
     """Return what a stranger's JSON says.
+
+    Args:
+        options: as for `json.loads`.
 
     Raises:
         ValueError: it is none, or goes deeper than Python follows, which `json` itself reports as no ValueError.
     """
     try:
-        return json.loads(content)
+        return json.loads(content, **options)
     except RecursionError as error:
         raise ValueError("JSON that is nested too deep to be read") from error

@@ -84,16 +84,20 @@ _BIT_OF_TAG = {
     "form": BIT["form"],
     **dict.fromkeys(_CONTROLS, BIT["control"]),
 }
-_SKIPPED = frozenset({"script", "style", "noscript", "template", "head", "embed", "input"})
+# What no browser of today shows; the parser takes the content of some for text, tags and all.
+_SKIPPED = frozenset({"script", "style", "noscript", "noframes", "noembed", "template", "head", "embed", "input"})
+# Names of old for an element of code.
+_CODE = {"listing": "pre", "xmp": "pre", "plaintext": "pre"}
 _BLOCK_TAGS = _CONTROLS | {
     *("address", "article", "aside", "blockquote", "body", "br", "caption", "center", "dd", "details", "dir", "div"),
+    *("hgroup", "legend", "menu", "optgroup", "search"),
     *("dl", "dt", "fieldset", "figcaption", "figure", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "header"),
     *("hr", "html", "li", "main", "nav", "ol", "p", "pre", "section", "summary", "table", "tbody", "td", "tfoot"),
     *("th", "thead", "tr", "ul"),
 }
 # Within `pre` these end a line, and no more.
 _LINES = frozenset({"br", "div"})
-_LISTS = frozenset({"ul", "ol", "dir"})
+_LISTS = frozenset({"ul", "ol", "dir", "menu"})
 HEADINGS = frozenset({"h1", "h2", "h3", "h4", "h5", "h6"})
 _WORD_IN_NAME = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 _NOT_SHOWN = re.compile(r"display\s*:\s*none")
@@ -168,11 +172,13 @@ class Reading:
     Attributes:
         blocks: the blocks of text in document order.
         head: what the page says about itself.
+        without_scripts: how many characters it holds for browsers that run no scripts, and are not in the blocks.
     """
 
     blocks: list[Block] = field(default_factory=list)
     elements: Elements = field(default_factory=lambda: Elements([-1], ["html"], [0], [0]))
     head: Head = field(default_factory=Head)
+    without_scripts: int = 0
 
 
 @dataclass(slots=True)
@@ -204,15 +210,21 @@ class _Reader:
     def __init__(self) -> None:
         self.begin()
 
-    def begin(self) -> None:
-        """Forget what was read."""
+    def begin(self, *, scripts: bool = True) -> None:
+        """Forget what was read.
+
+        Args:
+            scripts: read as a browser that runs scripts: without what stands in `noscript`.
+        """
         self.reading = Reading()
+        self._ignored = _SKIPPED if scripts else _SKIPPED - {"noscript"}
         # Of each open block element its tag, its index, and in how many lists it stands.
         self._open: list[tuple[str, int, int]] = [("body", 0, 0)]
         self._pieces: list[str] = []
         self._item = False
         self._lines = 0
         self._skipped = 0
+        self._noscript = False
         self._formula: _Formula | None = None
         self._open_links = 0
         self._linked = 0
@@ -220,14 +232,16 @@ class _Reader:
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
         """Take note of an opening tag."""
+        tag = _CODE.get(tag, tag)
         if tag in HEAD_TAGS:
             self._head_text = self.reading.head.take(tag, attributes)
         if self._skipped:
             self._skipped += 1
             if self._formula is not None:
                 self._formula.in_tex = tag == "annotation" and "tex" in attributes.get("encoding", "")
-        elif tag in _SKIPPED:
+        elif tag in self._ignored:
             self._skipped = 1
+            self._noscript = tag == "noscript"
             if tag == "script" and attributes.get("type", "").startswith("math/tex"):
                 self._formula = _Formula(in_tex=True)
         elif tag in _BLOCK_TAGS:
@@ -287,6 +301,7 @@ class _Reader:
 
     def end(self, tag: str) -> None:
         """Take note of a closing tag; the parser reports one for each that it reported open."""
+        tag = _CODE.get(tag, tag)
         if tag in HEAD_TAGS and self._head_text is not None:
             self.reading.head.finish(tag, "".join(self._head_text))
             self._head_text = None
@@ -319,6 +334,8 @@ class _Reader:
                 self._linked += len(text.strip())
         elif self._formula is not None:
             self._formula.take(text)
+        elif self._noscript:
+            self.reading.without_scripts += len(text.strip())
 
     def close(self) -> Reading:
         """End the page and return what was read."""
@@ -351,14 +368,14 @@ def _parser() -> tuple[etree.HTMLParser, _Reader]:
     return etree.HTMLParser(target=reader, remove_comments=True, remove_pis=True, encoding="utf-8"), reader
 
 
-def read(html: str) -> Reading:
-    """Read a page.
+def read(html: str, *, scripts: bool = True) -> Reading:
+    """Read a page, as a browser that runs scripts or as one that does not.
 
     Raises:
         lxml.etree.XMLSyntaxError: there is no element in it.
     """
     parser, reader = _parser()
-    reader.begin()
+    reader.begin(scripts=scripts)
     try:
         parser.feed(html.encode("utf-8", "replace"))
         reading: Reading = parser.close()

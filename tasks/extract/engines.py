@@ -27,7 +27,7 @@ from tasks.contracts.evidence import meta_elements
 from tasks.contracts.licences import is_terms, licence_in_words, target_of
 from tasks.extract.answers import EngineName, Mode, Settings
 from tasks.extract.blocks import read
-from tasks.extract.carried import with_carried_text
+from tasks.extract.carried import article_body, with_carried_text
 from tasks.extract.language import identify
 from tasks.extract.main_content import main_text
 from tasks.extract.metadata import Head, Metadata, head_of, metadata_of
@@ -38,6 +38,9 @@ from tasks.extract.selectors import lighten_trafilatura
 # there are, and resiliparse takes time quadratic in the depth: the same is taken out of its tree.
 DEPTH_LIMIT = 256
 TOO_DEEP = ":root" + " > *" * DEPTH_LIMIT
+# A page that holds so many times its visible text for browsers without scripts, or for search engines, shows it by a
+# script.
+HIDDEN_TIMES = 10
 JUSTEXT_SAMPLE_CHARACTERS = 4_000
 # Elements of a page that are looked at one by one in Lexbor's tree, a walk of it each: a page has a licence or two.
 FEW = 50
@@ -110,8 +113,13 @@ def _combined(html: str, settings: Settings) -> Content | None:
     except etree.XMLSyntaxError:
         return None
     headings = [block.text for block in reading.blocks if block.tag == "h1"]
+    text = main_text(reading, comments=settings.comments, tables=settings.tables)
+    if reading.without_scripts > HIDDEN_TIMES * len(text):
+        unscripted = main_text(read(html, scripts=False), comments=settings.comments, tables=settings.tables)
+        text = unscripted if len(unscripted) > HIDDEN_TIMES * len(text) else text
+    body = article_body(reading.head.json_ld)
     return Content(
-        text=main_text(reading, comments=settings.comments, tables=settings.tables),
+        text=body if len(body) > HIDDEN_TIMES * len(text) else text,
         metadata=metadata_of(reading.head, headings[0] if len(headings) == 1 else None),
     )
 

@@ -10,7 +10,7 @@ from tasks.extract.features import features_of
 from tasks.extract.lines import Table, data_tables, lines_of
 from tasks.extract.rules import OTHER_MAX_SHARE, good_words, left_out, sums_of
 
-# A block of so many words that stands on the page twice is kept once.
+# A block of so many words that stands on the page twice is kept once; code, which stands where it is needed, twice.
 REPEAT_WORDS = 10
 # What the rules of thumb say counts so much beside the model's score. They were made looking at other pages than it has
 # learnt from, and know old ones better.
@@ -50,7 +50,7 @@ def main_text(reading: Reading, *, comments: bool = False, tables: bool = True) 
     for place, block in enumerate(blocks):
         if not kept[place] or out[block.element]:
             continue
-        if block.words >= REPEAT_WORDS and place not in cells:
+        if block.words >= REPEAT_WORDS and place not in cells and block.tag != "pre":
             if block.text in seen:
                 continue
             seen.add(block.text)

@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from flows import graph as graph_module
 from flows.graph import Stage, load_graph
 from flows.params import apply_profile, check_params, read_params, set_values, stage_params
 from tasks.contracts.errors import ParamsError
+from tasks.extract.stage import Params as ExtractParams
 from tests.conftest import ROOT
 from tests.flows.toy_stage import Params
 
@@ -106,11 +108,26 @@ def test_a_malformed_assignment_changes_nothing(graph: dict[str, Stage], wrong: 
     assert Path("params.yaml").read_text() == PARAMS
 
 
-@pytest.mark.parametrize("content", ["- a\n", "a: [1\n", "just text\n"])
+@pytest.mark.parametrize(
+    "content", ["- a\n", "a: [1\n", "just text\n", "1: 2\n", "toy: {2: 1}\n", "a: &a [*a]\n", "a: " + "[" * 5000]
+)
 def test_a_settings_file_that_is_none_is_a_clear_error(graph: dict[str, Stage], content: str) -> None:
     Path("params.yaml").write_text(content)
     with pytest.raises(ParamsError, match=r"params\.yaml"):
         read_params()
+
+
+def test_a_folder_in_the_place_of_the_settings_is_a_clear_error(graph: dict[str, Stage]) -> None:
+    Path("params.yaml").unlink()
+    Path("params.yaml").mkdir()
+    with pytest.raises(ParamsError, match=r"params\.yaml cannot be read"):
+        read_params()
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("nan")])
+def test_a_number_without_end_is_no_setting(number: float) -> None:
+    with pytest.raises(ValidationError):
+        ExtractParams(page_seconds=number)
 
 
 def test_a_profile_is_laid_over_and_an_unknown_one_names_those_there_are(graph: dict[str, Stage]) -> None:

@@ -24,6 +24,7 @@ from tasks.extract.engines import content_of
 from tasks.extract.features import GRAIN, features_of
 from tasks.extract.lines import data_tables, lines_of
 from tasks.extract.main_content import main_text
+from tests.hostile.growth import MOST_GROWTH, growth
 from tests.tasks.extract.pages import PAGE, SENTENCES
 
 TAGS = ["<p>", "</p>", "<div class=nav>", "</div>", "<a href=x>", "</a>", "<td>", "<tr>", "<table>", "<br>", "<script>"]
@@ -143,6 +144,8 @@ CODE = "  if x:\n\n\treturn  y   # a < b\n      z"
         "<pre>" + escape(CODE).replace("\n", "\r\n") + "</pre>",
         "<pre>" + "".join(f"<span class=line>{escape(line)}\n</span>" for line in CODE.split("\n")) + "</pre>",
         "<pre>" + "\n".join(f"<a id=l></a><i>{escape(line)}</i>" for line in CODE.split("\n")) + "</pre>",
+        f"<listing>{escape(CODE)}</listing>",
+        f"<xmp>{CODE}</xmp>",
     ],
 )
 def test_code_keeps_every_character(markup: str) -> None:
@@ -232,3 +235,62 @@ def test_posts_that_a_forum_sends_as_data_are_its_text(engine: str) -> None:
 )
 def test_a_page_without_such_posts_is_left_as_it_is(html: str) -> None:
     assert with_carried_text(html) == html
+
+
+@pytest.mark.parametrize("name", ["hgroup", "legend", "listing", "menu", "optgroup", "search", "xmp"])
+def test_no_words_grow_together_at_a_block_level_element(name: str) -> None:
+    assert [line.strip("- ") for line in every_line(f"<div>one<{name}>two</{name}>three</div>")] == [
+        "one",
+        "two",
+        "three",
+    ]
+
+
+@pytest.mark.parametrize("name", ["noframes", "noembed"])
+def test_what_no_browser_shows_is_no_text(name: str) -> None:
+    assert every_line(f"<p>one</p><{name}><p>two</p></{name}>") == ["one"]
+
+
+def test_code_that_stands_twice_is_kept_twice() -> None:
+    code = "make the first and the second and the third and the fourth and the last"
+    html = PAGE.replace("</article>", f"<pre>{code}</pre><p>{SENTENCES[0]} Again:</p><pre>{code}</pre></article>")
+    assert main_text(read(html)).count(code) == 2
+
+
+def test_many_posts_are_read_in_linear_time() -> None:
+    def of(number: int) -> str:
+        return topic([{"cooked": f"<p>{place}</p>"} for place in range(number)])
+
+    assert growth(with_carried_text, of, 2_000) <= MOST_GROWTH
+
+
+def test_a_topic_that_is_sent_twice_is_read_once() -> None:
+    html = topic([{"cooked": "<p>A short one.</p>"}] * 2)
+    assert with_carried_text(html).count("<p>A short one.</p>") == 1
+
+
+HIDDEN = "".join(f"<p>{sentence}</p>" for sentence in SENTENCES)
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        f"<body><p>Loading</p><noscript><main>{HIDDEN}</main></noscript></body>",
+        topic([{"cooked": HIDDEN}]).replace("</body>", f"<noscript><main>{HIDDEN}</main></noscript></body>"),
+        "<body><p>Loading</p><script type='application/ld+json'>"
+        + json.dumps([{"@graph": [{"@type": "NewsArticle", "articleBody": " ".join(SENTENCES)}]}])
+        + "</script></body>",
+    ],
+    ids=["noscript", "a forum's noscript", "JSON-LD"],
+)
+def test_a_page_that_only_a_script_shows_has_the_text_that_it_carries_besides(html: str) -> None:
+    content = content_of(f"<html>{html}</html>", Settings(engine="combined"))
+    assert content is not None
+    assert [content.text.count(sentence) for sentence in SENTENCES] == [1] * len(SENTENCES)
+
+
+def test_what_a_page_carries_besides_its_text_is_left_out() -> None:
+    told = json.dumps({"articleBody": "Something else, for search engines alone. " * 3})
+    more = "<noscript><p>Please switch scripts on, for without them nothing works here.</p></noscript>"
+    html = PAGE.replace("</body>", f"{more}<script type='application/ld+json'>{told}</script></body>")
+    assert content_of(html, Settings(engine="combined")) == content_of(PAGE, Settings(engine="combined"))
