@@ -6,6 +6,7 @@ import json
 import logging
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -39,6 +40,7 @@ ERROR_GOES_ON = ("  ", "ERROR: failed to reproduce")
 DVC_FAILED = "ERROR: failed to "
 LOCK_FILE = Path("dvc.lock")
 CONFLICT = b"<<<<<<<"
+WRITING_SECONDS = 0.5
 NOT_IN_CACHE = "not in cache"
 
 
@@ -112,7 +114,8 @@ def keep_lock() -> None:
         if not kept.is_file() or kept.read_bytes() != content:
             write_bytes(kept, content)
         return
-    if CONFLICT in content:
+    time.sleep(WRITING_SECONDS)  # perhaps a `dvc repro` by hand is writing it just now
+    if CONFLICT in content or not LOCK.is_file() or LOCK.read_bytes() != content:
         return
     if not kept.is_file():
         raise StageFailedError(
