@@ -115,7 +115,7 @@ def keep_lock() -> None:
             write_bytes(kept, content)
         return
     time.sleep(WRITING_SECONDS)  # perhaps a `dvc repro` by hand is writing it just now
-    if CONFLICT in content or not LOCK.is_file() or LOCK.read_bytes() != content:
+    if CONFLICT in content or not LOCK_FILE.is_file() or LOCK_FILE.read_bytes() != content:
         return
     if not kept.is_file():
         raise StageFailedError(
