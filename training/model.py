@@ -23,7 +23,7 @@ ROUND_TO = 64
 """Widths are multiples of this, which matrix units like."""
 
 
-class ModelSize(FrozenModel):
+class ModelSize(FrozenModel, allow_inf_nan=False):
     """How large the model is, as it stands in train's section of params.yaml under `model`."""
 
     layers: int = Field(4, ge=1)

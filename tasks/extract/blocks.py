@@ -222,7 +222,8 @@ class _Reader:
         self._open: list[tuple[str, int, int]] = [("body", 0, 0)]
         self._pieces: list[str] = []
         self._item = False
-        self._lines = 0
+        # Of each open `pre`, how many of its lines are open as elements.
+        self._lines: list[int] = []
         self._skipped = 0
         self._noscript = False
         self._formula: _Formula | None = None
@@ -250,7 +251,7 @@ class _Reader:
                     self._pieces.append("\n")
                 else:
                     self._end_line()
-                    self._lines += 1
+                    self._lines[-1] += 1
                 return
             self._flush()
             if tag != "br":
@@ -297,7 +298,7 @@ class _Reader:
         if tag == "li":
             self._item = True
         elif tag == "pre":
-            self._lines = 0
+            self._lines.append(0)
 
     def end(self, tag: str) -> None:
         """Take note of a closing tag; the parser reports one for each that it reported open."""
@@ -313,14 +314,14 @@ class _Reader:
                     self._pieces.append(self._formula.text())
                     self._formula = None
         elif tag in _BLOCK_TAGS:
-            if self._lines and tag in _LINES and self._open[-1][0] == "pre":
+            if tag in _LINES and self._open[-1][0] == "pre" and self._lines[-1]:
                 if tag != "br":
                     self._end_line()
-                    self._lines -= 1
+                    self._lines[-1] -= 1
             elif tag != "br":
                 self._flush()
-                if len(self._open) > 1:
-                    self._open.pop()
+                if len(self._open) > 1 and self._open.pop()[0] == "pre":
+                    self._lines.pop()
         elif tag == "a":
             self._open_links -= 1
 

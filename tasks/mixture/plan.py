@@ -25,7 +25,7 @@ from tasks.contracts.languages import LanguageCode, same_code
 REST = "rest"
 
 
-class Group(FrozenModel):
+class Group(FrozenModel, allow_inf_nan=False):
     """Documents that get one weight. A document belongs to the first group whose every given condition holds."""
 
     name: str = Field(min_length=1)

@@ -3,10 +3,12 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import typing
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from flows import graph as graph_module
 from flows.graph import Stage, load_graph
@@ -124,8 +126,26 @@ def test_a_folder_in_the_place_of_the_settings_is_a_clear_error(graph: dict[str,
         read_params()
 
 
+def _models(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    """Yield a model of settings and those of the groups in it."""
+    yield model
+    inside = [field.annotation for field in model.model_fields.values()]
+    while inside:
+        one = inside.pop()
+        inside += typing.get_args(one)
+        if isinstance(one, type) and issubclass(one, BaseModel):
+            yield from _models(one)
+
+
+@pytest.mark.parametrize("stage", load_graph(ROOT / "dvc.yaml").values(), ids=lambda stage: stage.name)
+def test_no_setting_is_a_number_without_end(stage: Stage) -> None:
+    for model in _models(stage.params_class):
+        if any("float" in str(field.annotation) for field in model.model_fields.values()):
+            assert model.model_config.get("allow_inf_nan") is False, model
+
+
 @pytest.mark.parametrize("number", [float("inf"), float("nan")])
-def test_a_number_without_end_is_no_setting(number: float) -> None:
+def test_a_page_may_not_take_for_ever(number: float) -> None:
     with pytest.raises(ValidationError):
         ExtractParams(page_seconds=number)
 

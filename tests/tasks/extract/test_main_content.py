@@ -246,6 +246,12 @@ def test_no_words_grow_together_at_a_block_level_element(name: str) -> None:
     ]
 
 
+def test_code_within_code_closes_no_more_than_itself() -> None:
+    reading = read("<main><section><pre><div>a<pre>b</pre></div></pre><p>c</p></section></main>")
+    block = reading.blocks[-1]
+    assert reading.elements.tags[reading.elements.parents[block.element]] == "section"
+
+
 @pytest.mark.parametrize("name", ["noframes", "noembed"])
 def test_what_no_browser_shows_is_no_text(name: str) -> None:
     assert every_line(f"<p>one</p><{name}><p>two</p></{name}>") == ["one"]
