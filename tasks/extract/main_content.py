@@ -6,7 +6,7 @@ import numpy as np
 
 from tasks.extract.block_model import scores
 from tasks.extract.blocks import BIT, UNSEEN, Block, Elements, Reading
-from tasks.extract.features import features_of
+from tasks.extract.features import Features, features_of
 from tasks.extract.lines import Table, data_tables, lines_of
 from tasks.extract.rules import OTHER_MAX_SHARE, good_words, left_out, sums_of
 
@@ -15,6 +15,8 @@ REPEAT_WORDS = 10
 # What the rules of thumb say counts so much beside the model's score. They were made looking at other pages than it has
 # learnt from, and know old ones better.
 AGREEMENT = 2.0
+# Where it takes less than this of the words that they take, it has not known an article for one: they decide.
+LEAST_SHARE = 0.1
 
 
 def main_text(reading: Reading, *, comments: bool = False, tables: bool = True) -> str:
@@ -27,11 +29,7 @@ def main_text(reading: Reading, *, comments: bool = False, tables: bool = True) 
     blocks, elements = reading.blocks, reading.elements
     if not blocks:
         return ""
-    features = features_of(reading)
-    said = scores(features)
-    if features.prose is not None:
-        said = said + np.where(features.prose, AGREEMENT, -AGREEMENT)
-    kept: list[bool] = (said > 0).tolist()
+    kept = _chosen(blocks, features_of(reading))
     good = [good_words(block) for block in blocks]
     if not any(kept):
         kept = _all_that_is_no_frame(blocks, elements, good)
@@ -56,6 +54,18 @@ def main_text(reading: Reading, *, comments: bool = False, tables: bool = True) 
             seen.add(block.text)
         chosen.append(place)
     return "\n".join(lines_of(blocks, data, chosen))
+
+
+def _chosen(blocks: list[Block], features: Features) -> list[bool]:
+    """Return which blocks the model takes, with what the rules of thumb say where they have enough to go by."""
+    said = scores(features)
+    if features.prose is None:
+        return (said > 0).tolist()
+    kept = said + np.where(features.prose, AGREEMENT, -AGREEMENT) > 0
+    words = np.array([block.words for block in blocks])
+    if words[kept].sum() < LEAST_SHARE * words[features.prose].sum():
+        kept = features.prose
+    return kept.tolist()
 
 
 def _all_that_is_no_frame(blocks: list[Block], elements: Elements, good: list[int]) -> list[bool]:

@@ -138,6 +138,14 @@ def test_a_listing_is_kept_with_its_links() -> None:
     assert "Home of all" not in text
 
 
+def test_an_article_that_the_model_does_not_know_for_one_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.extract.main_content.scores", lambda features: np.full(len(features.numbers), -9.0))
+    text = text_of(PAGE)
+    assert all(sentence in text for sentence in SENTENCES)
+    assert "Section number 3" not in text
+    assert "printed on paper" not in text
+
+
 def test_where_the_model_takes_nothing_all_that_is_no_frame_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tasks.extract.main_content.scores", lambda features: -np.ones(len(features.numbers)))
     html = f"<html><body><nav class=menu><a href=/>Home of all</a></nav><div><ul>{LINKS}</ul></div></body></html>"
