@@ -161,6 +161,7 @@ def run(
     """
     if as_json and not plan:
         raise UsageError("--json belongs to --plan", found="--json alone", fix="`headwater report --json` after a run")
+    from flows.dvc import keep_lock
     from flows.locks import workspace_lock
     from flows.params import change_values, wanted_changes
     from flows.preflight import ready
@@ -175,6 +176,7 @@ def run(
     # The terminal shows the stages' own lines; Prefect's account of them goes to its server only.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     with workspace_lock("run"):
+        keep_lock()
         change = change_values(
             profiles or [], sets or [], check=lambda settings: ready(settings, graph, until, force or [])
         )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from flows.dvc import LOCK_FILE, NOT_IN_CACHE, dvc_status
 from flows.graph import Stage
@@ -19,6 +20,7 @@ from flows.named_files import changed
 from flows.params import PARAMS_FILE
 from flows.snapshot import is_whole
 from tasks.contracts.base import StageParams
+from tasks.contracts.errors import HeadwaterError
 
 Kind = Literal["runs", "may run", "put back", "up to date"]
 _LONGEST = 60
@@ -83,8 +85,18 @@ def _lock() -> dict[str, Any]:
     """Return dvc.lock's stages, none where nothing has run yet."""
     if not LOCK_FILE.exists():
         return {}
-    loaded = YAML(typ="safe").load(LOCK_FILE)
-    return dict(loaded.get("stages") or {}) if isinstance(loaded, dict) else {}
+    try:
+        loaded, found = YAML(typ="safe").load(LOCK_FILE), "no stages"
+    except YAMLError as error:
+        loaded, found = None, " ".join(str(error).split())[:200]
+    if not isinstance(loaded, dict):
+        raise HeadwaterError(
+            "dvc.lock cannot be read",
+            where=str(LOCK_FILE),
+            found=found,
+            fix="`headwater run` puts back the copy that it kept of one that broke off; a merge's marks are yours",
+        )
+    return dict(loaded.get("stages") or {})
 
 
 def _reasons(stage: Stage, lock: Mapping[str, Any], status: Mapping[str, Any] | None) -> Iterator[str]:

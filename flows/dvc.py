@@ -175,7 +175,6 @@ def _bytes_in(folder: Path) -> int:
 
 def dvc_status() -> dict[str, list[Any]] | None:
     """Return what DVC says of each stage that is not up to date, None where it cannot say."""
-    keep_lock()
     output = subprocess.run([*dvc_command(), "status", "--json"], capture_output=True, text=True, check=False)
     try:
         told: dict[str, list[Any]] = json.loads(output.stdout)

@@ -24,7 +24,7 @@ from prefect.runtime import deployment, flow_run, task_run
 from pydantic import WithJsonSchema
 
 from flows import small_corpus
-from flows.dvc import DVC_CHATTER, StageFailedError, dvc_command, stale_stages, stream, without_last_words
+from flows.dvc import DVC_CHATTER, StageFailedError, dvc_command, keep_lock, stale_stages, stream, without_last_words
 from flows.environment import hide_secrets
 from flows.form import SettingsSchema, changes_of_run, refresh_form
 from flows.graph import MODULES, Stage, load_graph, select, stages_until
@@ -79,6 +79,7 @@ def pipeline(
     with workspace_lock("run"):
         if undo_killed_under_lock():
             get_run_logger().info("an earlier run was killed: params.yaml and data/ are as they were before it")
+        keep_lock()
         run = os.environ.setdefault(RUN_VARIABLE, new_run_name())
         changes = _changes(settings or {})
         # On the command line, what a person typed has been written already, and stays.

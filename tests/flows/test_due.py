@@ -175,3 +175,12 @@ def test_what_would_stop_the_run_stops_the_plan(ran: Path, capsys: pytest.Captur
 def test_json_alone_is_no_way_to_run(ran: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main_in(["run", "--json"], code=2)
     assert "--json belongs to --plan" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("ran")
+@pytest.mark.parametrize("broken", ["", "schema: '2.0'\nsta", "<<<<<<< HEAD\n"])
+def test_a_lock_that_cannot_be_read_is_no_plan(capsys: pytest.CaptureFixture[str], broken: str) -> None:
+    Path("dvc.lock").write_text(broken)
+    main_in(["run", "--plan"], code=1)
+    assert "dvc.lock cannot be read" in capsys.readouterr().err
+    assert Path("dvc.lock").read_text() == broken

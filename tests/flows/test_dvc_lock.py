@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.dvc import StageFailedError, dvc_status, stream
+from flows.dvc import StageFailedError, keep_lock, stream
 
 LOCK = """schema: '2.0'
 stages:
@@ -42,7 +42,7 @@ def test_a_lock_that_is_broken_off_is_put_back(workspace: Path, broken: str, cap
         run(broken, code=1)
     assert lock.read_text() == MORE
     lock.write_text(broken)  # by a process that was killed with this one
-    dvc_status()
+    keep_lock()
     assert lock.read_text() == MORE
     assert "dvc.lock" in caplog.text
 
@@ -51,10 +51,10 @@ def test_a_lock_that_is_whole_or_gone_is_left_as_it_is(workspace: Path) -> None:
     lock = workspace / "dvc.lock"
     run(MORE)
     lock.write_text(LOCK)  # git checkout
-    dvc_status()
+    keep_lock()
     assert lock.read_text() == LOCK
     lock.unlink()
-    dvc_status()
+    keep_lock()
     assert not lock.exists()
 
 
@@ -69,7 +69,7 @@ def test_a_lock_that_a_merge_left_in_conflict_is_its_owners(workspace: Path) -> 
     run(LOCK)
     conflict = f"{LOCK}<<<<<<< HEAD\n=======\n>>>>>>> other\n"
     (workspace / "dvc.lock").write_text(conflict)
-    dvc_status()
+    keep_lock()
     assert (workspace / "dvc.lock").read_text() == conflict
 
 
