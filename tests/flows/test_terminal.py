@@ -225,6 +225,9 @@ def test_a_runs_summary(inside: Path, capfd: pytest.CaptureFixture[str]) -> None
     from flows import cli
     from flows.graph import load_graph
 
+    report = inside / "data" / "gate" / "report.json"
+    report.parent.mkdir(exist_ok=True)
+    report.write_text(json.dumps({"verdict": HOSTILE, "rules": [{"verdict": HOSTILE}]}))
     cli._print_summary(list(load_graph()))
     cli._print_places(list(load_graph()))
     printed = "".join(capfd.readouterr())
