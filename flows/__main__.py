@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from flows.cli import main
+from flows.cli.main import main
 
 if __name__ == "__main__":
     main(["stage", *sys.argv[1:]])

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.contracts.document import DOCUMENT_SCHEMA
-from tasks.contracts.files import write_json
+from tasks.contracts.durable_files import write_json
 from tasks.contracts.ledger import LEDGER_SCHEMA
 from tasks.contracts.manifest import MANIFEST_NAME, describe_file, manifest_hash, read_manifest
 

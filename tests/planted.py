@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tasks.contracts.files import write_json
+from tasks.contracts.durable_files import write_json
 from tasks.contracts.manifest import MANIFEST_NAME, Manifest, describe_folder
 
 

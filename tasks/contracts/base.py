@@ -138,6 +138,6 @@ class Edit:
 
 
 class Filter(Protocol):
-    """A rule in `tasks/filters/rules/`: None keeps the document, a Drop drops it, an Edit changes its text."""
+    """A rule in `tasks/filter/rules/`: None keeps the document, a Drop drops it, an Edit changes its text."""
 
     def __call__(self, document: Document) -> Drop | Edit | None: ...

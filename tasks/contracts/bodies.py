@@ -17,7 +17,7 @@ from typing import Protocol
 import brotli
 import zstandard
 
-from tasks.contracts.answers import codings
+from tasks.contracts.http_responses import codings
 from tasks.contracts.media_types import is_markup
 
 GZIP_MAGIC = b"\x1f\x8b"

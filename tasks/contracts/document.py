@@ -15,8 +15,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.contracts.durable_files import atomic_path
 from tasks.contracts.errors import InputError
-from tasks.contracts.files import atomic_path
 
 DOCUMENT_SCHEMA = pa.schema(
     [

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from tasks.contracts.conservation import Holding, check_folder
+from tasks.contracts.durable_files import sha256_file, write_json
 from tasks.contracts.errors import ConservationError, ManifestError
-from tasks.contracts.files import sha256_file, write_json
 from tasks.contracts.warc_index import count_pages
 
 MANIFEST_NAME = "_manifest.json"
@@ -270,6 +270,26 @@ def absent(data: Path) -> list[str]:
         if not (data / stage / MANIFEST_NAME).is_file():
             sentences.append(f"{data / stage}, from which {by} was made, is not there or unfinished")
     return sentences
+
+
+def chain_order(made_from: Mapping[str, Iterable[str]]) -> list[str]:
+    """Return stages so that each stands after all that it was made from, those of one depth by name.
+
+    Args:
+        made_from: stage → its inputs; those that are no keys of it do not count.
+
+    >>> chain_order({"mix": ["filter"], "extract": ["crawl"], "filter": ["extract"]})
+    ['extract', 'filter', 'mix']
+    """
+    depths: dict[str, int] = {}
+
+    def depth(stage: str) -> int:
+        if stage not in depths:
+            depths[stage] = 0  # what is made from itself, in manifests that lie, has an end
+            depths[stage] = 1 + max((depth(name) for name in made_from[stage] if name in made_from), default=-1)
+        return depths[stage]
+
+    return sorted(made_from, key=lambda stage: (depth(stage), stage))
 
 
 def text_shards(folder: Path) -> tuple[Shard, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.contracts.files import sha256_file, sha256_json
+from tasks.contracts.durable_files import sha256_file, sha256_json
 from tasks.contracts.state import STATE_VARIABLE as STATE_VARIABLE
 from tasks.contracts.state import state_folder as state_folder
 

@@ -18,12 +18,12 @@ from tasks.contracts.errors import InputError
 from tasks.contracts.ledger import LedgerRow, write_ledger
 from tasks.contracts.manifest import Counts
 from tasks.crawl.canonical import PAGES
-from tasks.crawl.files import Identity, SourceFile, check_unchanged, find_files, open_hashed
-from tasks.crawl.parts import PartWriter
+from tasks.crawl.input_files import Identity, SourceFile, check_unchanged, find_files, open_hashed
 from tasks.crawl.processes import spread
-from tasks.crawl.records import Record, header_fields, inflated, read_records, starts_with_members
 from tasks.crawl.streams import Damage
-from tasks.crawl.units import (
+from tasks.crawl.warc_parts import PartWriter
+from tasks.crawl.warc_reader import Record, header_fields, inflated, read_records, starts_with_members
+from tasks.crawl.work_units import (
     NO_IDS,
     Ids,
     Made,

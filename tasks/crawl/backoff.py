@@ -15,12 +15,12 @@ from urllib.parse import urlsplit
 from scrapy.core.downloader.handlers.http11 import HTTP11DownloadHandler
 from scrapy.exceptions import IgnoreRequest
 
-from tasks.contracts.evidence import Certificate
 from tasks.crawl.addresses import GuardedResolver, RefusedAddressError, named
 from tasks.crawl.certificates import CertificateRefusedError, Certificates, fingerprint
 from tasks.crawl.credentials import Placeholders, basic, login
 from tasks.crawl.exchange import POLICY_FILE, BoundedFactory, HeadersTooLongError
 from tasks.crawl.retry_after import FIRST_WAIT_SECONDS, retry_after
+from tasks.rights.evidence import Certificate
 
 BUSY = frozenset({429, 503})
 RETRIES = 2  # of a request that failed on its way

@@ -23,19 +23,19 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from tasks.contracts.durable_files import disk_full_is_clear, write_bytes
 from tasks.contracts.errors import InputError, NetworkError
-from tasks.contracts.files import disk_full_is_clear, write_bytes
 from tasks.contracts.ledger import LedgerRow, write_ledger
 from tasks.contracts.manifest import Counts
 from tasks.contracts.redaction import without_userinfo
 from tasks.contracts.text_files import json_value
 from tasks.crawl.archives import take_archives
 from tasks.crawl.credentials import joined
-from tasks.crawl.parts import PartWriter
-from tasks.crawl.records import Record, header_fields, inflated, read_records
 from tasks.crawl.remote import NotServed, Remote, Unavailable, Untrusted, fail
 from tasks.crawl.streams import Damage
 from tasks.crawl.urls import canonical_host
+from tasks.crawl.warc_parts import PartWriter
+from tasks.crawl.warc_reader import Record, header_fields, inflated, read_records
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from scrapy.core.downloader.handlers.http11 import (
 from scrapy.exceptions import IgnoreRequest, StopDownload
 from scrapy.http import Headers
 
-from tasks.contracts.answers import codings
 from tasks.contracts.bodies import ERRORS, Body, opened
+from tasks.contracts.http_responses import codings
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 POLICY_FILE = "policy_file"  # in a request's meta: robots.txt and its like, of which only the beginning is read

@@ -24,14 +24,11 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
-from tasks.contracts.answers import REFUSALS, may_pass, no_page
 from tasks.contracts.charset import decode
-from tasks.contracts.evidence import Certificate, Evidence
-from tasks.contracts.files import disk_full_is_clear
+from tasks.contracts.durable_files import disk_full_is_clear
+from tasks.contracts.http_responses import REFUSALS, may_pass, no_page
 from tasks.contracts.media_types import is_html
 from tasks.contracts.redaction import without_secrets, without_userinfo
-from tasks.contracts.robot_words import forbids_following
-from tasks.contracts.robots import names_of
 from tasks.contracts.warc import host_of
 from tasks.crawl.addresses import named
 from tasks.crawl.backoff import BROKEN_OFF, CERTIFICATE, RETRIES, SHORTEST_DELAY_SECONDS, HostBusy
@@ -48,9 +45,12 @@ from tasks.crawl.frontier import Refusals
 from tasks.crawl.hosts import Forbidden, HostRules, RobotsFailed, TooSlow, Unreachable, evidence_of
 from tasks.crawl.jobs import Job, owner
 from tasks.crawl.journal import DONE, FAR, NOTE, PAGE, PASSING, TAKEN, Journal
-from tasks.crawl.reading import Links, absolute_link, links_of, location_of, sitemap_links
+from tasks.crawl.page_links import Links, absolute_link, links_of, location_of, sitemap_links
 from tasks.crawl.urls import Counted, canonical_url
 from tasks.crawl.warc_writer import Note, Page, Writer, warc_date
+from tasks.rights.evidence import Certificate, Evidence
+from tasks.rights.robot_words import forbids_following
+from tasks.rights.robots import names_of
 
 Result = TypeVar("Result")
 MOST_REDIRECTS = 10

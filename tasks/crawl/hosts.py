@@ -18,8 +18,12 @@ from scrapy.http.request import NO_CALLBACK
 from scrapy.utils.defer import maybe_deferred_to_future
 from twisted.internet.defer import Deferred
 
-from tasks.contracts.answers import REFUSALS
-from tasks.contracts.evidence import (
+from tasks.contracts.http_responses import REFUSALS
+from tasks.crawl.backoff import HostBusy
+from tasks.crawl.exchange import MOST_POLICY_BYTES, POLICY_FILE, REDIRECTS, header_fields, stop_at_limit
+from tasks.crawl.page_links import location_of
+from tasks.crawl.urls import canonical_url
+from tasks.rights.evidence import (
     READER,
     Certificate,
     Evidence,
@@ -29,11 +33,7 @@ from tasks.contracts.evidence import (
     most_telling,
     page_signals,
 )
-from tasks.contracts.robots import Decision, Robots, names_of
-from tasks.crawl.backoff import HostBusy
-from tasks.crawl.exchange import MOST_POLICY_BYTES, POLICY_FILE, REDIRECTS, header_fields, stop_at_limit
-from tasks.crawl.reading import location_of
-from tasks.crawl.urls import canonical_url
+from tasks.rights.robots import Decision, Robots, names_of
 
 logger = logging.getLogger(__name__)
 

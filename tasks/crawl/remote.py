@@ -17,8 +17,8 @@ from typing import Any
 import requests
 from requests.adapters import HTTPAdapter
 
+from tasks.contracts.durable_files import disk_full_is_clear, sync_file, sync_folder
 from tasks.contracts.errors import InputError, NetworkError, RefusedError
-from tasks.contracts.files import disk_full_is_clear, sync_file, sync_folder
 from tasks.contracts.redaction import without_secrets
 from tasks.crawl.credentials import Placeholders, login
 from tasks.crawl.retry_after import FIRST_WAIT_SECONDS, retry_after

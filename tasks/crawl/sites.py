@@ -29,9 +29,9 @@ from tasks.crawl.frontier import Refusals
 from tasks.crawl.jobs import Crawl, Job, owner
 from tasks.crawl.journal import COUNTED, TAKEN, Journal, Place, Progress, read_progress
 from tasks.crawl.journal import PASSING as PASSING
-from tasks.crawl.parts import PartWriter
 from tasks.crawl.processes import run_in_processes
 from tasks.crawl.urls import LIMIT_RULES, Counted
+from tasks.crawl.warc_parts import PartWriter
 from tasks.crawl.warc_writer import SOFTWARE, Writer, sha1, warc_date
 
 logger = logging.getLogger(__name__)

@@ -15,10 +15,9 @@ from typing import Literal
 from pydantic import Field, JsonValue
 
 from tasks.contracts.base import StageParams, not_identity
+from tasks.contracts.durable_files import sha256_json, write_json
 from tasks.contracts.errors import HeadwaterError
-from tasks.contracts.files import sha256_json, write_json
 from tasks.contracts.manifest import Counts, Manifest, Unit, commit_manifest
-from tasks.contracts.takedowns import read_takedowns
 from tasks.contracts.workspace import state_folder
 from tasks.crawl.archives import take_archives
 from tasks.crawl.common_crawl import Selection, take_common_crawl
@@ -29,6 +28,7 @@ from tasks.crawl.remote import Remote
 from tasks.crawl.sites import crawl_sites
 from tasks.crawl.texts import Columns, take_texts
 from tasks.crawl.urls import Limits
+from tasks.rights.takedowns import read_takedowns
 
 logger = logging.getLogger(__name__)
 

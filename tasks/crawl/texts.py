@@ -20,18 +20,18 @@ import pyarrow.parquet as pq
 from pydantic import JsonValue
 
 from tasks.contracts.document import Document, make_doc_id, write_documents
+from tasks.contracts.durable_files import sha256_json
 from tasks.contracts.errors import InputError
-from tasks.contracts.files import sha256_json
 from tasks.contracts.languages import UNSTATED, language_code
 from tasks.contracts.ledger import LedgerRow, write_ledger
 from tasks.contracts.manifest import Counts
 from tasks.contracts.redaction import without_userinfo
 from tasks.contracts.text_files import in_utf8
 from tasks.contracts.warc import host_of
-from tasks.crawl.files import Identity, SourceFile, check_unchanged, find_files, open_hashed, opened
+from tasks.crawl.input_files import Identity, SourceFile, check_unchanged, find_files, open_hashed, opened
 from tasks.crawl.processes import spread
 from tasks.crawl.streams import Unpacked
-from tasks.crawl.units import (
+from tasks.crawl.work_units import (
     NO_IDS,
     Ids,
     Made,

@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 import idna
 from w3lib.url import safe_url_string
 
-from tasks.contracts.takedowns import RULE as TAKEDOWN
-from tasks.contracts.takedowns import Takedowns
 from tasks.contracts.warc import host_of
+from tasks.rights.takedowns import RULE as TAKEDOWN
+from tasks.rights.takedowns import Takedowns
 
 PORTS = {"http": "80", "https": "443"}
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")

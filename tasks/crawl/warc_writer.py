@@ -15,7 +15,7 @@ from warcio.archiveiterator import ArchiveIterator
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
-from tasks.contracts.evidence import CONTENT_TYPE, Evidence
+from tasks.rights.evidence import CONTENT_TYPE, Evidence
 
 SOFTWARE = "Headwater (Scrapy, warcio)"
 IDENTICAL_PAYLOAD = "http://netpreserve.org/warc/1.1/revisit/identical-payload-digest"

@@ -15,7 +15,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from tasks.decontaminate.folding import without_entities
-from tasks.decontaminate.words import Located
+from tasks.decontaminate.hashed_words import Located
 
 FEWEST_WORDS = {"asked": 4.5, "both": 3}
 """Fewest words of a question alone (seven Chinese characters), and of one with its answer; below, they are everyday
@@ -98,7 +98,7 @@ def is_sum(form: str) -> bool:
 def form_of(text: str, words: Located, first: int, end: int) -> str:
     """Return words `first` up to `end` with the operators that count between them.
 
-    >>> from tasks.decontaminate.words import locate
+    >>> from tasks.decontaminate.hashed_words import locate
     >>> text = "So 12 × 7 = 84, well-known and/or 3.5"
     >>> form_of(text, locate(text), 0, 10)
     'so 12 * 7 84 well known and or 3 . 5'
@@ -128,7 +128,7 @@ def _counting(gap: str, before: str, after: str) -> list[str]:
 def stands_alone(text: str, words: Located, first: int, end: int) -> bool:
     """Return whether no expression goes on where these words end in a number or begin with one.
 
-    >>> from tasks.decontaminate.words import locate
+    >>> from tasks.decontaminate.hashed_words import locate
     >>> text = "5 * 12 + 7 = 67"
     >>> stands_alone(text, locate(text), 1, 3), stands_alone(text, locate(text), 0, 3)
     (False, True)
@@ -144,7 +144,7 @@ def stands_alone(text: str, words: Located, first: int, end: int) -> bool:
 def is_doubtful(text: str, words: Located, first: int, end: int, form: str) -> bool:
     """Return whether words of this form may be no sum but a range, a date or a size: two numbers that no "=" follows.
 
-    >>> from tasks.decontaminate.words import locate
+    >>> from tasks.decontaminate.hashed_words import locate
     >>> for text in ("pages 9-4", "9-4 = 5", "9 − 4", "9 + 4"):
     ...     words = locate(text)
     ...     first = len(words.words) - (3 if "=" in text else 2)

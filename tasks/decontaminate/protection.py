@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from tasks.decontaminate.items import ItemText
+from tasks.decontaminate.protected_items import ItemText
 
 NO_TEXT, NO_WORDS, ONE_WORD, TOO_SHORT, TOO_COMMON = "no text", "no words", "one word", "too short", "too common"
 AMBIGUOUS = "may be a date or a range"

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 
 from tasks.contracts.base import FrozenModel
 from tasks.contracts.document import Document
-from tasks.decontaminate.index import Hit, Index, Protected, merge_ranges
-from tasks.decontaminate.words import Located, locate
+from tasks.decontaminate.hashed_words import Located, locate
+from tasks.decontaminate.ngram_index import Hit, Index, Protected, merge_ranges
 
 _BLANK_LINES = re.compile(r"\n{3,}")
 LONGEST_QUOTE = 200

@@ -24,14 +24,14 @@ from pydantic import Field, JsonValue
 
 from tasks.contracts.base import Drop, Edit, StageParams, borrowed_from, not_identity
 from tasks.contracts.document import ROWS_PER_GROUP, Document, read_rows, write_rows
+from tasks.contracts.durable_files import sha256_file, sha256_json, write_bytes, write_json
 from tasks.contracts.errors import HeadwaterError, InputError, ParamsError, raised
-from tasks.contracts.files import sha256_file, sha256_json, write_bytes, write_json
 from tasks.contracts.ledger import LedgerRow, ledger_row
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest, text_shards
 from tasks.contracts.workspace import state_folder
 from tasks.decontaminate.forms import form_hash
-from tasks.decontaminate.index import FILES, Index, IndexSettings, read_index, write_index
-from tasks.decontaminate.items import ItemText, benchmark_texts, task_texts
+from tasks.decontaminate.ngram_index import FILES, Index, IndexSettings, read_index, write_index
+from tasks.decontaminate.protected_items import ItemText, benchmark_texts, task_texts
 from tasks.decontaminate.protection import Key, Protection
 from tasks.decontaminate.removal import Finding, RemovalSettings, inspect
 from tasks.engine.shards import ShardFunction, ShardWork, keep_or_drop, map_shards, work_for

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.contracts.manifest import Counts
-from tasks.dedup.blocks import BLOCK_KINDS, BlockKind
 from tasks.dedup.candidates import preference_order
 from tasks.dedup.corpus import Corpus
+from tasks.dedup.passages import BLOCK_KINDS, BlockKind
 from tasks.engine.shards import ShardWork
 
 CUT: Final = np.dtype([("document", "<u8"), ("key", "<u8")])

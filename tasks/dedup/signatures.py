@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from tasks.contracts.document import ROWS_PER_GROUP, open_shard
 from tasks.contracts.errors import InputError
 from tasks.contracts.manifest import Counts
-from tasks.dedup.blocks import BlockKind, block_keys
 from tasks.dedup.minhash import Hasher, Sketch, band_keys, hasher
+from tasks.dedup.passages import BlockKind, block_keys
 from tasks.dedup.shingles import ShingleSets, normal_bytes, shingle_sets
 from tasks.engine.shards import ShardWork
 

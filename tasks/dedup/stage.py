@@ -27,26 +27,26 @@ import numpy as np
 from pydantic import Field, JsonValue, model_validator
 
 from tasks.contracts.base import StageParams, not_identity
-from tasks.contracts.files import sha256_file, sha256_json
+from tasks.contracts.durable_files import sha256_file, sha256_json
 from tasks.contracts.manifest import Manifest, commit_manifest
-from tasks.contracts.takedowns import read_takedowns
 from tasks.contracts.workspace import code_hash, state_folder
-from tasks.dedup.blocks import BlockKind
 from tasks.dedup.candidates import FEWEST_PAIRS, GROUP, PAIR, find_candidates
 from tasks.dedup.corpus import Corpus, even_ranges
 from tasks.dedup.decisions import count_hosts, mark_kept, write_decisions
 from tasks.dedup.frequency import Cutting, Limits, find_common_blocks
 from tasks.dedup.minhash import Backend, Sketch, choose_bands, found_with
+from tasks.dedup.passages import BlockKind
 from tasks.dedup.signatures import Criterion, Exact, Signing, sign_part
 from tasks.dedup.survivors import RULES, Fates, choose_survivors
-from tasks.dedup.taken import find_taken, with_taken, without
+from tasks.dedup.taken_down_copies import find_taken, with_taken, without
 from tasks.dedup.verification import EDGE, Memory, pairs_of, similarities, verify_candidates
 from tasks.dedup.writing import STAGE, Writing, write_part
 from tasks.engine.shards import ShardFunction, ShardWork, map_shards, work_for
+from tasks.rights.takedowns import read_takedowns
 
 logger = logging.getLogger(__name__)
 
-_TEXT_CODE: Final = ["tasks.dedup.shingles", "tasks.dedup.minhash", "tasks.dedup.blocks", "tasks.dedup.shards"]
+_TEXT_CODE: Final = ["tasks.dedup.shingles", "tasks.dedup.minhash", "tasks.dedup.passages", "tasks.dedup.table_shards"]
 
 
 class Params(StageParams):
@@ -162,9 +162,9 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
         code=[
             "tasks.dedup.writing",
             "tasks.dedup.survivors",
-            "tasks.dedup.taken",
-            "tasks.dedup.blocks",
-            "tasks.dedup.shards",
+            "tasks.dedup.taken_down_copies",
+            "tasks.dedup.passages",
+            "tasks.dedup.table_shards",
         ],
         libraries=["pyarrow"],
     )

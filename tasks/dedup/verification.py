@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.contracts.files import atomic_path, sha256_file, write_bytes
+from tasks.contracts.durable_files import atomic_path, sha256_file, write_bytes
 from tasks.contracts.manifest import Counts
 from tasks.dedup.candidates import PAIR, pair_keys, unique_pairs
 from tasks.dedup.corpus import Corpus, Keys, Numbers

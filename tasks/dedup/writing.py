@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from tasks.contracts.document import DOCUMENT_SCHEMA, ROWS_PER_GROUP, open_shard
 from tasks.contracts.ledger import LedgerRow, write_ledger
 from tasks.contracts.manifest import Counts
-from tasks.contracts.takedowns import NEAR_RULE
-from tasks.dedup.blocks import cut_blocks
-from tasks.dedup.shards import write_batches
+from tasks.dedup.passages import cut_blocks
 from tasks.dedup.survivors import NEAR, RULES
-from tasks.dedup.taken import TAKEN_RULE, TOMBSTONE_DIGITS
+from tasks.dedup.table_shards import write_batches
+from tasks.dedup.taken_down_copies import TAKEN_RULE, TOMBSTONE_DIGITS
 from tasks.engine.shards import ShardWork
+from tasks.rights.takedowns import NEAR_RULE
 
 STAGE: Final = "dedup"
 TOO_SHORT: Final = "too_short_after_cut"

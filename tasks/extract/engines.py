@@ -23,16 +23,16 @@ from trafilatura import extract, load_html
 from trafilatura.metadata import extract_license
 from trafilatura.settings import Extractor
 
-from tasks.contracts.evidence import meta_elements
-from tasks.contracts.licences import is_terms, licence_in_words, target_of
-from tasks.extract.answers import EngineName, Mode, Settings
 from tasks.extract.blocks import read
 from tasks.extract.carried import article_body, with_carried_text
-from tasks.extract.language import identify
+from tasks.extract.language_id import identify
 from tasks.extract.main_content import main_text
 from tasks.extract.metadata import Head, Metadata, head_of, metadata_of
 from tasks.extract.paragraphs import revise
 from tasks.extract.selectors import lighten_trafilatura
+from tasks.extract.worker_messages import EngineName, Mode, Settings
+from tasks.rights.evidence import meta_elements
+from tasks.rights.licences import is_terms, licence_in_words, target_of
 
 # libxml2's HTML parser (2.14) nests 256 elements and drops what is below, text too, without an error. Lexbor nests all
 # there are, and resiliparse takes time quadratic in the depth: the same is taken out of its tree.

@@ -19,7 +19,15 @@ import numpy.typing as npt
 
 from tasks.extract.blocks import BIT, HEADINGS, NAMES, Block, Elements, Reading
 from tasks.extract.metadata import Head
-from tasks.extract.rules import KEPT_MAX_LINKED, LISTING_BELOW, SURE_BLOCKS, good_words, is_copyright, left_out, value
+from tasks.extract.prose_features import (
+    KEPT_MAX_LINKED,
+    LISTING_BELOW,
+    SURE_BLOCKS,
+    good_words,
+    is_copyright,
+    left_out,
+    value,
+)
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]

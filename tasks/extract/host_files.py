@@ -22,10 +22,10 @@ from typing import Any
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 from pydantic import JsonValue
 
+from tasks.contracts.durable_files import canonical_json
 from tasks.contracts.errors import InputError
-from tasks.contracts.evidence import CONTENT_TYPE, READER, Evidence, Signal, host_signals, most_telling, read_evidence
-from tasks.contracts.files import canonical_json
-from tasks.contracts.robots import EVERYONE, Robots, names_of, url_path
+from tasks.rights.evidence import CONTENT_TYPE, READER, Evidence, Signal, host_signals, most_telling, read_evidence
+from tasks.rights.robots import EVERYONE, Robots, names_of, url_path
 
 HOST_FILES = frozenset({"/robots.txt", "/ai.txt", "/.well-known/tdmrep.json"})
 STATUS = "Headwater-HTTP-Status"

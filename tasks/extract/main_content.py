@@ -8,7 +8,7 @@ from tasks.extract.block_model import scores
 from tasks.extract.blocks import BIT, UNSEEN, Block, Elements, Reading
 from tasks.extract.features import Features, features_of
 from tasks.extract.lines import Table, data_tables, lines_of
-from tasks.extract.rules import OTHER_MAX_SHARE, good_words, left_out, sums_of
+from tasks.extract.prose_features import OTHER_MAX_SHARE, good_words, left_out, sums_of
 
 # A block of so many words that stands on the page twice is kept once; code, which stands where it is needed, twice.
 REPEAT_WORDS = 10

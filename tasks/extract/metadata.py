@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from tasks.contracts.licences import absolute, is_licence, is_terms, licence_name, marked_licence, target_of
+from tasks.rights.licences import absolute, is_licence, is_terms, licence_name, marked_licence, target_of
 
 HEAD_TAGS = frozenset({"meta", "link", "title", "script", "base"})
 MAX_CHARACTERS = 500

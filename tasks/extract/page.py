@@ -7,13 +7,13 @@ from collections import OrderedDict
 from dataclasses import replace
 
 from tasks.contracts.charset import decode
-from tasks.contracts.evidence import html_signals
-from tasks.contracts.licences import absolute
 from tasks.contracts.markup import with_few_attributes
-from tasks.extract.answers import Extracted, Settings
 from tasks.extract.engines import content_of
-from tasks.extract.language import identify, languages_by_line
-from tasks.extract.records import Page
+from tasks.extract.language_id import identify, languages_by_line
+from tasks.extract.warc_pages import Page
+from tasks.extract.worker_messages import Extracted, Settings
+from tasks.rights.evidence import html_signals
+from tasks.rights.licences import absolute
 
 # Payloads whose result is kept for an exact repeat; a shard of the crawl holds some hundred pages.
 REMEMBERED_PAYLOADS = 2_000

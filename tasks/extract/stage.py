@@ -12,23 +12,23 @@ from pathlib import Path
 
 from pydantic import Field
 
-from tasks.contracts.answers import REFUSALS
 from tasks.contracts.base import Drop, StageParams
 from tasks.contracts.document import Document, make_doc_id, write_documents
 from tasks.contracts.errors import HeadwaterError, InputError
-from tasks.contracts.evidence import OWN_CRAWLS, OptOutPolicy, judge
+from tasks.contracts.http_responses import REFUSALS
 from tasks.contracts.ledger import LedgerRow, ledger_row, write_ledger
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest, read_manifest
-from tasks.contracts.robots import names_of
-from tasks.contracts.takedowns import read_takedowns
 from tasks.contracts.workspace import state_folder
 from tasks.engine.shards import ShardWork, keep_or_drop, map_shards
-from tasks.extract.answers import EngineName, Extracted, Mode, Settings
 from tasks.extract.host_files import collect
-from tasks.extract.language import identify, languages_by_line
-from tasks.extract.records import Page, read_pages
-from tasks.extract.taken import take_down
+from tasks.extract.language_id import identify, languages_by_line
+from tasks.extract.taken_down_pages import take_down
+from tasks.extract.warc_pages import Page, read_pages
 from tasks.extract.worker import Extractor, Limits, shared_extractor
+from tasks.extract.worker_messages import EngineName, Extracted, Mode, Settings
+from tasks.rights.evidence import OWN_CRAWLS, OptOutPolicy, judge
+from tasks.rights.robots import names_of
+from tasks.rights.takedowns import read_takedowns
 
 logger = logging.getLogger(__name__)
 

@@ -30,8 +30,8 @@ from typing import Any
 from tasks.contracts.base import Drop
 from tasks.contracts.errors import ToolMissingError
 from tasks.contracts.workspace import ROOT
-from tasks.extract.answers import Extracted, Settings
-from tasks.extract.records import Page
+from tasks.extract.warc_pages import Page
+from tasks.extract.worker_messages import Extracted, Settings
 
 MEBIBYTE = 1024 * 1024
 START_SECONDS = 120.0

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.contracts.files import write_bytes
+from tasks.contracts.durable_files import write_bytes
 from tasks.contracts.heldout import BITS_PER_BYTE as BITS_PER_BYTE
 from tasks.contracts.heldout import CONTINUATION as CONTINUATION
 

@@ -27,7 +27,13 @@ from tasks.contracts.ledger import LedgerRow, ledger_row
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest
 from tasks.contracts.workspace import state_folder
 from tasks.engine.shards import ShardWork, keep_or_drop, map_shards, work_for
-from tasks.holdout.items import ContinuationItem, ContinuationSettings, TextItem, continuation_items, text_items
+from tasks.holdout.evaluation_items import (
+    ContinuationItem,
+    ContinuationSettings,
+    TextItem,
+    continuation_items,
+    text_items,
+)
 from tasks.holdout.lm_eval_files import BITS_PER_BYTE, CONTINUATION, write_task
 
 logger = logging.getLogger(__name__)

@@ -27,15 +27,15 @@ from pydantic import JsonValue, field_validator
 
 from tasks.contracts.base import FrozenModel
 from tasks.contracts.document import Document, read_documents
+from tasks.contracts.durable_files import atomic_path
 from tasks.contracts.errors import InputError
-from tasks.contracts.files import atomic_path
 from tasks.contracts.languages import UNDETERMINED, checked, same_code
 from tasks.contracts.manifest import Counts
 from tasks.contracts.text_files import MARK, in_utf8, json_value
 from tasks.engine.shards import ShardWork, map_shards
-from tasks.perplexity.model import LmplzOptions, Model, too_small, train
-from tasks.perplexity.text import fold_of, lines_of
-from tasks.perplexity.units import Pieces, cut, learn
+from tasks.perplexity.kenlm_model import LmplzOptions, Model, too_small, train
+from tasks.perplexity.model_text import fold_of, lines_of
+from tasks.perplexity.word_pieces import Pieces, cut, learn
 
 logger = logging.getLogger(__name__)
 
@@ -187,7 +187,7 @@ def _corpus_halves(
             "hosts": list(reference.hosts),
             "by_language": how.by_language,
         },
-        code=["tasks.perplexity.reference", "tasks.perplexity.text"],
+        code=["tasks.perplexity.reference", "tasks.perplexity.model_text"],
     )
     halves: dict[str, list[list[Path]]] = {}
     for name in sorted(shard.name for shard in made.files):

@@ -22,17 +22,17 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 
 from tasks.contracts.base import Drop, StageParams, not_identity
 from tasks.contracts.document import Document, read_documents, read_rows, write_rows
+from tasks.contracts.durable_files import sha256_file, sha256_json, write_json
 from tasks.contracts.errors import HeadwaterError, ParamsError, raised
-from tasks.contracts.files import sha256_file, sha256_json, write_json
 from tasks.contracts.languages import checked
 from tasks.contracts.ledger import LedgerRow, ledger_row
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest
 from tasks.contracts.workspace import state_folder
 from tasks.engine.shards import ShardWork, keep_or_drop, map_shards, work_for
-from tasks.perplexity.model import LmplzOptions, find_tool, given, load, log10_probability
+from tasks.perplexity.kenlm_model import LmplzOptions, find_tool, given, load, log10_probability
+from tasks.perplexity.model_text import fold_of, lines_of
 from tasks.perplexity.reference import ANY, WHOLE_CORPUS, Fitted, Fitting, Reference, Scorer, by_code, fit, language_of
-from tasks.perplexity.text import fold_of, lines_of
-from tasks.perplexity.units import cut
+from tasks.perplexity.word_pieces import cut
 
 logger = logging.getLogger(__name__)
 

@@ -21,11 +21,11 @@ from fastwarc.warc import ArchiveIterator as FastWarc
 from trafilatura import extract
 from warcio.archiveiterator import ArchiveIterator as Warcio
 
-from tasks.contracts.evidence import Evidence, RobotsVerdict, find_licenses, html_signals
 from tasks.crawl.archives import take_archives
 from tasks.crawl.sample.pages import package_pages
 from tasks.crawl.warc_writer import Page, Writer
-from tasks.extract.records import read_pages
+from tasks.extract.warc_pages import read_pages
+from tasks.rights.evidence import Evidence, RobotsVerdict, find_licenses, html_signals
 
 EXTRACTED = 100
 

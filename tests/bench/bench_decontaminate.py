@@ -24,10 +24,10 @@ from pathlib import Path
 
 from tasks.contracts.document import read_documents
 from tasks.contracts.ledger import read_ledger
-from tasks.decontaminate.index import IndexSettings, read_index, write_index
-from tasks.decontaminate.items import ItemText, benchmark_texts
+from tasks.decontaminate.hashed_words import split, split_with_words
+from tasks.decontaminate.ngram_index import IndexSettings, read_index, write_index
+from tasks.decontaminate.protected_items import ItemText, benchmark_texts
 from tasks.decontaminate.stage import Params, run
-from tasks.decontaminate.words import split, split_with_words
 from tests.bench.page_texts import about_equal_pages, page_texts
 from tests.corpus import document, write_stage
 

@@ -38,11 +38,11 @@ import psutil
 from tasks.contracts.charset import decode
 from tasks.contracts.words import words
 from tasks.engine.shards import ShardWork
-from tasks.extract.answers import Settings
 from tasks.extract.engines import content_of
-from tasks.extract.records import Page, read_pages
 from tasks.extract.stage import Params, extract_shard
+from tasks.extract.warc_pages import Page, read_pages
 from tasks.extract.worker import close_shared
+from tasks.extract.worker_messages import Settings
 from tests.tasks.extract.unchanged import unchanged_trafilatura
 
 ENGINES = {

@@ -31,8 +31,8 @@ from datatrove.utils.text import split_into_parts
 
 from tasks.contracts.base import Drop, Edit
 from tasks.contracts.document import Document
-from tasks.filters.loading import rule_class
-from tasks.filters.words import splitter
+from tasks.filter.loading import rule_class
+from tasks.filter.word_splitting import splitter
 from tests.conftest import ROOT
 
 BLOCKS: Mapping[str, Any] = {

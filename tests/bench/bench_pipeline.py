@@ -20,14 +20,14 @@ from pathlib import Path
 
 import yaml
 
-from flows.lineage.records import RunRecord
-from tasks.contracts.evidence import OptOutPolicy
+from flows.history.run_records import RunRecord
+from tasks.rights.evidence import OptOutPolicy
 from tests.bench.measure import Cost, measure
 from tests.bench.pages import pages_of, sample_pages, write_warcs
 from tests.conftest import ROOT
 from tests.e2e.workspace import Workspace
 
-FILES = 16
+FILES = 8
 RULES = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
 SIGNALS = [name for name in OptOutPolicy.model_fields if name != "agents"]
 STAGES = ("crawl", "extract", "filter", "dedup")

@@ -32,7 +32,7 @@ from typing import Any
 from lxml import html as lxml_html
 
 from tasks.contracts.charset import decode
-from tasks.extract.records import read_pages
+from tasks.extract.warc_pages import read_pages
 from tests.bench.bench_extract import ENGINES, sample_pages, text_of
 
 KINDS = ("code", "table", "nested list", "formula")

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
-from tasks.tokenization.byte_level import PATTERNS, train_tokenizer
+from tasks.tokenizer.byte_level import PATTERNS, train_tokenizer
 from tests.bench.page_texts import page_texts
 
 

@@ -30,12 +30,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.contracts.document import DOCUMENT_SCHEMA, ROWS_PER_GROUP, make_doc_id
-from tasks.contracts.files import write_json
+from tasks.contracts.durable_files import write_json
 from tasks.contracts.ledger import LEDGER_SCHEMA
 from tasks.contracts.manifest import Counts, manifest_hash
 from tasks.contracts.tokens import INDEX_SCHEMA, TokenShard
 from tests.planted import plant_manifest
-from training.order import Order, read_packing
+from training.train.order import Order, read_packing
 
 SHARES = {"crawl": 0.1, "extract": 0.1, "filter": 0.5, "dedup": 0.3}
 HOSTS = 20_000
@@ -44,8 +44,8 @@ SEQ_LEN = 2048
 BUILD = """
 import json, resource, sys, time
 from pathlib import Path
-from flows.lineage.index import open_index
-from flows.lineage.trace import Tracer
+from flows.history.trace_index import open_index
+from flows.proof.trace import Tracer
 wall, cpu = time.monotonic(), time.process_time()
 index = open_index(Path("data"))
 names = time.monotonic() - wall
@@ -234,8 +234,8 @@ def run(folder: Path, rows: int, queries: int, commands: int) -> None:
         f"{index / 1e6:,.0f} MB, peak memory {cost['peak'] / 2**20:,.0f} MiB\n"
     )
     os.environ["HEADWATER_STATE"] = environment["HEADWATER_STATE"]
-    from flows.lineage.index import open_index
-    from flows.lineage.trace import HostTrace, Tracer
+    from flows.history.trace_index import open_index
+    from flows.proof.trace import HostTrace, Tracer
 
     print(f"{'query':<20}{'p50 ms':>9}{'max ms':>9}{'command s':>11}")
     for kind, ask in questions(rows).items():
@@ -246,7 +246,10 @@ def run(folder: Path, rows: int, queries: int, commands: int) -> None:
             taken.append(time.perf_counter() - started)
             assert isinstance(found, HostTrace) or bool(found.matched) == (kind != "never seen"), query
         for _ in range(commands):
-            command, started = [sys.executable, "-m", "flows.cli", "trace", ask(chance), "--json"], time.perf_counter()
+            command, started = (
+                [sys.executable, "-m", "flows.cli.main", "trace", ask(chance), "--json"],
+                time.perf_counter(),
+            )
             subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, check=False)
             whole.append(time.perf_counter() - started)
         shown = f"{max(whole):>11.2f}" if whole else ""

@@ -33,24 +33,27 @@ import numpy as np
 import pyarrow.parquet as pq
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 
-from flows.lineage.index import HELD_OUT, STAGES, open_index
-from flows.lineage.trace import Trace, Tracer
-from flows.lineage.trace_training import Training
+from flows.history.trace_index import HELD_OUT, open_index, stages_with_documents
+from flows.proof.trace import Trace, Tracer
+from flows.proof.trace_training import Training
 from tasks.contracts.document import Document, read_documents
 from tasks.contracts.ledger import read_ledger
 from tasks.contracts.manifest import read_manifest
+from tasks.contracts.tokenizer_files import EOS, load_tokenizer
 from tasks.contracts.tokens import index_name, read_index
-from tasks.extract.answers import Extracted, Settings
-from tasks.extract.records import Page, read_pages
 from tasks.extract.stage import Params
+from tasks.extract.warc_pages import Page, read_pages
 from tasks.extract.worker import Extractor, Limits
-from tasks.tokenization.byte_level import EOS, load_tokenizer
+from tasks.extract.worker_messages import Extracted, Settings
 
 DATA = Path("data")
-TEXT_STAGES = tuple(stage for stage in STAGES if stage not in ("crawl", "tokenize"))
 DUPLICATES = 0.2
 Row = tuple[str, str, str, str, int]
 """Stage, action, rule, file and number of a row."""
+
+
+def text_stages() -> list[str]:
+    return [stage for stage in stages_with_documents(DATA) if stage not in ("crawl", "tokenize")]
 
 
 def main() -> None:
@@ -126,7 +129,7 @@ def rows_by_url() -> tuple[dict[str, set[Row]], set[str]]:
     found: dict[str, set[Row]] = {url: set() for path in sorted((DATA / "crawl").glob("part-*.warc.gz"))
                                   for url in fetched(path)}  # fmt: skip
     duplicates: set[str] = set()
-    for stage in STAGES:
+    for stage in stages_with_documents(DATA):
         for path in sorted((DATA / stage / "dropped").glob("*.parquet")):
             for number, row in enumerate(read_ledger(path)):
                 if row.url:
@@ -134,7 +137,7 @@ def rows_by_url() -> tuple[dict[str, set[Row]], set[str]]:
                     found.setdefault(row.url, set()).add(place)
                     if row.survivor_id:
                         duplicates.add(row.url)
-    for stage in TEXT_STAGES:
+    for stage in text_stages():
         for path in sorted((DATA / stage).glob("**/part-*.parquet")):
             name = path.relative_to(DATA / stage).as_posix()
             if not name.startswith("dropped/"):
@@ -192,7 +195,7 @@ def check_documents(number: int, chance: random.Random) -> tuple[str, list[str]]
     params = Params.model_validate(read_manifest(DATA / "extract").params)
     settings = Settings(engine=params.engine, mode=params.mode, tables=params.tables, comments=params.comments,
                         language_by_line=params.language_by_line)  # fmt: skip
-    edited = {row.doc_id for stage in TEXT_STAGES for path in (DATA / stage / "dropped").glob("*.parquet")
+    edited = {row.doc_id for stage in text_stages() for path in (DATA / stage / "dropped").glob("*.parquet")
               for row in read_ledger(path) if row.action == "edit"}  # fmt: skip
     trained = {document.doc_id: document for document in documents("mix")}
     chosen = set(chance.sample(sorted(trained), min(number, len(trained))))

@@ -77,7 +77,7 @@ def main() -> None:
 def drill(workspace: Path, urls: int, until: str = "release", environment: dict[str, str] | None = None) -> Drill:
     """Plant, take down, run, and look."""
     data = workspace / "data"
-    headwater = [sys.executable, "-m", "flows.cli"]
+    headwater = [sys.executable, "-m", "flows.cli.main"]
     inside = {**os.environ, "PYTHONPATH": str(workspace), "HEADWATER_STATE": str(workspace / ".headwater")}
     inside |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", **(environment or {})}
 

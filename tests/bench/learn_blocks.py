@@ -40,13 +40,13 @@ import torch
 import zstandard
 from torch.nn import functional
 
-from tasks.extract.answers import Settings
 from tasks.extract.block_model import FILE, LAYERS, NEIGHBOURS, model
 from tasks.extract.blocks import BIT, NAMES, read
 from tasks.extract.carried import with_carried_text
 from tasks.extract.engines import content_of
 from tasks.extract.features import GRAIN, LEVELS, TAGS, features_of, kind_of_page
 from tasks.extract.metadata import Head
+from tasks.extract.worker_messages import Settings
 
 HELD_OUT_PERCENT = 20
 WIDTHS = (24, 16, 1)

@@ -8,7 +8,7 @@ from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.encoding import detect_encoding
 from resiliparse.parse.html import HTMLTree
 
-from tasks.extract.records import read_pages
+from tasks.extract.warc_pages import read_pages
 
 LEAST_CHARACTERS = 300
 

@@ -16,7 +16,7 @@ from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
 from tasks.crawl.sample.site import build_pages
-from tasks.extract.records import read_pages
+from tasks.extract.warc_pages import read_pages
 
 CHANGED = 0.2
 TAG_OR_WORD = re.compile(rb"<[^>]*>|[A-Za-z]{4,}")

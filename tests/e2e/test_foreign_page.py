@@ -37,7 +37,7 @@ START_SECONDS = 300
 # What a run opens beside the stages' own processes: its temporary Prefect server and a Ray session, here without end.
 RUN = """
 import json, os, sys, time
-from flows.services import prefect_server
+from flows.services.embedded import prefect_server
 wait = prefect_server()
 wait()
 from tasks.engine.session import RayParams, ray_session
@@ -256,7 +256,7 @@ def test_all_that_a_real_run_opens_is_on_the_loopback_and_tells_a_stranger_nothi
             time.sleep(0.3)
     assert process.returncode == 0, (made.folder / "run.log").read_text()
     programs = " ".join(seen.values())
-    for part in ("flows.guarded:prefect", "raylet", "training.loop"):
+    for part in ("flows.services.guarded:prefect", "raylet", "training.train.loop"):
         assert part in programs, f"{part} was not seen: {seen}"
     assert [place for place in seen.items() if place[0][0] not in LOOPBACK] == []
 

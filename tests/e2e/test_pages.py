@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from flows.lineage.picture import write_picture
-from flows.report import build_report
+from flows.report.page import build_report
+from flows.report.picture import write_picture
 from tests.e2e.browser import Page, browser
-from tests.flows.lineage.traced_workspace import make
-from tests.flows.test_report import plant, results
+from tests.flows.proof.traced_workspace import make
+from tests.flows.report.test_page import plant, results
 
 # What is wider than the screen can only be seen by scrolling; a picture that scrolls in its own frame is meant to.
 CUT_OFF = """

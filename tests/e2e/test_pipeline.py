@@ -157,7 +157,7 @@ def test_ctrl_c_ends_a_run_at_once_and_the_next_one_goes_on(finished: Workspace)
 def test_a_second_run_in_the_same_workspace_at_the_same_time_is_refused(finished: Workspace) -> None:
     hold = (
         "import time\n"
-        "from flows.locks import workspace_lock\n"
+        "from flows.workspace.locks import workspace_lock\n"
         "with workspace_lock('run'):\n"
         "    print('held', flush=True)\n"
         "    time.sleep(99)\n"
@@ -223,7 +223,7 @@ def test_the_doctor_says_what_is_there_and_what_is_missing(finished: Workspace) 
     assert "ok  lmplz" in finished.run("headwater", "doctor")
     without_git = {**finished.environment, "PATH": str(finished.folder / "nowhere")}
     printed = subprocess.run(
-        [sys.executable, "-m", "flows.cli", "doctor"],
+        [sys.executable, "-m", "flows.cli.main", "doctor"],
         cwd=finished.folder,
         env=without_git,
         capture_output=True,

@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flows.verify import check_all, deep_checks, guarded, workspace_checks
+from flows.cli.verify import check_all, deep_checks, guarded, workspace_checks
 from tasks.contracts.document import read_documents, write_documents
 from tests.e2e.workspace import Workspace
 from tests.forgeries import FORGERIES, rehash
-from training.verify import check_claim
+from training.release.verify import check_claim
 
 pytestmark = pytest.mark.e2e
 

@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from flows.graph import MODULES
+from flows.workspace.graph import load_graph
 from tasks.contracts.manifest import Manifest, manifest_hash, read_manifest
 from tests.conftest import ROOT
 
 BIN = Path(sys.executable).parent
 VENV = Path(sys.prefix)
-STAGES = tuple(MODULES)
+STAGES = tuple(load_graph())
 PATIENCE = 1700
 
 

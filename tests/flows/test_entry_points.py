@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from flows.graph import MODULES
+from flows.workspace.graph import load_graph
 from tests.conftest import ROOT
 
 TRAINING = {"torch", "transformers", "datasets", "lm_eval"}
@@ -30,30 +30,32 @@ def loaded(code: str, asked: set[str]) -> set[str]:
 @pytest.mark.parametrize(
     ("code", "unwanted"),
     [
-        ("import flows.cli", TRAINING | SERVERS | {"pandas", "scrapy", "requests"}),
+        ("import flows.cli.main", TRAINING | SERVERS | {"pandas", "scrapy", "requests"}),
         # A stage's process, and all that a run checks before it starts.
-        ("import flows.cli, flows.stage_run", TRAINING | SERVERS | {"pandas", "scrapy", "requests"}),
+        ("import flows.cli.main, flows.pipeline.stage_run", TRAINING | SERVERS | {"pandas", "scrapy", "requests"}),
         (
-            "import flows.preflight; from flows.graph import load_graph; "
+            "import flows.pipeline.preflight; from flows.workspace.graph import load_graph; "
             "[stage.params_class for stage in load_graph().values()]",
             TRAINING | SERVERS | {"pandas", "scrapy"},
         ),
         # Reads Prefect's client and the form of all stages' settings; the server is another process.
         (
-            "import flows.pipeline",
+            "import flows.pipeline.flow",
             (TRAINING | SERVERS | {"pandas", "scrapy", "prefect.server.api.server"}) - {"prefect"},
         ),
         # Of the libraries above, the mirror is there to load these, and no others.
-        ("import flows.lineage.mirror_process", {"prefect", "ray", "torch", "transformers", "scrapy"}),
+        ("import flows.mlflow.mirror_process", {"prefect", "ray", "torch", "transformers", "scrapy"}),
     ],
 )
 def test_a_start_does_not_load_what_only_others_need(code: str, unwanted: set[str]) -> None:
     assert loaded(code, unwanted) == set()
 
 
-@pytest.mark.parametrize("stage", MODULES)
-def test_a_stage_loads_heavy_libraries_only_at_work(stage: str) -> None:
-    assert loaded(f"import {MODULES[stage]}", TRAINING | SERVERS | {"pandas", "scrapy"}) == set()
+@pytest.mark.parametrize(
+    "module", [f"{'tasks' if stage.uses_ray else 'training'}.{name}.stage" for name, stage in load_graph().items()]
+)
+def test_a_stage_loads_heavy_libraries_only_at_work(module: str) -> None:
+    assert loaded(f"import {module}", TRAINING | SERVERS | {"pandas", "scrapy"}) == set()
 
 
 def test_the_check_sees_what_is_loaded() -> None:

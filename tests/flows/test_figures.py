@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from flows.lineage.picture import write_picture
-from flows.report import build_report
+from flows.report.page import build_report
+from flows.report.picture import write_picture
 from tasks.contracts.manifest import read_manifest
-from tests.training.test_release_use import make_release
-from training.gate import rules_met
+from tests.training.release.test_release_use import make_release
+from training.gate.stage import rules_met
 
 AMBIGUOUS = ("training tokens", "tokens seen", "training saw", "sha-256 of the weights", "weights, sha-256")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.lineage.records import read_records
+from flows.history.run_records import read_records
 from tests.conftest import ROOT
 
 SITES = {"source": "sites", "seeds": ["http://no-such-host.invalid/"], "contact": "nobody@test.example"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from random import Random
 
-from tasks.contracts.evidence import (
+from tasks.rights.evidence import (
     Evidence,
     OptOutPolicy,
     RobotsVerdict,

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from fastwarc.warc import WarcRecordType
 
 from tasks.contracts.charset import decode
-from tasks.extract import records
+from tasks.extract import warc_pages
 from tests.fuzz.harness import Wrong, checked
 from tests.fuzz.mutate import mutate, mutate_head
 from tests.fuzz.warc import HTTP_VALUES
@@ -48,7 +48,7 @@ def batch(rng: Random, folder: Path) -> int:
     return ANSWERS
 
 
-def _read(block: bytes) -> records.Page:
+def _read(block: bytes) -> warc_pages.Page:
     record = SimpleNamespace(
         headers={"WARC-Target-URI": "http://a.example/", "Content-Type": "application/http; msgtype=response"},
         content_length=len(block),
@@ -57,4 +57,4 @@ def _read(block: bytes) -> records.Page:
         record_id="<urn:x:1>",
         stream_pos=0,
     )
-    return records._read(record, "part-00000.warc.gz", MOST_BYTES, None)
+    return warc_pages._read(record, "part-00000.warc.gz", MOST_BYTES, None)

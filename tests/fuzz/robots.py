@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from random import Random
 
-from tasks.contracts.evidence import host_signals
-from tasks.contracts.robots import Robots
+from tasks.rights.evidence import host_signals
+from tasks.rights.robots import Robots
 from tests.fuzz.harness import Wrong, checked
 from tests.fuzz.mutate import ODD, mutate
 

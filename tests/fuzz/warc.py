@@ -19,8 +19,8 @@ from fastwarc.warc import ArchiveIterator, WarcRecordType
 from tasks.contracts.errors import InputError
 from tasks.contracts.ledger import LedgerRow, read_ledger
 from tasks.crawl.archives import take_archives
-from tasks.crawl.records import _NEXT_RECORD
-from tasks.extract.records import read_pages
+from tasks.crawl.warc_reader import _NEXT_RECORD
+from tasks.extract.warc_pages import read_pages
 from tests.fuzz.harness import Wrong, checked
 from tests.fuzz.mutate import mutate, mutate_head, with_length
 

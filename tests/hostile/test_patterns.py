@@ -16,7 +16,7 @@ SUSPECT_SECONDS = 0.004
 BOUNDED = {
     "tasks.decontaminate.spellings._ASKED_IN_WORDS": "a benchmark's item of at most 200 characters",
     "tasks.decontaminate.spellings._RESULT": "a benchmark's item of at most 200 characters",
-    "tasks.filters.rules.pii._VERSION_BEFORE": "the 16 characters before an address",
+    "tasks.filter.rules.pii._VERSION_BEFORE": "the 16 characters before an address",
 }
 PATTERNS = {name: given for name, given in patterns().items() if name.partition(" ")[0] not in BOUNDED}
 

@@ -8,17 +8,18 @@ from typing import Any
 
 import pytest
 
-from tasks.contracts import bodies, document, evidence, markup, media_types, takedowns, words
-from tasks.contracts.answers import codings, no_page
+from tasks.contracts import bodies, document, markup, media_types, words
 from tasks.contracts.charset import decode
-from tasks.contracts.robot_words import robot_words
-from tasks.contracts.robots import Robots, matches, names_of, pattern_path
-from tasks.crawl import reading, retry_after, urls
-from tasks.decontaminate.words import split
+from tasks.contracts.http_responses import codings, no_page
+from tasks.crawl import page_links, retry_after, urls
+from tasks.decontaminate.hashed_words import split
 from tasks.dedup import shingles
-from tasks.extract import language, metadata
-from tasks.filters.loading import load
-from tasks.perplexity import text as perplexity_text
+from tasks.extract import language_id, metadata
+from tasks.filter.loading import load
+from tasks.perplexity import model_text as perplexity_text
+from tasks.rights import evidence, takedowns
+from tasks.rights.robot_words import robot_words
+from tasks.rights.robots import Robots, matches, names_of, pattern_path
 from tests.hostile.growth import MOST_GROWTH, growth, seconds
 from tests.hostile.shapes import SHAPES
 
@@ -47,7 +48,7 @@ def host_files(text: str) -> object:
 
 def sitemap(text: str) -> object:
     try:
-        return reading.sitemap_links(f"<urlset>{text}".encode(), URL, 1 << 20, (), ["h.example"])
+        return page_links.sitemap_links(f"<urlset>{text}".encode(), URL, 1 << 20, (), ["h.example"])
     except ValueError:
         return None
 
@@ -97,7 +98,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "licences of a page that ends with one": lambda text: evidence.find_licenses(
         [], f"{text} license", "http://a.example/"
     ),
-    "links of a page": lambda text: reading.links_of(text, URL, ("utm_*",), ["h.example", "*.h.example"]),
+    "links of a page": lambda text: page_links.links_of(text, URL, ("utm_*",), ["h.example", "*.h.example"]),
     "character references": markup.unescaped,
     "few attributes": markup.with_few_attributes,
     "robots.txt": robots,
@@ -111,7 +112,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "takedown of a URL": lambda text: takedowns.canonical(f"http://h.example/{text}"),
     "Retry-After": lambda text: retry_after.retry_after(text, NOW),
     "Content-Type": lambda text: decode(b"<p>x</p>", text),
-    "Location": lambda text: reading.location_of(text.encode()),
+    "Location": lambda text: page_links.location_of(text.encode()),
     "charset of a page": lambda text: decode(text.encode(), ""),
     "Content-Encoding": content_codings,
     "Content-Range": lambda text: no_page(200, text),
@@ -128,8 +129,8 @@ READERS: dict[str, Callable[[str], object]] = {
     "date of a page": metadata._day,
     "title of a page": metadata._without_site,
     "JSON-LD": lambda text: metadata._from_json_ld([f'{{"datePublished": "{text}"}}', f'"datePublished"{text}']),
-    "language": language.identify,
-    "languages by line": language.languages_by_line,
+    "language": language_id.identify,
+    "languages by line": language_id.languages_by_line,
     "words": words.words,
     "shingles": lambda text: shingles.shingles(text, size=5),
     "n-grams": split,

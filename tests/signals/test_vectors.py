@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 from scrapy.http import Headers, HtmlResponse
 
-from tasks.contracts.answers import no_page
-from tasks.contracts.evidence import OptOutPolicy, html_signals, judge
-from tasks.contracts.robots import Robots, names_of
+from tasks.contracts.http_responses import no_page
 from tasks.crawl.hosts import HostRules, evidence_of
-from tasks.extract.records import read_pages
+from tasks.extract.warc_pages import read_pages
+from tasks.rights.evidence import OptOutPolicy, html_signals, judge
+from tasks.rights.robots import Robots, names_of
 from tests.conftest import ROOT
 from tests.tasks.extract.pages import record
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tasks.contracts.document import Document, write_documents
+from tasks.contracts.durable_files import write_json
 from tasks.contracts.errors import ConservationError
-from tasks.contracts.files import write_json
 from tasks.contracts.ledger import LedgerRow, write_ledger
 from tasks.contracts.manifest import MANIFEST_NAME, Counts, Manifest, Unit, commit_manifest, count_rows, read_manifest
 from tasks.contracts.warc_index import read_entries

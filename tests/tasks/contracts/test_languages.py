@@ -69,7 +69,7 @@ def test_codes_of_iso_639_1_stand_for_themselves() -> None:
 
 
 def test_what_the_model_finds_is_named_so_too() -> None:
-    from tasks.extract.language import _model
+    from tasks.extract.language_id import _model
 
     odd = {str(name) for name in _model().identifier.nb_classes if language_code(str(name)) is None}
     assert odd == set()

@@ -13,8 +13,8 @@ import zstandard
 
 from tasks.contracts.errors import InputError
 from tasks.contracts.text_files import json_value
-from tasks.decontaminate.items import benchmark_texts
-from tasks.filters.classifier import read_texts
+from tasks.decontaminate.protected_items import benchmark_texts
+from tasks.filter.classifier import read_texts
 from tasks.perplexity.reference import _file_lines
 
 TEXT = b'{"text": "A line of some words."}\n' * 2000

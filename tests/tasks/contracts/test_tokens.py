@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tasks.contracts.durable_files import write_json
 from tasks.contracts.errors import ManifestError
-from tasks.contracts.files import write_json
 from tasks.contracts.tokens import TokenRange, TokensInfo, read_index, read_tokens_info, smallest_dtype, write_index
 
 

@@ -18,7 +18,7 @@ from tasks.contracts.errors import HeadwaterError, InputError, NetworkError
 from tasks.contracts.ledger import read_ledger
 from tasks.contracts.manifest import Manifest, read_manifest
 from tasks.crawl.stage import Params, run
-from tests.tasks.crawl.test_warc_records import record
+from tests.tasks.crawl.test_warc_reader import record
 
 
 @pytest.fixture(autouse=True)

@@ -11,14 +11,14 @@ from fastwarc.warc import ArchiveIterator, WarcRecordType
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.contracts.evidence import Evidence, RobotsVerdict
 from tasks.contracts.ledger import LedgerRow, read_ledger
 from tasks.crawl.archives import take_archives
 from tasks.crawl.canonical import RAW_DIGEST, as_it_stands
-from tasks.crawl.records import Record, read_records
+from tasks.crawl.warc_reader import Record, read_records
 from tasks.crawl.warc_writer import Page as Fetched
 from tasks.crawl.warc_writer import Writer
-from tasks.extract.records import Page, read_pages
+from tasks.extract.warc_pages import Page, read_pages
+from tasks.rights.evidence import Evidence, RobotsVerdict
 
 BLOCK = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<p>The river</p>"
 FIELDS = {

@@ -8,13 +8,13 @@ import pytest
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 
 from tasks.contracts.errors import InputError, NetworkError
-from tasks.contracts.evidence import CONTENT_TYPE, Evidence, read_evidence
 from tasks.contracts.ledger import LedgerRow, read_ledger
 from tasks.contracts.manifest import Counts
-from tasks.crawl.files import SourceFile, open_hashed
+from tasks.crawl.input_files import SourceFile, open_hashed
 from tasks.crawl.remote import Remote, Untrusted
 from tasks.crawl.sites import crawl_sites
 from tasks.crawl.stage import Params, run
+from tasks.rights.evidence import CONTENT_TYPE, Evidence, read_evidence
 from tests.tasks.crawl import tls
 from tests.tasks.crawl.test_sites import crawl_of
 from tests.tasks.crawl.web import Answer, Web, serving

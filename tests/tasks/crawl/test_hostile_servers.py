@@ -14,7 +14,7 @@ from tasks.contracts.ledger import LedgerRow, read_ledger
 from tasks.contracts.manifest import Counts
 from tasks.crawl.hosts import MOST_RULES_BYTES, HostGate, HostRules
 from tasks.crawl.sites import crawl_sites
-from tasks.extract.records import read_pages
+from tasks.extract.warc_pages import read_pages
 from tests.tasks.crawl.test_sites import crawl_of
 from tests.tasks.crawl.web import Answer, Route, Web, serving
 

@@ -15,15 +15,15 @@ import pytest
 import zstandard
 
 from tasks.contracts.document import Document, read_documents
+from tasks.contracts.durable_files import sha256_file
 from tasks.contracts.errors import InputError
-from tasks.contracts.files import sha256_file
 from tasks.contracts.ledger import LedgerRow, read_ledger
 from tasks.contracts.manifest import Manifest
-from tasks.crawl import archives, texts, units
-from tasks.crawl.files import _short_names
+from tasks.crawl import archives, texts, work_units
+from tasks.crawl.input_files import _short_names
 from tasks.crawl.stage import Params, run
 from tasks.engine.session import RayParams, ray_session
-from tasks.extract.records import read_pages
+from tasks.extract.warc_pages import read_pages
 from tests.tasks.crawl.test_canonical import record
 
 pytestmark = pytest.mark.usefixtures("workspace")
@@ -143,7 +143,7 @@ def test_made_up_ids_stay_when_the_files_move_and_equal_rows_have_two() -> None:
 
 @pytest.mark.parametrize("bytes_a_unit", [1, 1 << 20], ids=["a unit a file", "one unit"])
 def test_equal_ids_of_several_files_stay_apart(bytes_a_unit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(units, "LEAST_BYTES", bytes_a_unit)
+    monkeypatch.setattr(work_units, "LEAST_BYTES", bytes_a_unit)
     odd = [{"id": "again:1:0:7", "text": "odd"}, {"id": "content:7", "text": "odd"}, {"source": "text\n7", "text": "n"}]
     for folder in "abcd":
         again = [
@@ -171,7 +171,7 @@ def test_one_file_by_several_names_is_taken_once_and_noted() -> None:
 
 @pytest.mark.parametrize("bytes_a_unit", [1, 1 << 20], ids=["a unit a file", "one unit"])
 def test_a_copy_of_an_archive_is_a_row_for_each_record(bytes_a_unit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(units, "LEAST_BYTES", bytes_a_unit)
+    monkeypatch.setattr(work_units, "LEAST_BYTES", bytes_a_unit)
     records = [record({"WARC-Record-ID": f"<urn:{n}>", "WARC-Target-URI": f"http://a.example/{n}"}) for n in range(3)]
     Path("a.warc").write_bytes(b"".join(records))
     shutil.copyfile("a.warc", "b.warc")
@@ -245,7 +245,7 @@ def _killed_in(source: str, unit: int) -> None:
         check(file, identity)
 
     setattr(module, name, kill)
-    units.LEAST_BYTES = 1
+    work_units.LEAST_BYTES = 1
     crawl(source, "in/*", shard_megabytes=1e-6)
 
 
@@ -258,14 +258,14 @@ def test_an_ingest_that_was_killed_goes_on(source: str, monkeypatch: pytest.Monk
             Path(f"in/{number}.warc").write_bytes(record(fields))
         else:
             write_rows(Path(f"in/{number}.jsonl"), *({"text": f"{number} {line}"} for line in range(5)))
-    monkeypatch.setattr(units, "LEAST_BYTES", 1)
+    monkeypatch.setattr(work_units, "LEAST_BYTES", 1)
     undisturbed, _ = crawl(source, "in/*", name="whole", shard_megabytes=1e-6)
     process = multiprocessing.get_context("fork").Process(target=_killed_in, args=(source, 4))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
     made: list[Path] = []
-    make = units.make
+    make = work_units.make
 
     def counted(folder: Path, fill: object) -> object:
         made.extend([] if folder.exists() else [folder])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.crawl.records import Record, read_records
+from tasks.crawl.warc_reader import Record, read_records
 from tests.conftest import ROOT
 
 FOLDER = Path(os.environ.get("HEADWATER_ODD_WARCS", ROOT.parent / "shared" / "data" / "odd_warcs"))

@@ -17,11 +17,11 @@ from fastwarc.warc import ArchiveIterator, WarcRecordType
 
 from tasks.contracts.document import make_doc_id
 from tasks.contracts.errors import NetworkError, RefusedError
-from tasks.contracts.evidence import CONTENT_TYPE, READER, OptOutPolicy, judge, read_evidence
 from tasks.contracts.ledger import LedgerRow, read_ledger
 from tasks.contracts.manifest import Counts
 from tasks.crawl.fetch import MOST_KEPT_REFUSALS
 from tasks.crawl.sites import crawl_sites
+from tasks.rights.evidence import CONTENT_TYPE, READER, OptOutPolicy, judge, read_evidence
 from tests.tasks.crawl.test_sites import crawl_of
 from tests.tasks.crawl.web import Answer, Route, Web, serving
 

@@ -11,7 +11,7 @@ from tasks.contracts.errors import InputError
 from tasks.contracts.ledger import LedgerRow, read_ledger
 from tasks.contracts.manifest import Counts
 from tasks.crawl.archives import take_archives
-from tasks.extract.records import Page, read_pages
+from tasks.extract.warc_pages import Page, read_pages
 from tests.hostile.growth import MOST_GROWTH, growth
 from tests.tasks.crawl.test_canonical import record
 

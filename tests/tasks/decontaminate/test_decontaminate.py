@@ -283,7 +283,7 @@ def test_words_that_only_share_a_hash_are_no_leak(monkeypatch):
     text = f"{prose(1)}\n{prose(2, sentences=3)}"
     sought = "".join(prose(3, sentences=1))
     Path("bench.jsonl").write_text(json.dumps({"question": sought}) + "\n")
-    monkeypatch.setattr("tasks.decontaminate.words._mix", lambda values: values * 0)
+    monkeypatch.setattr("tasks.decontaminate.hashed_words._mix", lambda values: values * 0)
     _, kept, rows = decontaminate(text)
     assert (kept, rows) == ([text], [])
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.decontaminate.folding import folded
-from tasks.decontaminate.words import locate, split, split_with_words
+from tasks.decontaminate.hashed_words import locate, split, split_with_words
 
 TEXT = (
     "Which café of the naïve baker Exposes a Simple price of 35 coins for Hot KIPPERS, BROWN pies & two MUGS of fine "

@@ -12,8 +12,8 @@ import pytest
 from tasks.contracts.document import read_documents
 from tasks.contracts.errors import InputError
 from tasks.contracts.manifest import Manifest, text_shards
-from tasks.decontaminate.index import IndexSettings, read_index, write_index
-from tasks.decontaminate.items import ItemText, item_texts
+from tasks.decontaminate.ngram_index import IndexSettings, read_index, write_index
+from tasks.decontaminate.protected_items import ItemText, item_texts
 from tasks.decontaminate.removal import RemovalSettings, inspect
 from tasks.decontaminate.stage import Params, run
 from tests.corpus import document, prose, write_stage

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.contracts.document import Document, make_doc_id
-from tasks.dedup.blocks import block_keys, cut_blocks, split_blocks
+from tasks.dedup.passages import block_keys, cut_blocks, split_blocks
 from tasks.dedup.stage import Params
 from tests.tasks.dedup.conftest import Dedup, document
 

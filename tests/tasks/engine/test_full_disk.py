@@ -15,7 +15,7 @@ import pytest
 from tasks.contracts.document import write_documents
 from tasks.contracts.manifest import Counts, commit_manifest, manifest_hash
 from tasks.contracts.workspace import ROOT
-from tasks.mixture.stage import Params, run
+from tasks.mix.stage import Params, run
 from tests.corpus import document
 
 # Runs the stage where space ends in the second shard, then again with space, and tells what it saw.
@@ -23,7 +23,7 @@ RUN = """
 import json, resource, shutil, sys
 from pathlib import Path
 from tasks.contracts.errors import DiskFullError
-from tasks.mixture.stage import Params, run
+from tasks.mix.stage import Params, run
 
 how, source = sys.argv[1], Path(sys.argv[2])
 ballast = Path("ballast")
@@ -79,7 +79,7 @@ import torch
 
 from tasks.contracts.disk import disk_full_is_clear
 from tasks.contracts.errors import DiskFullError
-from tasks.contracts.files import write_bytes
+from tasks.contracts.durable_files import write_bytes
 
 source = Path(sys.argv[1])
 noise = source.read_bytes()
@@ -133,7 +133,7 @@ print(json.dumps(told))
 DVC = """
 import json, os, subprocess, sys
 from pathlib import Path
-from flows.dvc import dvc_command, stream
+from flows.workspace.dvc import dvc_command, stream
 from tasks.contracts.errors import DiskFullError
 
 Path("dvc.yaml").write_text("stages: {big: {cmd: head -c 3000000 /dev/urandom > big, outs: [big]}}")

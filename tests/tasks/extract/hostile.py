@@ -4,8 +4,8 @@ import os
 import signal
 import time
 
-from tasks.extract.answers import Extracted, Settings
-from tasks.extract.records import Page
+from tasks.extract.warc_pages import Page
+from tasks.extract.worker_messages import Extracted, Settings
 
 
 def misbehave(page: Page, settings: Settings) -> Extracted:

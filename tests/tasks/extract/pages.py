@@ -3,7 +3,7 @@
 import gzip
 from collections.abc import Mapping
 
-from tasks.extract.records import Page
+from tasks.extract.warc_pages import Page
 
 PROSE = "<p>The river rises in the hills and runs to the sea, where it is met with the tide twice every day.</p>"
 SENTENCES = [

@@ -5,10 +5,10 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from tasks.extract.answers import EngineName, Settings
 from tasks.extract.engines import content_of
 from tasks.extract.features import Features, Floats
 from tasks.extract.metadata import Metadata
+from tasks.extract.worker_messages import EngineName, Settings
 from tests.tasks.extract.pages import ARTICLE, LINKS, PAGE, SENTENCES
 
 ENGINES = get_args(EngineName)

@@ -16,7 +16,6 @@ from lxml import etree
 
 from tasks.contracts.errors import HeadwaterError
 from tasks.extract import block_model
-from tasks.extract.answers import Settings
 from tasks.extract.block_model import _Surroundings, model, scores
 from tasks.extract.blocks import NAMES, names_in, read
 from tasks.extract.carried import with_carried_text
@@ -24,6 +23,7 @@ from tasks.extract.engines import content_of
 from tasks.extract.features import GRAIN, features_of
 from tasks.extract.lines import data_tables, lines_of
 from tasks.extract.main_content import main_text
+from tasks.extract.worker_messages import Settings
 from tests.hostile.growth import MOST_GROWTH, growth
 from tests.tasks.extract.pages import PAGE, SENTENCES
 

@@ -12,9 +12,9 @@ from trafilatura import xpaths
 from trafilatura.settings import BASIC_CLEAN_XPATH
 
 from tasks.crawl.sample.site import build_pages
-from tasks.extract.answers import Mode, Settings
 from tasks.extract.engines import content_of
 from tasks.extract.selectors import LONGEST, lighten_trafilatura, lighter
+from tasks.extract.worker_messages import Mode, Settings
 from tests.tasks.extract.pages import PAGE
 from tests.tasks.extract.unchanged import own_expressions, unchanged_trafilatura
 

@@ -11,12 +11,12 @@ import pytest
 from tasks.contracts.charset import decode
 from tasks.contracts.document import Document, read_documents, write_documents
 from tasks.contracts.errors import HeadwaterError, InputError
-from tasks.contracts.evidence import CONTENT_TYPE, Evidence, RobotsVerdict, Signal
 from tasks.contracts.ledger import read_ledger
 from tasks.contracts.manifest import Counts, commit_manifest
 from tasks.extract import stage
-from tasks.extract.answers import EngineName
 from tasks.extract.stage import Params, run
+from tasks.extract.worker_messages import EngineName
+from tasks.rights.evidence import CONTENT_TYPE, Evidence, RobotsVerdict, Signal
 from tests.tasks.extract.pages import ARTICLE, PROSE, record
 from tests.tasks.extract.pages import PAGE as ARTICLE_PAGE
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from tasks.holdout.items import ContinuationSettings, continuation_items, cut_text, text_items
+from tasks.holdout.evaluation_items import ContinuationSettings, continuation_items, cut_text, text_items
 from tests.corpus import document, prose
 
 SETTINGS = ContinuationSettings(

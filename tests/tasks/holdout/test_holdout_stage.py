@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from tasks.contracts.document import read_documents
+from tasks.contracts.durable_files import sha256_file
 from tasks.contracts.errors import CorpusTooSmallError
-from tasks.contracts.files import sha256_file
 from tasks.contracts.ledger import read_ledger
 from tasks.contracts.manifest import text_shards
 from tasks.holdout.stage import Params, rank, run

@@ -19,9 +19,9 @@ from tasks.contracts.errors import CorpusTooSmallError, InputError, ModelError, 
 from tasks.contracts.ledger import read_ledger
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest
 from tasks.engine.shards import ShardWork
-from tasks.perplexity import model as model_module
+from tasks.perplexity import kenlm_model as model_module
 from tasks.perplexity import stage as stage_module
-from tasks.perplexity.model import find_tool
+from tasks.perplexity.kenlm_model import find_tool
 from tasks.perplexity.reference import Reference
 from tasks.perplexity.stage import PERCENTILE, VALUE, Params, run
 

@@ -1,0 +1,96 @@
+"""Gopher's quality rules: documents that do not look like running text; the decisions of datatrove's block."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from pydantic import Field
+
+from tasks.contracts.base import Drop, FrozenModel
+from tasks.contracts.document import Document
+from tasks.filter.word_splitting import Words, words_of
+
+_BULLETS = frozenset("•-")
+_ELLIPSES = ("...", "…")
+
+
+class GopherQuality(FrozenModel):
+    """Bounds on length, word length, symbols, bullets, ellipses and stop words. 0 turns a rule off.
+
+    Defaults: Rae et al. 2021 (arXiv:2112.11446), section A.1.1.
+
+    >>> page = dict(doc_id="1", url="", host="", record_id="1", source="x")
+    >>> prose = "The river rises in the hills and runs to the sea, where it is met with the tide. "
+    >>> GopherQuality()(Document(**page, text=prose * 4))
+    >>> GopherQuality()(Document(**page, text="Too short.")).rule
+    'gopher_quality.short_doc'
+    """
+
+    min_doc_words: int = Field(50, ge=0)
+    """Fewest words that are not symbols."""
+    max_doc_words: int = Field(100_000, ge=0)
+    """Most words that are not symbols."""
+    min_avg_word_length: float = Field(3, ge=0)
+    """Shortest mean length of a word, in characters."""
+    max_avg_word_length: float = Field(10, ge=0)
+    """Longest mean length of a word, in characters."""
+    max_symbol_word_ratio: float = Field(0.1, ge=0)
+    """Most hash signs, or ellipses, a word."""
+    max_bullet_lines_ratio: float = Field(0.9, ge=0, le=1)
+    """Largest share of lines that begin with a bullet."""
+    max_ellipsis_lines_ratio: float = Field(0.3, ge=0, le=1)
+    """Largest share of lines that end with an ellipsis."""
+    max_non_alpha_words_ratio: float = Field(0.8, ge=0, le=1)
+    """Smallest share of words with a letter in them (datatrove's name for it says the opposite)."""
+    min_stop_words: int = Field(2, ge=0)
+    """Fewest different stop words out of the list."""
+    stop_words: tuple[str, ...] = ("the", "be", "to", "of", "and", "that", "have", "with")
+    """The list of stop words."""
+    language: str = "eng"
+    """Whose words: datatrove's language code."""
+
+    def __call__(self, document: Document) -> Drop | None:
+        text = document.text
+        words = words_of(text, self.language)
+        for name, measured, bound, crossed in self._bounds(text, words):
+            if bound and crossed:
+                return Drop(rule=f"gopher_quality.{name}", score=float(measured), threshold=float(bound))
+        return None
+
+    def _bounds(self, text: str, words: Words) -> Iterator[tuple[str, float, float, bool]]:
+        """Yield each rule's name, what it measures, its bound and whether it is crossed, in datatrove's order."""
+        plain = words.lengths[~words.symbols]
+        count = len(plain)
+        yield "short_doc", count, self.min_doc_words, count < self.min_doc_words
+        yield "long_doc", count, self.max_doc_words, count > self.max_doc_words
+        mean = int(plain.sum()) / count if count else math.nan
+        yield "below_avg_threshold", mean, self.min_avg_word_length, mean < self.min_avg_word_length
+        yield "above_avg_threshold", mean, self.max_avg_word_length, mean > self.max_avg_word_length
+        if not len(words):
+            yield "empty", 0, 1, True
+            return
+        most = self.max_symbol_word_ratio
+        hashes = text.count("#") / len(words)
+        yield "too_many_hashes", hashes, most, hashes > most
+        ellipses = text.count("...") + text.count("…")
+        ratio = ellipses / len(words)
+        yield "too_many_ellipsis", ratio, most, ratio > most
+        # No line begins with a bullet, or ends with an ellipsis, but for those in the text: few texts have so many.
+        lines, most = text.splitlines(), self.max_bullet_lines_ratio
+        bullets = sum(map(text.count, _BULLETS)) / len(lines)
+        if bullets > most:
+            bullets = sum(line.lstrip()[:1] in _BULLETS for line in lines) / len(lines)
+        yield "too_many_bullets", bullets, most, bullets > most
+        most = self.max_ellipsis_lines_ratio
+        ended = ellipses / len(lines)
+        if ended > most:
+            ended = sum(line.rstrip().endswith(_ELLIPSES) for line in lines) / len(lines)
+        yield "too_many_end_ellipsis", ended, most, ended > most
+        letters = int(np.count_nonzero(words.letters)) / len(words)
+        yield "below_alpha_threshold", letters, self.max_non_alpha_words_ratio, letters < self.max_non_alpha_words_ratio
+        stop_words = words.count_of(set(self.stop_words))
+        yield "enough_stop_words", stop_words, self.min_stop_words, stop_words < self.min_stop_words
+        # The mean of no words is NaN, which reaches no threshold; last, since datatrove would keep such a text.
+        yield "below_avg_threshold", mean, self.min_avg_word_length, not count
