@@ -34,7 +34,7 @@ def start(up: Up, **settings: Any) -> str:
 
 
 def state(up: Up, run: str) -> str:
-    return next(one["state_type"] for one in up.flow_runs() if one["id"] == run)
+    return next(str(one["state_type"]) for one in up.flow_runs() if one["id"] == run)
 
 
 def everything(workspace: Workspace) -> dict[str, bytes]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -198,7 +199,7 @@ def _hostile_row(row: LedgerRow) -> LedgerRow:
 
 
 def _hostile_documents(folder: Path) -> None:
-    odd = {"title": HOSTILE, "license": HOSTILE, "language": HOSTILE, "opt_out": (HOSTILE,)}
+    odd: dict[str, Any] = {"title": HOSTILE, "license": HOSTILE, "language": HOSTILE, "opt_out": (HOSTILE,)}
     for path in sorted(folder.glob("part-*.parquet")):
         documents: list[Document] = list(read_documents(path))
         write_documents(path, [replace(one, **odd) for one in documents])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,10 +12,10 @@ from tasks.contracts.errors import ManifestError
 from tasks.contracts.tokens import TokenRange, TokensInfo, read_index, read_tokens_info, smallest_dtype, write_index
 
 
-def write_folder(folder, **changes) -> None:
+def write_folder(folder: Path, **changes: Any) -> None:
     (folder / "part-00000.bin").write_bytes(b"\x01\x00" * 5)
     (folder / "validation.bin").write_bytes(b"\x01\x00" * 2)
-    info = {
+    info: dict[str, Any] = {
         "dtype": "uint16", "vocab_size": 300, "eos_id": 0, "tokens": 5, "documents": 1, "bytes": 9,
         "shards": [{"name": "part-00000.bin", "tokens": 5}], "validation_tokens": 2, "validation_bytes": 3,
     }  # fmt: skip
@@ -29,7 +30,7 @@ def test_a_good_folder_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "changes", [{"validation_tokens": 3}, {"dtype": "uint32"}, {"shards": [{"name": "part-00001.bin", "tokens": 5}]}]
 )
-def test_a_shard_of_another_size_or_a_missing_one_is_an_error(tmp_path: Path, changes) -> None:
+def test_a_shard_of_another_size_or_a_missing_one_is_an_error(tmp_path: Path, changes: dict[str, Any]) -> None:
     write_folder(tmp_path, **changes)
     with pytest.raises(ManifestError, match="missing or has another size"):
         read_tokens_info(tmp_path)

@@ -18,7 +18,7 @@ from tasks.contracts.words import words
         ("well-known / «quoted»", "well known quoted"),
     ],
 )
-def test_form_does_not_matter(one, other) -> None:
+def test_form_does_not_matter(one: str, other: str) -> None:
     assert words(one) == words(other)
 
 

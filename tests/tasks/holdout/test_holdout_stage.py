@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -127,6 +128,6 @@ def test_lm_eval_loads_the_tasks_offline_and_asks_what_the_items_say(
 
 
 @pytest.mark.parametrize("wrong", [{"fraction": 0}, {"fraction": 1.0}, {"min_documents": 90, "max_documents": 80}])
-def test_impossible_params_are_refused(wrong) -> None:
+def test_impossible_params_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Params(**wrong)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tasks.contracts.document import read_documents
+from tasks.contracts.document import Document, read_documents
 from tasks.contracts.errors import CorpusTooSmallError
 from tasks.contracts.ledger import read_ledger
-from tasks.contracts.manifest import text_shards
+from tasks.contracts.manifest import Manifest, text_shards
 from tasks.mix.stage import Params, run
 from tests.corpus import corpus, write_stage
 
@@ -21,11 +22,11 @@ def _workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADWATER_STATE", str(tmp_path / "state"))
 
 
-def mix(params: Params, output: str = "out"):
+def mix(params: Params, output: str = "out") -> Manifest:
     return run(params=params, inputs={"decontaminate": Path("in")}, output=Path(output))
 
 
-def documents(folder: str = "out"):
+def documents(folder: str = "out") -> list[Document]:
     return [d for shard in text_shards(Path(folder)) for d in read_documents(Path(folder) / shard.name)]
 
 
@@ -111,6 +112,6 @@ def test_an_empty_mixture_is_an_error() -> None:
 @pytest.mark.parametrize(
     "groups", [[{"name": "a"}, {"name": "a"}], [{"name": "rest", "hosts": ["x"]}], [{"name": "a", "wieght": 1}]]
 )
-def test_groups_that_cannot_be_meant_are_refused(groups) -> None:
+def test_groups_that_cannot_be_meant_are_refused(groups: Any) -> None:
     with pytest.raises(ValueError, match=r"same name|no conditions|wieght"):
         Params(groups=groups)

@@ -62,16 +62,19 @@ def test_weight_zero_leaves_a_group_out() -> None:
     st.one_of(st.none(), st.integers(1, 10**7)),
 )
 @example([(1.0, 1, 1.25), (5e-324, 1, 1.0)], None)
-def test_no_group_gets_more_than_its_limit_nor_the_whole_more_than_asked(rows, total) -> None:
+def test_no_group_gets_more_than_its_limit_nor_the_whole_more_than_asked(
+    rows: list[tuple[float, int, float]], total: int | None
+) -> None:
     groups = [Group(name=str(i), weight=weight, max_epochs=most) for i, (weight, _, most) in enumerate(rows)]
     available = [size for _, size, _ in rows]
     plan = plan_mixture(groups, available, total)
     wanted = sum(available) if total is None else total
     assert sum(plan.bytes) <= wanted * (1 + 1e-9) + 1e-6
     for group, epochs in zip(groups, plan.epochs, strict=True):
+        assert epochs is not None
         assert 0 <= epochs <= group.max_epochs * (1 + 1e-9)
-        assert group.weight > 0 or epochs == 0
-    full = sum(size * g.max_epochs for g, size in zip(groups, available, strict=True) if g.weight > 0)
+        assert group.weight or epochs == 0
+    full = sum(size * (g.max_epochs or 0) for g, size in zip(groups, available, strict=True) if g.weight)
     assert sum(plan.bytes) == pytest.approx(min(wanted, full), rel=1e-6, abs=1e-3)
 
 
@@ -106,7 +109,7 @@ def test_a_group_stops_at_its_token_budget_and_the_plan_says_so() -> None:
 
 
 @pytest.mark.parametrize("epochs", [0.25, 1.0, 1.5, 3.0])
-def test_documents_are_copied_as_often_as_planned_on_average(epochs) -> None:
+def test_documents_are_copied_as_often_as_planned_on_average(epochs: float) -> None:
     times = [copies(d, epochs, seed=0) for d in DOCUMENTS]
     assert sum(times) / len(times) == pytest.approx(epochs, rel=0.08)
     assert max(times) - min(times) <= 1

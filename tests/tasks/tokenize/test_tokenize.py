@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -102,7 +103,8 @@ def test_batches_do_not_change_the_bytes(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 def test_a_large_vocabulary_is_written_in_four_bytes(tmp_path: Path) -> None:
     prepare(corpus(20))
-    for dtype, width in (("uint16", 2), ("uint32", 4)):
+    widths: dict[Literal["uint16", "uint32"], int] = {"uint16": 2, "uint32": 4}
+    for dtype, width in widths.items():
         write_token_shard(
             tmp_path / f"{dtype}.bin", HELD, tokenizer=load_tokenizer(Path("tokenizer")), dtype=dtype, batch=2
         )

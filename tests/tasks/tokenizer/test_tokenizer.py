@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Regex
+from tokenizers import Regex, Tokenizer
 from tokenizers.pre_tokenizers import Split
 
 from tasks.contracts.durable_files import sha256_file
@@ -37,7 +38,7 @@ def _workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module", params=["gpt4", "gpt2"])
-def tokenizer(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest):
+def tokenizer(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Tokenizer:
     folder = tmp_path_factory.mktemp("tokenizer")
     texts = [prose(i) for i in range(20)]
     save_tokenizer(train_tokenizer(texts, vocab_size=600, pre_tokenization=request.param), folder)
@@ -54,7 +55,7 @@ ANY_BYTES = st.one_of(
 
 @settings(max_examples=150, deadline=None)
 @given(text=st.one_of(st.text(), ODD_TEXT, ANY_BYTES))
-def test_any_text_comes_back(tokenizer, text) -> None:
+def test_any_text_comes_back(tokenizer: Tokenizer, text: str) -> None:
     ids = tokenizer.encode(text).ids
     assert tokenizer.decode(ids, skip_special_tokens=False) == text
     assert all(0 <= number < tokenizer.get_vocab_size() for number in ids)
@@ -73,7 +74,7 @@ def test_any_text_comes_back(tokenizer, text) -> None:
         ("gpt4", "cafe\u0301 हिन्दी", ["cafe\u0301", " हिन्दी"]),
     ],
 )
-def test_where_text_is_cut(kind, text, pieces) -> None:
+def test_where_text_is_cut(kind: Literal["gpt4", "gpt2"], text: str, pieces: list[str]) -> None:
     cut = Split(Regex(PATTERNS[kind]), behavior="isolated").pre_tokenize_str(text)
     assert [piece for piece, _ in cut] == pieces
 
@@ -81,7 +82,7 @@ def test_where_text_is_cut(kind, text, pieces) -> None:
 @pytest.mark.parametrize(
     "text", [f"a {EOS} b", PADDING, "naïve 東京 ไทย 👩‍👩‍👧 \x00\r\n\t", "x" * 5000, "1234567 don't  \n"]
 )
-def test_hard_texts_come_back_and_never_become_special_tokens(tokenizer, text) -> None:
+def test_hard_texts_come_back_and_never_become_special_tokens(tokenizer: Tokenizer, text: str) -> None:
     ids = tokenizer.encode(text).ids
     assert tokenizer.decode(ids, skip_special_tokens=False) == text
     assert not {tokenizer.token_to_id(EOS), tokenizer.token_to_id(PADDING)} & set(ids)
@@ -130,7 +131,7 @@ def test_of_texts_captured_again_the_same_sample_is_learnt_from() -> None:
 
 
 @pytest.mark.parametrize("parallel", ["true", "false"])
-def test_two_runs_give_the_same_files(monkeypatch: pytest.MonkeyPatch, parallel) -> None:
+def test_two_runs_give_the_same_files(monkeypatch: pytest.MonkeyPatch, parallel: str) -> None:
     write_stage(Path("in"), corpus(60))
     run(params=Params(vocab_size=1000), inputs={"mix": Path("in")}, output=Path("one"))
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", parallel)
