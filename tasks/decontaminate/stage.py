@@ -38,6 +38,7 @@ from tasks.engine.stage import Stage
 logger = logging.getLogger(__name__)
 
 STAGE = "decontaminate"
+DOES = "takes out text of the benchmarks"
 RULE = "benchmark_overlap"
 LIBRARIES = ("numpy", "confusable-homoglyphs")
 PROTECTED, NOT_PROTECTED = "protected.json", "not_protected.jsonl"
@@ -100,7 +101,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     work = stage.work()
     with stage.scratch() as scratch:
         index = scratch / "index"
-        protection = write_index(index, _protected(params, stage.source), how)
+        protection = write_index(index, _protected(params, inputs["holdout"]), how)
         _check_some_are_protected(protection)
         shared = {name: index / name for name in FILES}
         find = partial(_find_in_shard, index=index, how=how)

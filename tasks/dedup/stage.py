@@ -46,6 +46,7 @@ from tasks.rights.takedowns import read_takedowns
 
 logger = logging.getLogger(__name__)
 
+DOES = "keeps one of each group of equal or nearly equal documents"
 _SIGNING_CODE: Final = [
     f"tasks.dedup.{name}" for name in ("signatures", "shingles", "minhash", "passages", "table_shards")
 ]

@@ -15,8 +15,9 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from tasks.contracts.base import StageParams
+from tasks.contracts.conservation import source_of
 from tasks.contracts.document import Document, read_documents
-from tasks.contracts.manifest import Manifest, Unit, commit_manifest
+from tasks.contracts.manifest import Manifest, Unit, commit_manifest, holding
 from tasks.contracts.workspace import state_folder
 from tasks.engine.shards import MapResult, ShardFunction, ShardWork, map_shards, work_for
 
@@ -41,13 +42,13 @@ class Stage:
 
     @property
     def source(self) -> Path:
-        """The folder that it reads, where it reads one.
+        """The folder whose documents it takes in: of several inputs the one that no other was made from.
 
         Raises:
-            ValueError: it has several inputs, or none.
+            ManifestError: an input has no manifest.
         """
-        (folder,) = self.inputs.values()
-        return folder
+        (taken,) = source_of([holding(folder) for folder in self.inputs.values()])
+        return taken.folder
 
     @property
     def state(self) -> Path:
@@ -55,7 +56,7 @@ class Stage:
         return state_folder() / self.name
 
     def work(self, *inputs: str) -> list[ShardWork]:
-        """Return a piece of work for each part of the inputs of these names (of the only one, without names).
+        """Return a piece of work for each part of the inputs of these names (of `source`, without names).
 
         Raises:
             ManifestError: the inputs do not hold the same parts.

@@ -32,6 +32,7 @@ from tasks.rights.takedowns import read_takedowns
 logger = logging.getLogger(__name__)
 
 STAGE = "extract"
+DOES = "makes text of pages; drops pages that reserve their use"
 PAGES_PER_BATCH = 32
 TRUNCATED = "extract.truncated_depth"
 NOT_PAGES = ("not_html", "http_status", *REFUSALS.values())
@@ -91,7 +92,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
         params={**params.identity(), "source": source, "robot": list(names_of(user_agent))},
     )
     _check(result.counts, params, where=str(crawl))
-    result = take_down(read_takedowns(), result, output, stage.state / "covered")
+    result = take_down(stage, read_takedowns(), result)
     return stage.commit(result)
 
 

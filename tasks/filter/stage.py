@@ -27,6 +27,7 @@ from tasks.filter.loading import OURS, LoadedFilter, check, load, load_entry, na
 logger = logging.getLogger(__name__)
 
 STAGE = "filter"
+DOES = "drops what is not worth reading; masks personal data and secrets"
 LIBRARIES = ("datatrove", "spacy", "numpy")
 ERROR = ".error"
 SCORES = "filter."  # how the names of scores begin that this stage measures

@@ -37,6 +37,7 @@ from tasks.holdout.lm_eval_files import BITS_PER_BYTE, CONTINUATION, write_task
 logger = logging.getLogger(__name__)
 
 STAGE = "holdout"
+DOES = "keeps documents apart to measure the model on"
 RULE = "held_out"
 RANK_SCHEMA = pa.schema([pa.field("rank", pa.uint64(), nullable=False)])
 

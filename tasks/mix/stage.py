@@ -29,6 +29,7 @@ from tasks.mix.shares import Group, Plan, complete_groups, copies, group_index, 
 logger = logging.getLogger(__name__)
 
 STAGE = "mix"
+DOES = "chooses how much of each group is used, and how often"
 RULE = "not_sampled"
 MIXTURE_NAME = "mixture.json"
 

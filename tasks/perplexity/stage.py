@@ -36,6 +36,7 @@ from tasks.perplexity.word_pieces import cut
 logger = logging.getLogger(__name__)
 
 STAGE: Final = "perplexity"
+DOES = "drops what reads least like the reference"
 LIBRARIES: Final = ("kenlm", "tokenizers")
 VALUE: Final = "perplexity.value"
 PERCENTILE: Final = "perplexity.percentile"
@@ -114,6 +115,11 @@ class Params(StageParams):
         """Return the settings but for the reference: what was taken for one stands there, with the models' hashes."""
         return {name: value for name, value in self.identity().items() if name != "reference"}
 
+    @classmethod
+    def derived(cls) -> tuple[str, ...]:
+        """Return "models": their hashes."""
+        return ("models",)
+
     def named_files(self) -> tuple[str, ...]:
         """Return the models and reference files of this machine; what stands behind an address is not known."""
         models = [self.model] if isinstance(self.model, str) else list((self.model or {}).values())
@@ -157,7 +163,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     stage = Stage(name=STAGE, unit="documents", params=params, inputs=inputs, output=output, libraries=LIBRARIES)
     work = stage.work()
     with stage.scratch() as scratch:
-        fitted = _fitted(params, work, scratch / "reference")
+        fitted = _fitted(stage, params, work, scratch / "reference")
         models: dict[str, JsonValue] = {language: scorer.identity() for language, scorer in fitted.scorers.items()}
         scored = stage.map(
             partial(_write_scores, fitted, params.by_language, params.without_model),
@@ -180,7 +186,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     )
 
 
-def _fitted(params: Params, work: list[ShardWork], folder: Path) -> Fitted:
+def _fitted(stage: Stage, params: Params, work: list[ShardWork], folder: Path) -> Fitted:
     """Return a scorer for each language: given models, and those trained on the reference."""
     named = {ANY: params.model} if isinstance(params.model, str) else params.model or {}
     scorers = {language: Scorer(models=(given(name),)) for language, name in sorted(named.items())}
@@ -193,7 +199,7 @@ def _fitted(params: Params, work: list[ShardWork], folder: Path) -> Fitted:
         by_language=params.by_language,
         pieces=params.pieces if params.units == "pieces" else None,
     )
-    trained = fit(reference, how, work, folder)
+    trained = fit(stage, reference, how, work, folder)
     return Fitted(reference=trained.reference, scorers={**trained.scorers, **scorers})
 
 

@@ -44,6 +44,7 @@ from tasks.engine.stage import Stage
 logger = logging.getLogger(__name__)
 
 STAGE = "tokenize"
+DOES = "turns text into tokens"
 EPOCHS = "mix.epochs"
 
 
@@ -67,7 +68,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     dtype = smallest_dtype(tokenizer.get_vocab_size())
     shared = {"tokenizer": inputs["tokenizer"] / "tokenizer.json"}
     function = partial(_tokenize_shard, tokenizer_folder=inputs["tokenizer"], batch=params.batch_documents)
-    made = stage.map(function, stage.work("mix"), params={"dtype": dtype}, shared=shared)
+    made = stage.map(function, stage.work(), params={"dtype": dtype}, shared=shared)
     if not made.counts.out:
         raise CorpusTooSmallError(
             "there is no document to train on",
