@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.output import console
+from flows.output import JsonOption, console
 from tasks.contracts.errors import InputError, UsageError, did_you_mean
 from tasks.contracts.redaction import without_userinfo
 from tasks.rights.takedowns import (
@@ -31,7 +31,6 @@ from tasks.rights.takedowns import (
 )
 
 app = typer.Typer(help="Take pages out of the corpus, and keep them out.", no_args_is_help=True)
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 EXAMPLES = 10
 
 

@@ -12,7 +12,7 @@ import typer
 from rich.padding import Padding
 from rich.table import Table
 
-from flows.output import Text, console, one_line
+from flows.output import JsonOption, Text, console, one_line
 from tasks.contracts.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def trace(
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Show at most this many documents, or rows of a table.")] = 20,
     index: Annotated[bool, typer.Option("--index", help="Make the index now; any query makes it when needed.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Say where a page went: its captures, what each stage did to it and why, its tokens, steps and releases.
 

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from flows.output import console
+from flows.output import JsonOption, console
 from flows.proof import verify_again, verify_documents, verify_figures, verify_files
 from tasks.contracts.errors import HeadwaterError, UsageError
 from tasks.contracts.manifest import MANIFEST_NAME
@@ -53,7 +53,7 @@ def verify(
         Path | None,
         typer.Option(metavar="FILE", envvar=PUBLIC_KEY_VARIABLE, help="Who made it must have signed it with this key."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Check a release and the workspace that made it, offline; exit code 1 names the first broken link.
 

@@ -103,8 +103,9 @@ class Stage:
     @contextmanager
     def scratch(self) -> Iterator[Path]:
         """Give a new folder for what is half-done, and remove it afterwards, also when something fails."""
-        state_folder().mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f"{self.name}-", dir=state_folder()))
+        place = state_folder() / "scratch"
+        place.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"{self.name}-", dir=place))
         try:
             yield folder
         finally:
