@@ -23,6 +23,7 @@ from rich.table import Table
 
 from flows.cli.diff import diff
 from flows.cli.filters import app as filters_app
+from flows.cli.init import init, use_own_code
 from flows.cli.policy import app as policy_app
 from flows.cli.sign import sign
 from flows.cli.takedown import app as takedown_app
@@ -49,13 +50,14 @@ app.add_typer(lineage_app, name="lineage")
 app.add_typer(filters_app, name="filters")
 app.add_typer(takedown_app, name="takedown")
 app.add_typer(policy_app, name="policy")
+app.command("init")(init)
 app.command("trace")(trace)
 app.command()(verify)
 app.command("diff")(diff)
 app.command()(sign)
 
-ANYWHERE = ("--help", "--version", "doctor", "verify", "diff", "sign")
-"""Commands that need no workspace: they look at a machine or at a release's folder."""
+ANYWHERE = ("--help", "--version", "init", "doctor", "verify", "diff", "sign")
+"""Commands that need no workspace: they look at a machine or at a release's folder, and run no code that lies there."""
 
 READ_DATA = ("trace", "report", "policy", "lineage")
 """Commands that answer from data/ as it stands; takedown knows by itself where else to look."""
@@ -103,6 +105,7 @@ def _in_a_workspace(words: list[str]) -> None:
     """
     if not words or words[0] in ANYWHERE or "--help" in words:
         return
+    use_own_code(words)
     load_graph()
     from flows.pipeline.tryout import undo_killed
 
