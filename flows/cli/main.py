@@ -30,6 +30,7 @@ from flows.cli.takedown import app as takedown_app
 from flows.cli.trace import trace
 from flows.cli.verify import verify
 from flows.output import Text, VisibleFormatter, console, errors
+from flows.workspace.extras import UI, how_to_install, lacking, not_installed
 from flows.workspace.graph import load_graph, select
 from flows.workspace.secrets import hide_secrets
 from tasks.contracts.disk import disk_full
@@ -82,7 +83,8 @@ def main(arguments: list[str] | None = None) -> None:
             incomplete = _incomplete(words) if done.code in (None, 0, 1) else None
             raise incomplete or done from None
     except Exception as error:  # noqa: BLE001 - each kind of it gets its own message below
-        told = error if isinstance(error, HeadwaterError) else disk_full(error) or _incomplete(words)
+        told = error if isinstance(error, HeadwaterError) else disk_full(error) or not_installed(error)
+        told = told or _incomplete(words)
         if told is None:
             # A bug; Python would print it with whatever stands in it.
             errors.lines(without_secrets(traceback.format_exc()))
@@ -223,6 +225,8 @@ def up() -> None:
     """
     from flows.services.embedded import embedded_services
 
+    if lacks := lacking(UI):
+        raise InputError("what this starts is not installed", found=", ".join(lacks), fix=how_to_install(UI))
     console.print("starting Prefect, MLflow and a worker …")
     with embedded_services() as running:
         console.print(
