@@ -10,14 +10,18 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text as RichText
 
 from tasks.contracts.redaction import without_secrets
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+"""What every command takes that a script may call."""
 
 _OBEYED = re.compile(
     "["

@@ -13,7 +13,7 @@ import jinja2
 import typer
 from rich.table import Table
 
-from flows.output import Text, console
+from flows.output import JsonOption, Text, console
 from flows.workspace.assignments import split_assignment
 from flows.workspace.graph import load_graph
 from flows.workspace.params import read_params, stage_params
@@ -21,7 +21,6 @@ from tasks.contracts.durable_files import write_bytes
 from tasks.contracts.errors import UsageError, raised
 
 app = typer.Typer(help="Filters: list, look at and try them; train a classifier.", no_args_is_help=True)
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 _TEMPLATE = Path(__file__).with_name("filters.html.j2")
 _MOST_ON_PAGE = 200
 

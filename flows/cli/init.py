@@ -18,9 +18,10 @@ from typing import Annotated
 import typer
 
 from flows.output import console
-from flows.workspace.graph import GRAPH_FILE, PACKAGES
+from flows.workspace.graph import GRAPH_FILE
 from tasks.contracts.disk import disk_full_is_clear
 from tasks.contracts.errors import InputError, UsageError
+from tasks.contracts.stages import PACKAGES
 from tasks.contracts.workspace import ROOT
 
 CODE = ("flows", *PACKAGES)

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from flows.output import console
+from flows.output import JsonOption, console
 from flows.pipeline.signature import show_in_mlflow
 from tasks.contracts.errors import UsageError
 from tasks.contracts.manifest import MANIFEST_NAME, manifest_hash
@@ -30,7 +30,7 @@ def sign(
         str | None,
         typer.Option(metavar="FILE", help="The private key; else HEADWATER_SIGNING_KEY or release.signing_key."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Sign a release with your private key, so that others can check who made it; one signed already stays as it is.
 

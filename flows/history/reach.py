@@ -27,12 +27,20 @@ from tasks.contracts.errors import ManifestError
 from tasks.contracts.manifest import MANIFEST_NAME, Manifest, Shard
 
 LOCK_FILE: Final = Path("dvc.lock")
-READ: Final = ("crawl", "extract", "filter", "dedup", "mix")
-"""The stages in whose files pages, their texts and their other addresses stand."""
 LEDGERS: Final = ("crawl", "dedup")
-"""Of these the ledger is read, of the others the documents."""
+"""Of these the ledger is read: other addresses of a page. Of others the documents are."""
 IN_DATA: Final = "data"
 FEW: Final = 3
+
+
+def text_stages() -> tuple[str, ...]:
+    """Return the stages in whose documents a text stands as extracted, as dedup compares it, and as trained on."""
+    return tuple(dict.fromkeys(("extract", *load_graph()["dedup"].inputs, "mix")))
+
+
+def read_stages() -> tuple[str, ...]:
+    """Return the stages in whose files pages, their texts and their other addresses stand."""
+    return (*LEDGERS, *text_stages())
 
 
 @dataclass(slots=True)
@@ -68,9 +76,9 @@ class Reach:
 
     def gaps(self) -> dict[tuple[str, str], list[str]]:
         """Return the outputs that cannot be read in full, with the names of the files that are nowhere."""
-        found = {}
+        found, read = {}, read_stages()
         for key, link in self.outputs.items():
-            if key[0] in READ:
+            if key[0] in read:
                 names = [shard.name for shard in wanted(link) if self.files.path(link, shard) is None]
                 if names:
                     found[key] = names
@@ -126,7 +134,7 @@ def _follow_lock(reach: Reach, data: Path) -> None:
         return
     try:
         stages = YAML(typ="safe").load(LOCK_FILE)["stages"]
-        digests = {name: str(stages[name]["outs"][0]["md5"]) for name in stages if name in (*READ, "release")}
+        digests = {name: str(stages[name]["outs"][0]["md5"]) for name in stages if name in (*read_stages(), "release")}
     except (YAMLError, KeyError, TypeError, IndexError) as error:
         reach.unknown.append(f"dvc.lock cannot be read ({str(error).splitlines()[0]}), nor what it lists")
         return

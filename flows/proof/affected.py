@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from flows.history.chain import Link
 from flows.history.marks import is_release
-from flows.history.reach import IN_DATA, READ, Reach, describe_gap, look_around, wanted
+from flows.history.reach import IN_DATA, Reach, describe_gap, look_around, read_stages, text_stages, wanted
 from flows.history.releases import (
     OWN,
     KnownRelease,
@@ -43,9 +43,7 @@ from tasks.dedup.taken_down_copies import Lookup, text_key
 from tasks.rights.takedowns import SHINGLE_WORDS, Fingerprint, Takedowns, text_sha256
 from training.release.local_tasks import FOLDER
 
-TEXT_STAGES: Final = ("extract", "filter", "dedup", "perplexity", "holdout", "decontaminate", "mix")
 MOST_SHINGLES: Final = 20_000
-TEXTS: Final = ("extract", "filter", "mix")
 COLUMNS: Final = ["doc_id", "url", "host", "payload_digest", "text"]
 
 
@@ -249,7 +247,7 @@ def _resolve(takedowns: Takedowns, reach: Reach, found: Affected) -> dict[str, C
     known = takedowns
     gaps = {stage for stage, _ in reach.gaps()}
     # What later stages hold was extracted once: they are asked only where extract's own files are not all here.
-    stages = TEXTS if "extract" in gaps or not reach.links("extract") else TEXTS[:1]
+    stages = text_stages() if "extract" in gaps or not reach.links("extract") else ("extract",)
     taken: set[tuple[str, str | None]] = set()
     while True:
         before = len(taken)
@@ -278,9 +276,10 @@ def _resolve(takedowns: Takedowns, reach: Reach, found: Affected) -> dict[str, C
             break
         # What was found by address may have copies elsewhere, by payload or text.
         known = Takedowns(takedowns.tombstones, (*takedowns.fingerprints, *found.fingerprints))
+    compared = load_graph()["dedup"].inputs
     # Filters may have edited the text (masked addresses): dedup compares that one.
     texts = {one.text_sha256 for one in found.fingerprints}
-    for row in _documents(reach, "filter"):
+    for row in _documents(reach, *compared):
         one = covered.get(row["doc_id"])
         if one is not None and (digest := text_sha256(row["text"])) not in texts:
             texts.add(digest)
@@ -306,9 +305,11 @@ def _near(takedowns: Takedowns, reach: Reach, covered: dict[str, Covered]) -> No
         return
     threshold = float(read_params().get("dedup", {}).get("threshold", 0.8))
     look = Lookup(takedowns.fingerprints, threshold)
-    filtered = {link.manifest.inputs.get("extract") for link in reach.links("filter")}
+    compared = tuple(load_graph()["dedup"].inputs)
+    filtered = {sha256 for stage in compared for link in reach.links(stage) for sha256 in link.manifest.inputs.values()}
     unfiltered = [link for link in reach.links("extract") if link.sha256 not in filtered]
-    stages = TEXTS if unfiltered or "filter" in {stage for stage, _ in reach.gaps()} else ("filter",)
+    lost = {stage for stage, _ in reach.gaps()} & set(compared)
+    stages = text_stages() if unfiltered or lost else compared
     for row in _documents(reach, *stages):
         if row["doc_id"] in covered:
             continue
@@ -336,19 +337,19 @@ def _holding(found: Affected, reach: Reach, ids: set[str]) -> None:
         column = pq.read_table(path, columns=["doc_id"])["doc_id"]
         return bool(pc.any(pc.is_in(column, options=wanted_ids)).as_py())
 
-    for stage in (*TEXT_STAGES, "tokenize"):
-        links = reach.links(stage, IN_DATA)
+    for stage in load_graph():
+        links = [link for link in reach.links(stage, IN_DATA) if stage == "tokenize" or link.manifest.holds_documents]
         shards = [
             (link, shard)
             for link in links[:1]
             for shard in link.manifest.shards
             if shard.name.endswith(".parquet") and "/" not in shard.name
         ]
-        if not links:
+        if not shards:
             continue
         lost = [shard.name for link, shard in shards if reach.files.path(link, shard) is None]
         if lost:  # how many of its shards hold one is not known, so nothing is said of it
-            if stage not in READ:
+            if stage not in read_stages():
                 found.unreachable.append(describe_gap((stage, links[0].sha256), lost, len(shards)))
             continue
         found.of[stage] = len(shards)

@@ -19,14 +19,13 @@ from flows.proof.difference_workspace import Overlap, Run
 from flows.proof.release_files import RELEASE, ReleaseFiles, open_release
 from tasks.contracts.durable_files import canonical_json
 from tasks.contracts.manifest import Manifest
+from tasks.contracts.stages import params_of
 
 Row = TypeVar("Row", SettingChange, RuleChange, SourceChange, ScoreChange, GateChange, "CountChange", "VersionChange")
 
 SIGNATURE: Final = "model.sig"
 PROGRAM: Final = "verify.py"
 BILL: Final = "mlbom.cdx.json"
-# Hashes that a stage writes among its settings of what it made from its inputs, or was given.
-MADE: Final = {"perplexity": "models"}
 SETTINGS, INPUTS, FILES, COUNTS, ADDED, REMOVED = "settings", "inputs", "files", "counts", "added", "removed"
 """Why a stage's manifest is another one. FILES: nothing but the files, though settings and inputs are the same."""
 
@@ -304,8 +303,9 @@ def _why(a: Manifest | None, b: Manifest | None, differ: tuple[str, ...]) -> tup
     if a is None or b is None:
         return (ADDED,) if a is None else (REMOVED,), ()
     inputs = tuple(name for name in sorted({*a.inputs, *b.inputs}) if a.inputs.get(name) != b.inputs.get(name))
-    made = MADE.get(a.stage) if inputs else None
-    params = [canonical_json({key: value for key, value in one.params.items() if key != made}) for one in (a, b)]
+    model = params_of(a.stage)
+    made = model.derived() if inputs and model else ()
+    params = [canonical_json({key: value for key, value in one.params.items() if key not in made}) for one in (a, b)]
     own = [SETTINGS] if params[0] != params[1] else []
     if why := (*own, *([INPUTS] if inputs else [])):
         return why, inputs

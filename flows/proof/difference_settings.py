@@ -14,15 +14,9 @@ from pydantic import JsonValue
 
 from tasks.contracts.durable_files import canonical_json
 from tasks.contracts.manifest import Manifest, chain_order
+from tasks.contracts.stages import params_of
 
 FILTER, RULES = "filter", "rules"
-# Stages that other sections' settings go into, so that they run again with them; such a copy is no change of its own.
-BORROWED = {
-    "decontaminate.tasks": "evaluate.tasks",
-    "gate.tasks": "evaluate.tasks",
-    "train.tasks": "evaluate.tasks",
-    "train.policy": "gate",
-}
 POLICY_HASH = "train.policy_sha256"
 CONTENT = " (content)"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -189,7 +183,10 @@ def _repeats(change: SettingChange, changes: Mapping[str, SettingChange]) -> boo
     if change.name == POLICY_HASH:
         gate = any(name.startswith("gate.") and not one.same for name, one in changes.items())
         return gate or ("evaluate.tasks" in changes and not changes["evaluate.tasks"].same)
-    for copy, source in BORROWED.items():
+    stage = change.name.partition(".")[0]
+    model = params_of(stage)
+    for name, source in (model.borrowed() if model else {}).items():
+        copy = f"{stage}.{name}"
         if change.name == copy or change.name.startswith(f"{copy}."):
             stands = changes.get(source + change.name.removeprefix(copy))
             return stands is not None and _equal(stands.a, change.a) and _equal(stands.b, change.b)

@@ -27,7 +27,6 @@ from tasks.dedup.shingles import jaccard, normal_bytes, shingle_sets
 
 logger = logging.getLogger(__name__)
 
-STAGES = ("extract", "mix")
 SHINGLE_WORDS = 5
 ONE_IN = 32
 FEWEST = 4
@@ -65,7 +64,11 @@ def find_text(index: Index, text: str) -> Match | None:
     normal = normal_bytes(text)
     if not normal:
         raise InputError("the text is empty", expected="some words")
-    parts = [index.parts[stage] for stage in STAGES if stage in index.parts]
+    holding = [
+        part for part in index.parts.values() if any(file.content == "documents" for file in part.description.files)
+    ]
+    # As extracted, and as trained on.
+    parts = list(dict.fromkeys([*holding[:1], *holding[-1:]]))
     if not parts:
         raise InputError("no stage that keeps texts has run", expected="data/extract", fix="headwater run")
     folders = [_folder(part) for part in parts]

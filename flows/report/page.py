@@ -17,17 +17,13 @@ import jinja2
 import pyarrow.parquet as pq
 
 from flows.report.charts import Funnel, LineChart, funnel, loss_chart
+from flows.workspace.graph import GRAPH_FILE, load_graph
 from tasks.contracts.durable_files import write_bytes
 from tasks.contracts.errors import InputError
 from tasks.contracts.manifest import MANIFEST_NAME, Manifest, manifest_hash, read_manifest, text_shards
 from tasks.contracts.workspace import state_folder
 from training.gate.stage import rules_met
 
-STAGES = (
-    *("crawl", "extract", "filter", "dedup", "perplexity", "holdout", "decontaminate", "mix"),
-    *("tokenizer", "tokenize", "train", "evaluate", "gate", "release"),
-)
-_TEXT_STAGES = STAGES[:8]
 _TEMPLATE = Path(__file__).with_name("report.html.j2")
 _HOSTS_SHOWN = 14
 _REASONS_SHOWN = 3
@@ -63,6 +59,7 @@ class StageView:
     inputs: Mapping[str, str] = field(default_factory=dict)
     files: int = 0
     bytes: int = 0
+    holds_documents: bool = False
 
     @property
     def ran(self) -> bool:
@@ -93,11 +90,11 @@ class RuleView:
     detail: str
 
 
-def summary_rows(workspace: Path, stages: Sequence[str] = STAGES) -> list[SummaryRow]:
-    """Return what each of these stages took in, kept and dropped, in the order of the stages."""
+def summary_rows(workspace: Path, stages: Sequence[str] | None = None) -> list[SummaryRow]:
+    """Return what each of these stages (all, where none are named) took in, kept and dropped, in their order."""
     rows = []
     for view in _stages(workspace):
-        if view.name not in stages:
+        if stages is not None and view.name not in stages:
             continue
         if not view.ran:
             rows.append(SummaryRow(stage=view.name))
@@ -143,7 +140,7 @@ def _context(workspace: Path) -> dict[str, Any]:
     data = workspace / "data"
     stages = _stages(workspace)
     by_name = {stage.name: stage for stage in stages}
-    text = [by_name[name] for name in _TEXT_STAGES if by_name[name].ran]
+    text = [stage for stage in stages if stage.holds_documents]
     flow: Funnel | None = funnel([(s.name, s.in_, s.out) for s in text]) if text else None
     chart: LineChart | None = loss_chart(_loss_rows(_file(by_name["train"], data, "loss.csv")))
     gate = _json(_file(by_name["gate"], data, "report.json"))
@@ -174,7 +171,7 @@ def _context(workspace: Path) -> dict[str, Any]:
 def _stages(workspace: Path) -> list[StageView]:
     """Return every stage; one that was made from another corpus than stands here counts as one that has not run."""
     views: dict[str, StageView] = {}
-    for name in STAGES:
+    for name in load_graph(workspace / GRAPH_FILE):
         view = _stage(name, workspace / "data" / name)
         current = all(views[one].sha256 == sha256 for one, sha256 in view.inputs.items() if one in views)
         views[name] = view if current else StageView(name=name)
@@ -195,6 +192,7 @@ def _stage(name: str, folder: Path) -> StageView:
         out=counts.out,
         reasons=[(rule, number, number / max(counts.in_, 1)) for rule, number in ordered if number],
         inputs=manifest.inputs,
+        holds_documents=manifest.holds_documents,
         files=len(manifest.shards),
         bytes=sum(shard.bytes for shard in manifest.shards),
     )

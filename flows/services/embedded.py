@@ -297,7 +297,7 @@ class _Start:
 @contextlib.contextmanager
 def _warden() -> Iterator[_Start]:
     """Start the process that outlives this one by a moment, to end what it started."""
-    command = [sys.executable, "-c", _WARDEN, str(STOP_SECONDS)]
+    command = [sys.executable, str(Path(__file__).with_name("warden.py")), str(STOP_SECONDS)]
     warden = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
     try:
         yield _Start(warden)
@@ -324,43 +324,6 @@ def _end_interrupted_runs(services: Services) -> None:
             state: State[None] = Crashed(message="`headwater up` ended while this ran; a new run goes on from there")
             client.set_flow_run_state(run.id, state, force=True)
             logger.info("the run %s was interrupted; a new one goes on from there", run.name)
-
-
-# Ends whole process trees: a worker's flow runs, and MLflow's own children, are in sessions of their own. The last one
-# started goes first, so that a worker still finds the server to which it reports the end of its runs. A zombie has
-# ended: its parent waits for the warden, and asks for its exit status later or never.
-_WARDEN = """
-import signal, sys, time, psutil
-for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-    signal.signal(name, signal.SIG_IGN)
-roots = [int(line) for line in sys.stdin]
-
-def lives(process):
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
-
-for root in reversed(roots):
-    try:
-        process = psutil.Process(root)
-        tree = [process, *process.children(recursive=True)]
-    except psutil.Error:
-        continue
-    end = time.monotonic() + float(sys.argv[1]) / len(roots)
-    for process in tree:
-        try:
-            process.terminate()
-        except psutil.Error:
-            pass
-    while any(map(lives, tree)) and time.monotonic() < end:
-        time.sleep(0.1)
-    for process in filter(lives, tree):
-        try:
-            process.kill()
-        except psutil.Error:
-            pass
-"""
 
 
 def _forms(workspace: Path) -> dict[str, list[str]]:

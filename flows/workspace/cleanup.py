@@ -14,9 +14,7 @@ REMOVABLE = (
     "crawl/*",
     "dedup/memory-*",
     "train/*/",
-    "decontaminate-*",
-    "holdout-*",
-    "mix-*",
+    "scratch/*",
 )
 """Caches, and what a killed run left half-done, as patterns in the state folder."""
 

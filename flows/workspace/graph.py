@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +14,10 @@ from ruamel.yaml.error import YAMLError
 
 from tasks.contracts.base import StageParams
 from tasks.contracts.errors import InputError, UsageError, did_you_mean
+from tasks.contracts.stages import PACKAGES, module_name
 
 GRAPH_FILE = Path("dvc.yaml")
 DATA = "data/"
-
-PACKAGES = ("tasks", "training")
-"""Where stages live: the stage NAME is the module PACKAGE.NAME.stage, with its `Params` and `run`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +39,7 @@ class Stage:
     @property
     def module(self) -> ModuleType:
         """The module that holds this stage's `Params` and `run`."""
-        return importlib.import_module(_module_name(self.name))
+        return importlib.import_module(module_name(self.name))
 
     @property
     def params_class(self) -> type[StageParams]:
@@ -52,7 +49,7 @@ class Stage:
     @property
     def uses_ray(self) -> bool:
         """Whether Ray spreads this stage's work (the training stages are spread by DeepSpeed)."""
-        return _module_name(self.name).startswith("tasks.")
+        return module_name(self.name).startswith("tasks.")
 
 
 def load_graph(path: Path = GRAPH_FILE) -> dict[str, Stage]:
@@ -71,7 +68,7 @@ def load_graph(path: Path = GRAPH_FILE) -> dict[str, Stage]:
         ) from error
     except (YAMLError, KeyError, TypeError) as error:
         raise InputError("dvc.yaml cannot be read", where=str(path), found=str(error)) from error
-    unknown = sorted(name for name in listed if not _module_name(name))
+    unknown = sorted(name for name in listed if not module_name(name))
     if unknown:
         raise InputError(
             "dvc.yaml names a stage that no module makes",
@@ -98,15 +95,6 @@ def stages_until(graph: Mapping[str, Stage], until: str | None) -> list[Stage]:
     """Return the stages of a run, in order: all, or those up to one of them."""
     stages = list(graph.values())
     return stages[: list(graph).index(select(graph, until).name) + 1] if until else stages
-
-
-def _module_name(stage: str) -> str:
-    """Return the module of a stage, empty where there is none."""
-    for package in PACKAGES:
-        # Of a package that is not there, the parent's import would fail.
-        if importlib.util.find_spec(f"{package}.{stage}") and importlib.util.find_spec(f"{package}.{stage}.stage"):
-            return f"{package}.{stage}.stage"
-    return ""
 
 
 def _stage(name: str, body: Mapping[str, Any]) -> Stage:

@@ -73,6 +73,11 @@ class StageParams(FrozenModel):
                 )
 
     @classmethod
+    def derived(cls) -> tuple[str, ...]:
+        """Return the names in the manifest's params that hold hashes of what the stage made from its inputs."""
+        return ()
+
+    @classmethod
     def borrowed(cls) -> dict[str, str]:
         """Return the fields that are read from another section: field name → "section.key" (or "section")."""
         marks = {name: _mark(field, "borrowed_from") for name, field in cls.model_fields.items()}

@@ -86,6 +86,11 @@ class Manifest(_Frozen):
     shards: tuple[Shard, ...]
     counts: Counts
 
+    @property
+    def holds_documents(self) -> bool:
+        """Whether its parts are documents, or the pages that documents are made from (and not token shards)."""
+        return bool(held(Path(), self).parts)
+
     def shard(self, name: str) -> Shard:
         """Return the entry of one file.
 

@@ -32,6 +32,7 @@ from tasks.rights.takedowns import read_takedowns
 
 logger = logging.getLogger(__name__)
 
+DOES = "fetches pages, or takes given files, into a snapshot that never changes"
 MEBIBYTE = 1024 * 1024
 
 

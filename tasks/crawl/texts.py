@@ -6,6 +6,7 @@ import codecs
 import io
 import logging
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
@@ -54,6 +55,7 @@ SOURCE_COLUMNS = ("source", "dump")
 MADE_UP, AGAIN = "content:", "again:"
 LOOKED_AT = 1000  # rows of a file without a document, after which it is the wrong file
 MOST_LINE_BYTES = 64 * MEBIBYTE
+_MARKS = re.compile(b"(?:%b)+" % codecs.BOM_UTF8)  # one of each file, where files were put behind each other
 BLANK = b"\0 \t\r\n\v\f"  # a tape's last block is filled up with zeros
 
 
@@ -326,7 +328,8 @@ def _lines(stream: BinaryIO, unpacked: Unpacked | None = None) -> Iterator[Mappi
                 pass
             yield f"a line of more than {MOST_LINE_BYTES} bytes"
             continue
-        line = line.removeprefix(codecs.BOM_UTF8)  # files that were put behind each other
+        if line.startswith(codecs.BOM_UTF8):
+            line = _MARKS.sub(b"", line, count=1)
         if not line.strip(BLANK):
             continue
         try:

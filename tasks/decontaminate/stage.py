@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,20 +26,20 @@ from tasks.contracts.document import ROWS_PER_GROUP, Document, read_rows, write_
 from tasks.contracts.durable_files import sha256_file, sha256_json, write_bytes, write_json
 from tasks.contracts.errors import HeadwaterError, InputError, ParamsError, raised
 from tasks.contracts.ledger import LedgerRow, ledger_row
-from tasks.contracts.manifest import Counts, Manifest, commit_manifest, text_shards
-from tasks.contracts.workspace import state_folder
+from tasks.contracts.manifest import Counts, Manifest, text_shards
 from tasks.decontaminate.forms import form_hash
 from tasks.decontaminate.ngram_index import FILES, Index, IndexSettings, read_index, write_index
 from tasks.decontaminate.protected_items import ItemText, benchmark_texts, task_texts
 from tasks.decontaminate.protection import Key, Protection
 from tasks.decontaminate.removal import Finding, RemovalSettings, inspect
-from tasks.engine.shards import ShardFunction, ShardWork, keep_or_drop, map_shards, work_for
+from tasks.engine.shards import ShardWork, keep_or_drop
+from tasks.engine.stage import Stage
 
 logger = logging.getLogger(__name__)
 
 STAGE = "decontaminate"
+DOES = "takes out text of the benchmarks"
 RULE = "benchmark_overlap"
-CODE = ("tasks.decontaminate",)
 LIBRARIES = ("numpy", "confusable-homoglyphs")
 PROTECTED, NOT_PROTECTED = "protected.json", "not_protected.jsonl"
 
@@ -96,18 +95,18 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
         InputError: a benchmark file cannot be read, or none of its items can be protected.
         NetworkError: the items of a hub task cannot be fetched.
     """
-    source = inputs["holdout"]
-    work = work_for(source)
-    state_folder().mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix="decontaminate-", dir=state_folder()))
-    try:
-        files = _benchmark_hashes(params.benchmarks)
+    stage = Stage(name=STAGE, unit="documents", params=params, inputs=inputs, output=output, libraries=LIBRARIES)
+    files = _benchmark_hashes(params.benchmarks)
+    how = _how(params)
+    work = stage.work()
+    with stage.scratch() as scratch:
         index = scratch / "index"
-        how = _how(params)
-        protection = write_index(index, _protected(params, source), how)
+        protection = write_index(index, _protected(params, inputs["holdout"]), how)
         _check_some_are_protected(protection)
         shared = {name: index / name for name in FILES}
-        found = _find(work, partial(_find_in_shard, index=index, how=how), shared, scratch / "hits", how)
+        find = partial(_find_in_shard, index=index, how=how)
+        hits = stage.map(find, work, step="search", params=how.model_dump(mode="json"), shared=shared)
+        found = hits.paired(work)
         common = scratch / "common.parquet"
         _write_common(common, found, params.common_in_documents)
         settings = RemovalSettings(
@@ -116,30 +115,16 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
             max_removed=params.max_removed,
             min_words_left=params.min_words_left,
         )
-        cleaned = map_shards(
+        cleaned = stage.map(
             partial(_clean_shard, index=index, how=how, common=common, settings=settings),
             found,
-            stage=STAGE,
-            output=output,
             params={**settings.model_dump(mode="json"), **how.model_dump(mode="json")},
-            code=CODE,
-            libraries=LIBRARIES,
             shared={**shared, "common": common},
         )
         phrases = {row["gram"] for row in read_rows(common, _COMMON_SCHEMA)}
         too_common = _describe(params, index, protection, phrases, output)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     _say(protection, too_common)
-    return commit_manifest(
-        output,
-        stage=STAGE,
-        unit="documents",
-        params={**params.identity(), "benchmarks": files},
-        inputs=inputs,
-        counts=cleaned.counts,
-        known=cleaned.files,
-    )
+    return stage.commit(cleaned, {**params.identity(), "benchmarks": files})
 
 
 def describe_again(params: Params, source: Path, output: Path) -> None:
@@ -248,31 +233,6 @@ def _protected(params: Params, holdout: Path) -> Iterator[ItemText]:
     yield from task_texts(params.tasks, holdout / "tasks")
     for path in sorted(params.benchmarks, key=lambda path: Path(path).name):
         yield from benchmark_texts(Path(path))
-
-
-def _find(
-    work: Sequence[ShardWork], function: ShardFunction, shared: Mapping[str, Path], scratch: Path, how: IndexSettings
-) -> list[ShardWork]:
-    """Search every document, and return the work of the second pass: each shard with what was found in it."""
-    hits = map_shards(
-        function,
-        work,
-        stage=f"{STAGE}: search",
-        output=scratch,
-        params=how.model_dump(mode="json"),
-        code=CODE,
-        libraries=LIBRARIES,
-        shared=shared,
-    )
-    hashes = {shard.name: shard.sha256 for shard in hits.files}
-    return [
-        ShardWork(
-            name=item.name,
-            inputs=(*item.inputs, scratch / f"{item.name}.parquet"),
-            input_hashes=(*item.input_hashes, hashes[f"{item.name}.parquet"]),
-        )
-        for item in work
-    ]
 
 
 def _find_in_shard(work: ShardWork, folder: Path, *, index: Path, how: IndexSettings) -> Counts:

@@ -16,7 +16,6 @@ A pass with a single piece of work is done in this process, as starting it elsew
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -28,8 +27,8 @@ from pydantic import Field, JsonValue, model_validator
 
 from tasks.contracts.base import StageParams, not_identity
 from tasks.contracts.durable_files import sha256_file, sha256_json
-from tasks.contracts.manifest import Manifest, commit_manifest
-from tasks.contracts.workspace import code_hash, state_folder
+from tasks.contracts.manifest import Manifest
+from tasks.contracts.workspace import code_hash
 from tasks.dedup.candidates import FEWEST_PAIRS, GROUP, PAIR, find_candidates
 from tasks.dedup.corpus import Corpus, even_ranges
 from tasks.dedup.decisions import count_hosts, mark_kept, write_decisions
@@ -41,12 +40,19 @@ from tasks.dedup.survivors import RULES, Fates, choose_survivors
 from tasks.dedup.taken_down_copies import find_taken, with_taken, without
 from tasks.dedup.verification import EDGE, Memory, pairs_of, similarities, verify_candidates
 from tasks.dedup.writing import STAGE, Writing, write_part
-from tasks.engine.shards import ShardFunction, ShardWork, map_shards, work_for
+from tasks.engine.shards import ShardFunction, ShardWork
+from tasks.engine.stage import Stage
 from tasks.rights.takedowns import read_takedowns
 
 logger = logging.getLogger(__name__)
 
-_TEXT_CODE: Final = ["tasks.dedup.shingles", "tasks.dedup.minhash", "tasks.dedup.passages", "tasks.dedup.table_shards"]
+DOES = "keeps one of each group of equal or nearly equal documents"
+_SIGNING_CODE: Final = [
+    f"tasks.dedup.{name}" for name in ("signatures", "shingles", "minhash", "passages", "table_shards")
+]
+_WRITING_CODE: Final = [
+    f"tasks.dedup.{name}" for name in ("writing", "survivors", "taken_down_copies", "passages", "table_shards")
+]
 
 
 class Params(StageParams):
@@ -140,50 +146,27 @@ class Params(StageParams):
 
 def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
     """Keep one document of each set of duplicates; the others become ledger rows that name it."""
-    (source,) = inputs.values()
-    internal = state_folder() / STAGE
-    for name in ("candidates", "verified", "common", "decisions"):
-        shutil.rmtree(internal / name, ignore_errors=True)
-    dedup = _Run(params, work_for(source), internal)
-    fates = dedup.choose()
-    cuts = dedup.find_common(fates) if dedup.cutting.limits else []
-    parts, decided = write_decisions(dedup.corpus, fates, cuts, dedup.work, internal / "decisions")
-    writing = Writing(
-        threshold=params.threshold,
-        block_characters=params.common_min_characters,
-        rest_characters=params.rest_min_characters,
-    )
-    result = map_shards(
-        partial(write_part, writing, decided),
-        parts,
-        stage=STAGE,
-        output=output,
-        params=asdict(writing),
-        code=[
-            "tasks.dedup.writing",
-            "tasks.dedup.survivors",
-            "tasks.dedup.taken_down_copies",
-            "tasks.dedup.passages",
-            "tasks.dedup.table_shards",
-        ],
-        libraries=["pyarrow"],
-    )
-    return commit_manifest(
-        output,
-        stage=STAGE,
-        unit="documents",
-        params=params.identity(),
-        inputs=inputs,
-        counts=result.counts,
-        known=result.files,
-    )
+    libraries = (*params.sketch().libraries(), "pyarrow")
+    stage = Stage(name=STAGE, unit="documents", params=params, inputs=inputs, output=output, libraries=libraries)
+    with stage.scratch() as scratch:
+        dedup = _Run(stage, params, scratch)
+        fates = dedup.choose()
+        cuts = dedup.find_common(fates) if dedup.cutting.limits else []
+        parts, decided = write_decisions(dedup.corpus, fates, cuts, dedup.work, scratch / "decisions")
+        writing = Writing(
+            threshold=params.threshold,
+            block_characters=params.common_min_characters,
+            rest_characters=params.rest_min_characters,
+        )
+        result = stage.map(partial(write_part, writing, decided), parts, params=asdict(writing), code=_WRITING_CODE)
+    return stage.commit(result)
 
 
 class _Run:
     """The passes of one run, up to the decisions."""
 
-    def __init__(self, params: Params, work: Sequence[ShardWork], internal: Path) -> None:
-        self.params, self.work, self.internal = params, work, internal
+    def __init__(self, stage: Stage, params: Params, scratch: Path) -> None:
+        self.stage, self.params, self.work, self.scratch = stage, params, stage.work(), scratch
         self.cutting = params.cutting()
         self.sketch = params.sketch()
         signing = Signing(
@@ -194,17 +177,15 @@ class _Run:
             blocks=self.cutting.kinds(),
             block_characters=params.common_min_characters if self.cutting.limits else 0,
         )
-        self._signed = map_shards(
+        self._signed = stage.map(
             partial(sign_part, signing),
-            work,
-            stage=f"{STAGE}.signatures",
-            output=None,
+            self.work,
+            step="signatures",
             params={**asdict(signing), "sketch": self.sketch.identity()},
-            code=["tasks.dedup.signatures", *_TEXT_CODE],
-            libraries=self.sketch.libraries(),
+            code=_SIGNING_CODE,
         )
         self.corpus = Corpus.gather(
-            [f"{folder}/{name}" for name, folder in self._signed.folders.items()], internal / "documents.bin"
+            [f"{folder}/{name}" for name, folder in self._signed.folders.items()], scratch / "documents.bin"
         )
 
     def choose(self) -> Fates:
@@ -217,7 +198,7 @@ class _Run:
             self.sketch.rows,
             100 * found_with(params.threshold, self.sketch.bands, self.sketch.rows),
         )
-        folder = self.internal / "candidates"
+        folder = self.scratch / "candidates"
         ranges = self._ranges(corpus.count("keys"), 2 * params.keys_in_memory)
         self._spread(
             partial(find_candidates, corpus, ranges, params.threshold, params.keys_in_memory),
@@ -226,7 +207,7 @@ class _Run:
         )
         groups = np.concatenate([np.fromfile(path, GROUP) for path in sorted(folder.glob("*.groups.bin"))])
         candidates = sorted(folder.glob("*.pairs.*.bin"))
-        folder = self.internal / "verified"
+        folder = self.scratch / "verified"
         memory = self._memory("pairs")
         pairs = sum(path.stat().st_size for path in candidates) // PAIR.itemsize
         ranges = self._ranges(pairs, max(params.keys_in_memory, FEWEST_PAIRS))
@@ -256,7 +237,7 @@ class _Run:
 
     def find_common(self, fates: Fates) -> list[Path]:
         """Return the files that say which lines and paragraphs are cut from which document."""
-        corpus, folder = self.corpus, self.internal / "common"
+        corpus, folder = self.corpus, self.scratch / "common"
         folder.mkdir(parents=True)
         kept, hosts = folder / "kept.bin", folder / "hosts.npz"
         mark_kept(corpus, fates, kept)
@@ -299,7 +280,7 @@ class _Run:
             "cutting": asdict(self.cutting),
             "keys_in_memory": self.params.keys_in_memory,
         }
-        map_shards(function, work, stage=f"{STAGE}.{folder.name}", output=folder, params=settings, code=["tasks.dedup"])
+        self.stage.map(function, work, step=folder.name, output=folder, params=settings)
 
     def _memory(self, name: str) -> Memory:
         """Return the memory of pairs verified with this way to make shingles."""
@@ -308,6 +289,6 @@ class _Run:
             "max_shingles": self.sketch.max_shingles,
             "code": code_hash("tasks.dedup.shingles", "tasks.dedup.verification"),
         }
-        memory = Memory(self.internal / f"memory-{name}-{sha256_json(identity)[:16]}.bin")
+        memory = Memory(self.stage.state / f"memory-{name}-{sha256_json(identity)[:16]}.bin")
         memory.discard_if_damaged()
         return memory

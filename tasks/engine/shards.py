@@ -16,7 +16,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,12 @@ class ShardWork:
     inputs: tuple[Path, ...]
     input_hashes: tuple[str, ...]
 
+    def plus(self, path: Path, sha256: str | None = None) -> ShardWork:
+        """Return this work with one more file to read, whose SHA-256 is taken where it is not known."""
+        return replace(
+            self, inputs=(*self.inputs, path), input_hashes=(*self.input_hashes, sha256 or sha256_file(path))
+        )
+
 
 ShardFunction = Callable[[ShardWork, Path], Counts]
 """Makes one shard: reads `work.inputs`, writes files named after `work.name` into the folder, returns its counts."""
@@ -88,6 +94,15 @@ class MapResult:
     files: list[Shard] = field(default_factory=list)
     folders: dict[str, Path] = field(default_factory=dict)
     hits: int = 0
+
+    def table(self, item: ShardWork) -> Path:
+        """Return the Parquet file that was made for a piece of work, in the shard cache."""
+        return self.folders[item.name] / f"{item.name}.parquet"
+
+    def paired(self, work: Sequence[ShardWork]) -> list[ShardWork]:
+        """Return the work of the next step: each piece reads the Parquet file that was made for it, too."""
+        hashes = {shard.name: shard.sha256 for shard in self.files}
+        return [item.plus(self.table(item), hashes[f"{item.name}.parquet"]) for item in work]
 
 
 def work_for(*folders: Path) -> list[ShardWork]:

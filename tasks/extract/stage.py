@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -17,9 +16,9 @@ from tasks.contracts.document import Document, make_doc_id, write_documents
 from tasks.contracts.errors import HeadwaterError, InputError
 from tasks.contracts.http_responses import REFUSALS
 from tasks.contracts.ledger import LedgerRow, ledger_row, write_ledger
-from tasks.contracts.manifest import Counts, Manifest, commit_manifest, read_manifest
-from tasks.contracts.workspace import state_folder
-from tasks.engine.shards import ShardWork, keep_or_drop, map_shards
+from tasks.contracts.manifest import Counts, Manifest, read_manifest
+from tasks.engine.shards import ShardWork, keep_or_drop
+from tasks.engine.stage import Stage
 from tasks.extract.host_files import collect
 from tasks.extract.language_id import identify, languages_by_line
 from tasks.extract.taken_down_pages import take_down
@@ -33,6 +32,7 @@ from tasks.rights.takedowns import read_takedowns
 logger = logging.getLogger(__name__)
 
 STAGE = "extract"
+DOES = "makes text of pages; drops pages that reserve their use"
 PAGES_PER_BATCH = 32
 TRUNCATED = "extract.truncated_depth"
 NOT_PAGES = ("not_html", "http_status", *REFUSALS.values())
@@ -74,7 +74,8 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
         InputError: the crawl holds no HTML page and no document.
         HeadwaterError: more pages failed than `params.max_failure_rate` allows.
     """
-    crawl = inputs["crawl"]
+    stage = Stage(name=STAGE, unit="records", params=params, inputs=inputs, output=output, libraries=LIBRARIES)
+    crawl = stage.source
     manifest = read_manifest(crawl)
     source = str(manifest.params.get("source", "web"))
     user_agent = str(manifest.params.get("user_agent") or "")
@@ -82,38 +83,22 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     files: Mapping[Path, Path] = {}
     if source in OWN_CRAWLS:
         warcs = [crawl / shard.name for shard in parts if shard.name.endswith(".warc.gz")]
-        files = collect(warcs, state_folder() / STAGE / "host_files")
+        files = collect(warcs, stage.state / "host_files")
     work = [_work(crawl / shard.name, shard.sha256, files.get(crawl / shard.name)) for shard in parts]
     judged = params.model_copy(update={"opt_out": params.opt_out.of_crawl(user_agent)})
-    result = map_shards(
+    result = stage.map(
         partial(extract_shard, source=source, params=judged, robot=names_of(user_agent)),
         work,
-        stage=STAGE,
-        output=output,
         params={**params.identity(), "source": source, "robot": list(names_of(user_agent))},
-        code=["tasks.extract"],
-        libraries=LIBRARIES,
     )
     _check(result.counts, params, where=str(crawl))
-    result = take_down(read_takedowns(), result, output, state_folder() / STAGE / "covered")
-    return commit_manifest(
-        output,
-        stage=STAGE,
-        unit="records",
-        params=params.identity(),
-        inputs=inputs,
-        counts=result.counts,
-        known=result.files,
-    )
+    result = take_down(stage, read_takedowns(), result)
+    return stage.commit(result)
 
 
 def _work(part: Path, sha256: str, host_files: Path | None) -> ShardWork:
-    more = () if host_files is None else (host_files,)
-    return ShardWork(
-        name=part.name.partition(".")[0],
-        inputs=(part, *more),
-        input_hashes=(sha256, *(hashlib.sha256(path.read_bytes()).hexdigest() for path in more)),
-    )
+    own = ShardWork(name=part.name.partition(".")[0], inputs=(part,), input_hashes=(sha256,))
+    return own if host_files is None else own.plus(host_files)
 
 
 def _check(counts: Counts, params: Params, *, where: str) -> None:

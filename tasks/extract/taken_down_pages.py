@@ -7,7 +7,6 @@ one page costs one shard, and one that matches nothing costs the scan.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,54 +21,39 @@ from tasks.contracts.document import ROWS_PER_GROUP, Document, open_shard, read_
 from tasks.contracts.durable_files import canonical_json, sha256_json
 from tasks.contracts.ledger import ledger_row, read_ledger, write_ledger
 from tasks.contracts.manifest import Counts
-from tasks.engine.shards import MapResult, ShardWork, map_shards, reused
+from tasks.engine.shards import MapResult, ShardWork, reused
+from tasks.engine.stage import Stage
 from tasks.rights.takedowns import RULE, Takedowns
 
 STAGE: Final = "extract"
-SCAN: Final = f"{STAGE}.takedown_scan"
-REWRITE: Final = f"{STAGE}.takedown"
 COLUMNS: Final = ["doc_id", "url", "host", "payload_digest", "text"]
 _CODE: Final = ["tasks.extract.taken_down_pages"]
 
 
-def take_down(takedowns: Takedowns, result: MapResult, output: Path, internal: Path) -> MapResult:
-    """Drop what the list covers from the finished shards in `output`.
+def take_down(stage: Stage, takedowns: Takedowns, result: MapResult) -> MapResult:
+    """Drop what the list covers from the finished shards in the stage's output.
 
     Args:
         result: what the map returned; its shards that hold nothing covered stay as they are.
-        internal: a folder for the scan's answers.
     """
     if not takedowns:
         return result
     parts = [file for file in result.files if file.name.startswith("part-") and file.name.endswith(".parquet")]
     ledgers = {file.name.removeprefix("dropped/"): file for file in result.files if file.name.startswith("dropped/")}
+    output = stage.output
     scan = [ShardWork(name=_stem(p.name), inputs=(output / p.name,), input_hashes=(p.sha256,)) for p in parts]
     listed: list[JsonValue] = [row.model_dump(mode="json") for row in (*takedowns.tombstones, *takedowns.fingerprints)]
-    map_shards(
-        partial(find_covered, takedowns),
-        scan,
-        stage=SCAN,
-        output=internal,
-        params={"list": sha256_json(listed)},
-        code=_CODE,
-    )
+    find = partial(find_covered, takedowns)
+    scanned = stage.map(find, scan, step="takedown_scan", params={"list": sha256_json(listed)}, code=_CODE)
     again = []
-    for part in parts:
-        found = internal / f"{_stem(part.name)}.json"
+    for part, item in zip(parts, scan, strict=True):
+        found = scanned.folders[item.name] / f"{item.name}.json"
         if json.loads(found.read_bytes()):
             ledger = ledgers[part.name]
-            again.append(
-                ShardWork(
-                    name=_stem(part.name),
-                    inputs=(output / part.name, output / ledger.name, found),
-                    input_hashes=(part.sha256, ledger.sha256, hashlib.sha256(found.read_bytes()).hexdigest()),
-                )
-            )
+            again.append(item.plus(output / ledger.name, ledger.sha256).plus(found))
     if not again:
         return result
-    rewritten = map_shards(
-        drop_covered, again, stage=REWRITE, output=output, params={}, code=_CODE, libraries=["pyarrow"]
-    )
+    rewritten = stage.map(drop_covered, again, step="takedown", output=output, params={}, code=_CODE)
     new = {file.name: file for file in rewritten.files}
     reused[STAGE] = result.hits - len(again) + rewritten.hits
     gone = rewritten.counts.dropped[RULE]

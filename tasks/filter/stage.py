@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -18,18 +16,18 @@ from pydantic import Field, JsonValue, model_validator
 
 from tasks.contracts.base import Drop, Edit, StageParams
 from tasks.contracts.document import Document, read_documents, read_rows, write_rows
-from tasks.contracts.durable_files import sha256_file
 from tasks.contracts.errors import HeadwaterError, raised
 from tasks.contracts.ledger import LedgerRow, ledger_row, read_ledger
-from tasks.contracts.manifest import Counts, Manifest, commit_manifest
-from tasks.contracts.workspace import state_folder
-from tasks.engine.shards import ShardWork, keep_or_drop, map_shards, work_for
+from tasks.contracts.manifest import Counts, Manifest
+from tasks.engine.shards import ShardWork, keep_or_drop
+from tasks.engine.stage import Stage
 from tasks.filter.broken_filters import Failure, said_of, wrong_answer
 from tasks.filter.loading import OURS, LoadedFilter, check, load, load_entry, named_files
 
 logger = logging.getLogger(__name__)
 
 STAGE = "filter"
+DOES = "drops what is not worth reading; masks personal data and secrets"
 LIBRARIES = ("datatrove", "spacy", "numpy")
 ERROR = ".error"
 SCORES = "filter."  # how the names of scores begin that this stage measures
@@ -76,57 +74,28 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
         ParamsError: a rule that cannot be loaded.
         HeadwaterError: rules failed on more documents than `params.max_error_rate` allows.
     """
+    stage = Stage(name=STAGE, unit="documents", params=params, inputs=inputs, output=output, libraries=LIBRARIES)
     filters = load(params.rules)
     identity = params.in_manifest()
+    work = stage.work()
     if params.max_error_rate < 1:
-        _try_out(filters, work_for(inputs["extract"]))
-    result = map_shards(
-        partial(filter_shard, rules=params.rules),
-        _scored(params, filters, work_for(inputs["extract"])),
-        stage=STAGE,
-        output=output,
-        params=identity,
-        code=["tasks.filter"],
-        libraries=LIBRARIES,
+        _try_out(filters, stage.documents(work))
+    result = stage.map(
+        partial(filter_shard, rules=params.rules), _scored(stage, params, filters, work), params=identity
     )
-    _check(result.counts, params, output, where=str(inputs["extract"]))
-    return commit_manifest(
-        output,
-        stage=STAGE,
-        unit="documents",
-        params=identity,
-        inputs=inputs,
-        counts=result.counts,
-        known=result.files,
-    )
+    _check(result.counts, params, output, where=str(stage.source))
+    return stage.commit(result, identity)
 
 
-def _scored(params: Params, filters: Sequence[LoadedFilter], work: list[ShardWork]) -> list[ShardWork]:
+def _scored(stage: Stage, params: Params, filters: Sequence[LoadedFilter], work: list[ShardWork]) -> list[ShardWork]:
     """Add to each shard's inputs what model-based rules measured; another threshold does not measure again."""
     scoring = [loaded.score_identity() for loaded in filters if loaded.scores]
     if not scoring:
         return work
-    folder = state_folder() / STAGE / "scores"
-    shutil.rmtree(folder, ignore_errors=True)
-    made = map_shards(
-        partial(score_shard, rules=params.rules),
-        work,
-        stage=f"{STAGE}.scores",
-        output=folder,
-        params={"rules": list[JsonValue](scoring)},
-        code=["tasks.filter"],
-        libraries=LIBRARIES,
-    )
+    score = partial(score_shard, rules=params.rules)
+    made = stage.map(score, work, step="scores", params={"rules": list[JsonValue](scoring)})
     logger.info("filter: %d documents scored, %d shards reused", made.counts.out, made.hits)
-    paths = {item.name: folder / f"{item.name}.parquet" for item in work}
-    return [
-        replace(
-            item,
-            inputs=(*item.inputs, paths[item.name]),
-            input_hashes=(*item.input_hashes, sha256_file(paths[item.name])),
-        )
-        for item in work
-    ]
+    return made.paired(work)
 
 
 def score_shard(work: ShardWork, folder: Path, *, rules: Sequence[Mapping[str, Any]]) -> Counts:
@@ -147,15 +116,14 @@ def scores_of(filters: Sequence[LoadedFilter], document: Document) -> dict[str, 
     return scores
 
 
-def _try_out(filters: Sequence[LoadedFilter], work: Sequence[ShardWork]) -> None:
+def _try_out(filters: Sequence[LoadedFilter], extracted: Iterator[Document]) -> None:
     """Ask somebody's own filters about the first documents: one that fails on all stops the stage before hours of work.
 
     Raises:
         HeadwaterError: naming each such filter, with its file and line.
     """
     own = [loaded for loaded in filters if loaded.name not in OURS]
-    first = (document for item in work for document in read_documents(item.inputs[0]))
-    documents = list(islice(first, TRIED_OUT)) if own else []
+    documents = list(islice(extracted, TRIED_OUT)) if own else []
     broken = []
     for loaded in own:
         answers = [answer(loaded, document.with_scores(scores_of([loaded], document))) for document in documents]

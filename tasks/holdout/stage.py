@@ -8,8 +8,6 @@ after dedup, whose survivors stand for their clusters.
 from __future__ import annotations
 
 import logging
-import shutil
-import tempfile
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
@@ -24,9 +22,9 @@ from tasks.contracts.document import Document, read_documents, read_rows, write_
 from tasks.contracts.draws import DRAW_RANGE, draw
 from tasks.contracts.errors import CorpusTooSmallError
 from tasks.contracts.ledger import LedgerRow, ledger_row
-from tasks.contracts.manifest import Counts, Manifest, commit_manifest
-from tasks.contracts.workspace import state_folder
-from tasks.engine.shards import ShardWork, keep_or_drop, map_shards, work_for
+from tasks.contracts.manifest import Counts, Manifest
+from tasks.engine.shards import ShardWork, keep_or_drop
+from tasks.engine.stage import Stage
 from tasks.holdout.evaluation_items import (
     ContinuationItem,
     ContinuationSettings,
@@ -39,8 +37,8 @@ from tasks.holdout.lm_eval_files import BITS_PER_BYTE, CONTINUATION, write_task
 logger = logging.getLogger(__name__)
 
 STAGE = "holdout"
+DOES = "keeps documents apart to measure the model on"
 RULE = "held_out"
-CODE = ("tasks.holdout",)
 RANK_SCHEMA = pa.schema([pa.field("rank", pa.uint64(), nullable=False)])
 
 
@@ -91,29 +89,18 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     Raises:
         CorpusTooSmallError: too few documents are held out, or too few items can be made from them.
     """
-    (source,) = inputs.values()
-    work = work_for(source)
-    last = _last_rank(work, params)
-    split = map_shards(
+    stage = Stage(name=STAGE, unit="documents", params=params, inputs=inputs, output=output)
+    work = stage.work()
+    last = _last_rank(stage, params, work)
+    split = stage.map(
         partial(_split_shard, last=last, fraction=params.fraction, seed=params.seed),
         work,
-        stage=STAGE,
-        output=output,
         params={"fraction": params.fraction, "seed": params.seed, "last": last},
-        code=CODE,
     )
     held = [d for item in work for d in read_documents(output / "heldout" / f"{item.name}.parquet")]
     texts, questions = write_tasks(held, params, output / "tasks")
     logger.info("holdout: %d documents, %d texts, %d continuations", len(held), texts, questions)
-    return commit_manifest(
-        output,
-        stage=STAGE,
-        unit="documents",
-        params=params.identity(),
-        inputs=inputs,
-        counts=split.counts,
-        known=split.files,
-    )
+    return stage.commit(split)
 
 
 def rank(text: str, seed: int) -> int:
@@ -136,23 +123,16 @@ def _bound(fraction: float) -> int:
     return int(fraction * DRAW_RANGE) - 1
 
 
-def _last_rank(work: list[ShardWork], params: Params) -> int:
+def _last_rank(stage: Stage, params: Params, work: list[ShardWork]) -> int:
     """Return the highest rank that is held out: that of the fraction, or less where max_documents says so."""
     bound = _bound(params.fraction)
-    state_folder().mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix="holdout-", dir=state_folder()))
-    try:
-        ranked = map_shards(
-            partial(_rank_shard, bound=bound, seed=params.seed),
-            work,
-            stage=f"{STAGE}: ranks",
-            output=scratch,
-            params={"bound": bound, "seed": params.seed},
-            code=CODE,
-        )
-        below = sorted(row["rank"] for item in work for row in read_rows(scratch / f"{item.name}.parquet", RANK_SCHEMA))
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    ranked = stage.map(
+        partial(_rank_shard, bound=bound, seed=params.seed),
+        work,
+        step="ranks",
+        params={"bound": bound, "seed": params.seed},
+    )
+    below = sorted(row["rank"] for item in work for row in read_rows(ranked.table(item), RANK_SCHEMA))
     if len(below) < params.min_documents:
         total = ranked.counts.in_
         enough = total >= 2 * params.min_documents

@@ -8,8 +8,6 @@ A kept document carries `mix.epochs` (how many times it goes into training) and 
 from __future__ import annotations
 
 import logging
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,16 +21,16 @@ from tasks.contracts.document import Document, read_documents, read_rows, write_
 from tasks.contracts.durable_files import write_json
 from tasks.contracts.errors import CorpusTooSmallError
 from tasks.contracts.ledger import LedgerRow, ledger_row
-from tasks.contracts.manifest import Counts, Manifest, commit_manifest, text_shards
-from tasks.contracts.workspace import state_folder
-from tasks.engine.shards import ShardWork, keep_or_drop, map_shards, work_for
+from tasks.contracts.manifest import Counts, Manifest, text_shards
+from tasks.engine.shards import ShardWork, keep_or_drop
+from tasks.engine.stage import Stage
 from tasks.mix.shares import Group, Plan, complete_groups, copies, group_index, plan_mixture, shares
 
 logger = logging.getLogger(__name__)
 
 STAGE = "mix"
+DOES = "chooses how much of each group is used, and how often"
 RULE = "not_sampled"
-CODE = ("tasks.mix",)
 MIXTURE_NAME = "mixture.json"
 
 _SIZES_SCHEMA = pa.schema(
@@ -89,20 +87,17 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     Raises:
         CorpusTooSmallError: nothing is left to train on.
     """
-    (source,) = inputs.values()
-    work = work_for(source)
+    stage = Stage(name=STAGE, unit="documents", params=params, inputs=inputs, output=output)
+    work = stage.work()
     groups = complete_groups(params.groups)
-    documents, available = _measure(work, groups)
+    documents, available = _measure(stage, work, groups)
     plan = plan_mixture(
         groups, available, params.total(), temperature=params.temperature, bytes_per_token=params.bytes_per_token
     )
-    mixed = map_shards(
+    mixed = stage.map(
         partial(_mix_shard, groups=groups, plan=plan, seed=params.seed),
         work,
-        stage=STAGE,
-        output=output,
         params={**params.identity(), "epochs": list(plan.epochs)},
-        code=CODE,
     )
     if not mixed.counts.out:
         raise CorpusTooSmallError(
@@ -115,40 +110,20 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     made = _describe(params, groups, plan, documents, available, [output / f"{item.name}.parquet" for item in work])
     _say(made)
     write_json(output / MIXTURE_NAME, made)
-    return commit_manifest(
-        output,
-        stage=STAGE,
-        unit="documents",
-        params=params.identity(),
-        inputs=inputs,
-        counts=mixed.counts,
-        known=mixed.files,
-    )
+    return stage.commit(mixed)
 
 
-def _measure(work: Sequence[ShardWork], groups: tuple[Group, ...]) -> tuple[list[int], list[int]]:
+def _measure(stage: Stage, work: Sequence[ShardWork], groups: tuple[Group, ...]) -> tuple[list[int], list[int]]:
     """Return how many documents, and UTF-8 bytes of text, each group has."""
-    state_folder().mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix="mix-", dir=state_folder()))
     dumped: list[JsonValue] = [
         group.model_dump(mode="json", exclude={"weight", "max_epochs", "max_tokens"}) for group in groups
     ]
     documents, sizes = [0] * len(groups), [0] * len(groups)
-    try:
-        map_shards(
-            partial(_measure_shard, groups=groups),
-            work,
-            stage=f"{STAGE}: sizes",
-            output=scratch,
-            params={"groups": dumped},
-            code=CODE,
-        )
-        for item in work:
-            for row in read_rows(scratch / f"{item.name}.parquet", _SIZES_SCHEMA):
-                documents[row["group"]] += row["documents"]
-                sizes[row["group"]] += row["bytes"]
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    measured = stage.map(partial(_measure_shard, groups=groups), work, step="sizes", params={"groups": dumped})
+    for item in work:
+        for row in read_rows(measured.table(item), _SIZES_SCHEMA):
+            documents[row["group"]] += row["documents"]
+            sizes[row["group"]] += row["bytes"]
     return documents, sizes
 
 

@@ -32,7 +32,8 @@ from tasks.contracts.errors import InputError
 from tasks.contracts.languages import UNDETERMINED, checked, same_code
 from tasks.contracts.manifest import Counts
 from tasks.contracts.text_files import MARK, in_utf8, json_value
-from tasks.engine.shards import ShardWork, map_shards
+from tasks.engine.shards import ShardWork
+from tasks.engine.stage import Stage
 from tasks.perplexity.kenlm_model import LmplzOptions, Model, too_small, train
 from tasks.perplexity.model_text import fold_of, lines_of
 from tasks.perplexity.word_pieces import Pieces, cut, learn
@@ -131,7 +132,7 @@ def language_of(document: Document, by_language: bool) -> str:
     return (same_code(document.language) or UNDETERMINED) if by_language else ANY
 
 
-def fit(reference: Reference, how: Fitting, work: list[ShardWork], folder: Path) -> Fitted:
+def fit(stage: Stage, reference: Reference, how: Fitting, work: list[ShardWork], folder: Path) -> Fitted:
     """Train one scorer a language: one model on files alone, or two by halves where documents of the corpus are in it.
 
     Args:
@@ -140,7 +141,7 @@ def fit(reference: Reference, how: Fitting, work: list[ShardWork], folder: Path)
     Raises:
         CorpusTooSmallError: too little text in every language, and `otherwise` does not allow the whole corpus.
     """
-    halves = _corpus_halves(reference, how, work, folder / "lines")
+    halves = _corpus_halves(stage, reference, how, work, folder / "lines")
     for language, names in sorted(reference.files_of().items()):
         extra = folder / f"files.{_file_part(language)}.txt"
         _write_sorted(extra, [line for name in names for line in _file_lines(name)])
@@ -159,7 +160,7 @@ def fit(reference: Reference, how: Fitting, work: list[ShardWork], folder: Path)
         if reference.otherwise == "error" or reference == WHOLE_CORPUS:
             raise too_small(most, how.least_words, f"{of}, the smaller half" if len(halves.get(of, [])) > 1 else of)
         logger.warning("perplexity: the reference has too few words, so the whole corpus is taken as reference")
-        return fit(WHOLE_CORPUS, how, work, folder / "corpus")
+        return fit(stage, WHOLE_CORPUS, how, work, folder / "corpus")
     return Fitted(reference=reference, scorers=scorers)
 
 
@@ -172,15 +173,15 @@ def _train(parts: list[list[Path]], how: Fitting, what: str) -> Scorer:
 
 
 def _corpus_halves(
-    reference: Reference, how: Fitting, work: list[ShardWork], folder: Path
+    stage: Stage, reference: Reference, how: Fitting, work: list[ShardWork], folder: Path
 ) -> dict[str, list[list[Path]]]:
     """Write the reference lines of every part, and return the files of each half by language."""
     if not (reference.sources or reference.hosts):
         return {}
-    made = map_shards(
+    made = stage.map(
         partial(_write_lines, reference, how.by_language),
         work,
-        stage="perplexity.reference",
+        step="reference",
         output=folder,
         params={
             "sources": list(reference.sources),

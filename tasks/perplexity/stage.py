@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-import shutil
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -22,13 +21,13 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 
 from tasks.contracts.base import Drop, StageParams, not_identity
 from tasks.contracts.document import Document, read_documents, read_rows, write_rows
-from tasks.contracts.durable_files import sha256_file, sha256_json, write_json
+from tasks.contracts.durable_files import sha256_json, write_json
 from tasks.contracts.errors import HeadwaterError, ParamsError, raised
 from tasks.contracts.languages import checked
 from tasks.contracts.ledger import LedgerRow, ledger_row
-from tasks.contracts.manifest import Counts, Manifest, commit_manifest
-from tasks.contracts.workspace import state_folder
-from tasks.engine.shards import ShardWork, keep_or_drop, map_shards, work_for
+from tasks.contracts.manifest import Counts, Manifest
+from tasks.engine.shards import MapResult, ShardWork, keep_or_drop
+from tasks.engine.stage import Stage
 from tasks.perplexity.kenlm_model import LmplzOptions, find_tool, given, load, log10_probability
 from tasks.perplexity.model_text import fold_of, lines_of
 from tasks.perplexity.reference import ANY, WHOLE_CORPUS, Fitted, Fitting, Reference, Scorer, by_code, fit, language_of
@@ -37,6 +36,8 @@ from tasks.perplexity.word_pieces import cut
 logger = logging.getLogger(__name__)
 
 STAGE: Final = "perplexity"
+DOES = "drops what reads least like the reference"
+LIBRARIES: Final = ("kenlm", "tokenizers")
 VALUE: Final = "perplexity.value"
 PERCENTILE: Final = "perplexity.percentile"
 
@@ -114,6 +115,11 @@ class Params(StageParams):
         """Return the settings but for the reference: what was taken for one stands there, with the models' hashes."""
         return {name: value for name, value in self.identity().items() if name != "reference"}
 
+    @classmethod
+    def derived(cls) -> tuple[str, ...]:
+        """Return "models": their hashes."""
+        return ("models",)
+
     def named_files(self) -> tuple[str, ...]:
         """Return the models and reference files of this machine; what stands behind an address is not known."""
         models = [self.model] if isinstance(self.model, str) else list((self.model or {}).values())
@@ -154,50 +160,33 @@ class Params(StageParams):
 
 def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
     """Score every document, and drop those in buckets that are not kept."""
-    (source,) = inputs.values()
-    work = work_for(source)
-    internal = state_folder() / STAGE
-    for name in ("reference", "scores", "decisions"):
-        shutil.rmtree(internal / name, ignore_errors=True)
-    fitted = _fitted(params, work, internal / "reference")
-    models: dict[str, JsonValue] = {language: scorer.identity() for language, scorer in fitted.scorers.items()}
-    scored = map_shards(
-        partial(_write_scores, fitted, params.by_language, params.without_model),
-        work,
-        stage=f"{STAGE}.scores",
-        output=internal / "scores",
-        params={
-            "models": models,
-            "sources": list(fitted.reference.sources),
-            "hosts": list(fitted.reference.hosts),
-            "by_language": params.by_language,
-            "without_model": params.without_model,
-        },
-        code=["tasks.perplexity"],
-        libraries=["kenlm", "tokenizers"],
-    )
-    logger.info("perplexity: %d documents scored, %d shards reused", scored.counts.out, scored.hits)
-    result = map_shards(
-        _write_part,
-        _write_decisions(params, work, internal),
-        stage=STAGE,
-        output=output,
-        params={},
-        code=["tasks.perplexity.stage"],
-    )
+    stage = Stage(name=STAGE, unit="documents", params=params, inputs=inputs, output=output, libraries=LIBRARIES)
+    work = stage.work()
+    with stage.scratch() as scratch:
+        fitted = _fitted(stage, params, work, scratch / "reference")
+        models: dict[str, JsonValue] = {language: scorer.identity() for language, scorer in fitted.scorers.items()}
+        scored = stage.map(
+            partial(_write_scores, fitted, params.by_language, params.without_model),
+            work,
+            step="scores",
+            params={
+                "models": models,
+                "sources": list(fitted.reference.sources),
+                "hosts": list(fitted.reference.hosts),
+                "by_language": params.by_language,
+                "without_model": params.without_model,
+            },
+        )
+        logger.info("perplexity: %d documents scored, %d shards reused", scored.counts.out, scored.hits)
+        decided = _write_decisions(params, work, scored, scratch / "decisions")
+        result = stage.map(_write_part, decided, params={}, code=["tasks.perplexity.stage"])
     write_json(output / "model.json", _describe(params, fitted))
-    return commit_manifest(
-        output,
-        stage=STAGE,
-        unit="documents",
-        params={**params.identity(), "reference": _reference_identity(fitted.reference), "models": models},
-        inputs=inputs,
-        counts=result.counts,
-        known=result.files,
+    return stage.commit(
+        result, {**params.identity(), "reference": _reference_identity(fitted.reference), "models": models}
     )
 
 
-def _fitted(params: Params, work: list[ShardWork], folder: Path) -> Fitted:
+def _fitted(stage: Stage, params: Params, work: list[ShardWork], folder: Path) -> Fitted:
     """Return a scorer for each language: given models, and those trained on the reference."""
     named = {ANY: params.model} if isinstance(params.model, str) else params.model or {}
     scorers = {language: Scorer(models=(given(name),)) for language, name in sorted(named.items())}
@@ -210,7 +199,7 @@ def _fitted(params: Params, work: list[ShardWork], folder: Path) -> Fitted:
         by_language=params.by_language,
         pieces=params.pieces if params.units == "pieces" else None,
     )
-    trained = fit(reference, how, work, folder)
+    trained = fit(stage, reference, how, work, folder)
     return Fitted(reference=trained.reference, scorers={**trained.scorers, **scorers})
 
 
@@ -240,13 +229,13 @@ def _perplexity(document: Document, scorer: Scorer, reference: Reference) -> flo
     return float(10.0 ** (-mean / judged[0][1]))
 
 
-def _write_decisions(params: Params, work: list[ShardWork], internal: Path) -> list[ShardWork]:
+def _write_decisions(params: Params, work: list[ShardWork], scored: MapResult, folder: Path) -> list[ShardWork]:
     """Place every document among those of its model by its perplexity, and write what follows, a file a part.
 
     A percentile is the share of documents with a smaller perplexity, so equal ones are treated alike, and neither
     the order of documents nor the shards matter.
     """
-    parts = [list(read_rows(internal / "scores" / f"{item.name}.parquet", _SCORE_SCHEMA)) for item in work]
+    parts = [list(read_rows(scored.table(item), _SCORE_SCHEMA)) for item in work]
     by_model: dict[str, list[float]] = {}
     for row in (row for part in parts for row in part if row["model"] is not None):
         own = by_model.setdefault(row["model"], [])
@@ -272,15 +261,9 @@ def _write_decisions(params: Params, work: list[ShardWork], internal: Path) -> l
             elif params.without_model != "keep":
                 rule = NO_MODEL
             rows.append({"value": value, "percentile": percentile, "rule": rule, "threshold": threshold})
-        path = internal / "decisions" / f"{item.name}.parquet"
+        path = folder / f"{item.name}.parquet"
         write_rows(path, rows, _DECISION_SCHEMA)
-        paired.append(
-            ShardWork(
-                name=item.name,
-                inputs=(*item.inputs, path),
-                input_hashes=(*item.input_hashes, sha256_file(path)),
-            )
-        )
+        paired.append(item.plus(path))
     return paired
 
 

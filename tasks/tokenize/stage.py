@@ -23,7 +23,7 @@ from tasks.contracts.base import StageParams, not_identity
 from tasks.contracts.document import Document, read_documents
 from tasks.contracts.durable_files import atomic_path, sha256_file, write_json
 from tasks.contracts.errors import CorpusTooSmallError
-from tasks.contracts.manifest import Counts, Manifest, commit_manifest
+from tasks.contracts.manifest import Counts, Manifest
 from tasks.contracts.tokenizer_files import EOS, load_tokenizer
 from tasks.contracts.tokens import (
     TOKENS_NAME,
@@ -38,11 +38,13 @@ from tasks.contracts.tokens import (
     smallest_dtype,
     write_index,
 )
-from tasks.engine.shards import ShardWork, map_shards, work_for
+from tasks.engine.shards import ShardWork
+from tasks.engine.stage import Stage
 
 logger = logging.getLogger(__name__)
 
 STAGE = "tokenize"
+DOES = "turns text into tokens"
 EPOCHS = "mix.epochs"
 
 
@@ -61,20 +63,12 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     Raises:
         CorpusTooSmallError: there is no document to train on, or none to validate on.
     """
+    stage = Stage(name=STAGE, unit="documents", params=params, inputs=inputs, output=output, libraries=("tokenizers",))
     tokenizer = load_tokenizer(inputs["tokenizer"])
     dtype = smallest_dtype(tokenizer.get_vocab_size())
     shared = {"tokenizer": inputs["tokenizer"] / "tokenizer.json"}
     function = partial(_tokenize_shard, tokenizer_folder=inputs["tokenizer"], batch=params.batch_documents)
-    made = map_shards(
-        function,
-        work_for(inputs["mix"]),
-        stage=STAGE,
-        output=output,
-        params={"dtype": dtype},
-        code=("tasks.tokenize",),
-        libraries=("tokenizers",),
-        shared=shared,
-    )
+    made = stage.map(function, stage.work(), params={"dtype": dtype}, shared=shared)
     if not made.counts.out:
         raise CorpusTooSmallError(
             "there is no document to train on",
@@ -98,15 +92,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     info = describe(output, tokenizer)
     logger.info("tokenize: %d tokens of %d bytes, %s", info.tokens, info.bytes, dtype)
     write_json(output / TOKENS_NAME, info.model_dump(mode="json"))
-    return commit_manifest(
-        output,
-        stage=STAGE,
-        unit="documents",
-        params=params.identity(),
-        inputs=inputs,
-        counts=made.counts,
-        known=made.files,
-    )
+    return stage.commit(made)
 
 
 def describe(folder: Path, tokenizer: Tokenizer) -> TokensInfo:

@@ -34,6 +34,7 @@ from tasks.tokenizer.byte_level import (
 logger = logging.getLogger(__name__)
 
 STAGE = "tokenizer"
+DOES = "learns the vocabulary"
 METRICS_NAME = "metrics.json"
 GROUPS_NAME = "groups.json"
 SUMMARY_NAME = "summary.json"

@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from flows.cli.verify import check_all
+from flows.proof.verify import check_all
 from tests.mutations import KINDS, mutate
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flows.cli.verify import check_all, deep_checks, guarded, workspace_checks
+from flows.proof.verify import check_all, deep_checks, guarded, workspace_checks
 from tasks.contracts.document import read_documents, write_documents
 from tests.e2e.workspace import Workspace
 from tests.forgeries import FORGERIES, rehash

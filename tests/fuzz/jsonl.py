@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import json
+import re
 from pathlib import Path
 from random import Random
 
@@ -50,9 +51,10 @@ def batch(rng: Random, folder: Path, lines: int = LINES) -> int:
     """Read one file of lines."""
     made = [make_line(rng, number) for number in range(lines)]
     content = b"\n".join(line for line, _ in made)
-    # A changed line may be two, or blank: of zeros alone, which fill up a tape, or a byte order mark alone, as it
-    # stands where files were put behind each other.
-    rows = [line for line in content.split(b"\n") if line.replace(codecs.BOM_UTF8, b"").strip(b"\0 \t\r\n\v\f")]
+    # A changed line may be two, or blank: of zeros alone, which fill up a tape, or of byte order marks alone, as they
+    # stand where files were put behind each other.
+    begun = (re.sub(b"^(?:%b)+" % codecs.BOM_UTF8, b"", line) for line in content.split(b"\n"))
+    rows = [line for line in begun if line.strip(b"\0 \t\r\n\v\f")]
     packed = rng.choice((bytes, gzip.compress, zstandard.compress))(content)
     paths = [folder / "mutated.jsonl"]
     paths[0].write_bytes(packed)

@@ -33,6 +33,7 @@ from training.device import need_gpus
 
 logger = logging.getLogger(__name__)
 
+DOES = "measures it"
 DECIMALS = 6
 Sample = dict[str, JsonValue]
 

@@ -36,6 +36,7 @@ from training.release.champions import Champion, champion_to_beat
 
 logger = logging.getLogger(__name__)
 
+DOES = "judges whether it may be released"
 DECIMALS = 6
 NOT_APPLICABLE: Literal["not applicable"] = "not applicable"
 """The verdict of a rule that has nothing to look at: neither met nor broken."""

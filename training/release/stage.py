@@ -18,9 +18,11 @@ from tasks.contracts.languages import LanguageCode
 from tasks.contracts.manifest import MANIFEST_NAME, Counts, Manifest, commit_manifest
 from training.release.champions import promote
 from training.release.local_tasks import write_local_tasks
-from training.release.papers.facts import STAGES, Facts, read_facts
+from training.release.papers.facts import Facts, read_facts
 from training.release.papers.statement import Statement
 from training.release.papers.write import write_papers
+
+DOES = "puts the model, its papers and its chain of proof into one folder"
 
 
 class Params(StageParams):
@@ -56,7 +58,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
         stage="release",
         unit="files",
         params=params.identity(),
-        inputs={stage: inputs[stage] for stage in STAGES},
+        inputs=inputs,
         counts=Counts(in_=files, out=files),
     )
     promote(output)
@@ -73,8 +75,8 @@ def assemble(params: Params, inputs: Mapping[str, Path], output: Path) -> None:
     shutil.copytree(inputs["evaluate"], output / "evaluation", ignore=shutil.ignore_patterns(MANIFEST_NAME))
     shutil.copyfile(inputs["gate"] / "report.json", output / "gate.json")
     (output / "manifests").mkdir(exist_ok=True)
-    for stage in STAGES:
-        shutil.copyfile(inputs[stage] / MANIFEST_NAME, output / "manifests" / f"{stage}.json")
+    for stage, folder in inputs.items():
+        shutil.copyfile(folder / MANIFEST_NAME, output / "manifests" / f"{stage}.json")
     write_local_tasks(inputs["holdout"], output)
     write_json(output / "lineage.json", _lineage(facts, params))
     shutil.copyfile(Path(__file__).with_name("verify.py"), output / "verify.py")
@@ -90,6 +92,6 @@ def _lineage(facts: Facts, params: Params) -> dict[str, JsonValue]:
         "weights_sha256": facts.training["weights_sha256"],
         "stages": {
             stage: {"manifest_sha256": facts.hashes[stage], "inputs": dict(facts.manifests[stage].inputs)}
-            for stage in STAGES
+            for stage in facts.stages
         },
     }

@@ -40,6 +40,7 @@ from training.train.ranks import Launcher, held_lock, launch_command, run_ranks
 
 logger = logging.getLogger(__name__)
 
+DOES = "trains the model"
 STEPS_SCHEMA = pa.schema(
     [
         pa.field("step", pa.int64(), nullable=False),

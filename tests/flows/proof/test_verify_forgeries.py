@@ -11,9 +11,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from flows.cli.verify import guarded
 from flows.history import run_records
 from flows.proof import verify_again, verify_documents, verify_files
+from flows.proof.verify import guarded
 from tasks.contracts.document import Document
 from tasks.contracts.errors import ConservationError
 from tasks.contracts.manifest import MANIFEST_NAME, commit_manifest, manifest_hash, read_manifest

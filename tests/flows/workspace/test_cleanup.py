@@ -22,7 +22,7 @@ def test_what_was_not_used_lately_goes_and_the_rest_stays(workspace: Path) -> No
         put("shards/aaa/part-00000.parquet", 10),
         put("perplexity/models/old.bin", 10, 30),
         put("train/key/result.json", 8),
-        put("mix-x1/order", 9),
+        put("scratch/mix-x1/order", 9),
     ]
     kept = [
         put("shards/bbb/part-00000.parquet", 1),

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from flows.workspace import graph as graph_module
 from flows.workspace.graph import Stage, load_graph
 from flows.workspace.params import apply_profile, check_params, read_params, set_values, stage_params
+from tasks.contracts import stages
 from tasks.contracts.errors import ParamsError
 from tasks.extract.stage import Params as ExtractParams
 from tests.conftest import ROOT
@@ -31,7 +31,7 @@ other: {tasks: [a, b]}
 @pytest.fixture
 def graph(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Stage]:
     Path("params.yaml").write_text(PARAMS)
-    monkeypatch.setattr(graph_module, "PACKAGES", ("tests.flows.toys",))
+    monkeypatch.setattr(stages, "PACKAGES", ("tests.flows.toys",))
     return {"toy": Stage(name="toy", inputs={}, output=Path("data/toy"), params=("toy",))}
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli.verify import _same_release as same_release
+from flows.proof.verify import _same_release as same_release
 from tests.training.release.test_verify import build_release
 from training.release import verify
 from training.release.signing import find_signature

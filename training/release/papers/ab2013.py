@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from training.release.papers.data_card import STAGE_DOES
-from training.release.papers.facts import TEXT_STAGES, Facts
+from tasks.contracts.stages import does
+from training.release.papers.facts import Facts
 from training.release.papers.markdown import counted, many, page, share_of, table
 
 NAMED = 10
@@ -29,7 +29,7 @@ def _items(facts: Facts) -> list[tuple[str, str]]:
     languages = ", ".join(
         f"{found.name} ({share_of(found.tokens, total.tokens)})" for found in sources.languages[:NAMED]
     )
-    steps = "; ".join(f"{stage} {STAGE_DOES[stage]}" for stage in TEXT_STAGES[1:])
+    steps = "; ".join(f"{stage} {does(stage)}" for stage in facts.text_stages[1:])
     masked = f"{counted(facts.edits.masked['pii'])}; secrets: {counted(facts.edits.masked['secrets'])}"
     return [
         (

@@ -8,24 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from tasks.contracts.http_responses import REFUSALS
-from training.release.papers.facts import STAGES, TEXT_STAGES, Facts
+from tasks.contracts.stages import does
+from training.release.papers.facts import Facts
 from training.release.papers.markdown import SHARE_HEADERS, cell, counted, page, share_of, share_rows, table
-
-STAGE_DOES = {
-    "crawl": "fetches pages, or takes given files, into a snapshot that never changes",
-    "extract": "makes text of pages; drops pages that reserve their use",
-    "filter": "drops what is not worth reading; masks personal data and secrets",
-    "dedup": "keeps one of each group of equal or nearly equal documents",
-    "perplexity": "drops what reads least like the reference",
-    "holdout": "keeps documents apart to measure the model on",
-    "decontaminate": "takes out text of the benchmarks",
-    "mix": "chooses how much of each group is used, and how often",
-    "tokenizer": "learns the vocabulary",
-    "tokenize": "turns text into tokens",
-    "train": "trains the model",
-    "evaluate": "measures it",
-    "gate": "judges whether it may be released",
-}
 
 
 def data_card(facts: Facts) -> bytes:
@@ -67,18 +52,18 @@ def data_card(facts: Facts) -> bytes:
 
 def _stage_rows(facts: Facts) -> list[tuple[object, ...]]:
     rows: list[tuple[object, ...]] = []
-    for stage in STAGES:
+    for stage in facts.stages:
         manifest = facts.manifests[stage]
         counts = manifest.counts
         gone = sum(counts.dropped.values())
-        rows.append((stage, STAGE_DOES[stage], manifest.unit, counts.in_, counts.out, gone))
+        rows.append((stage, does(stage), manifest.unit, counts.in_, counts.out, gone))
     return rows
 
 
 def _drop_rows(facts: Facts) -> list[tuple[object, ...]]:
     return [
         (stage, f"`{rule}`", number, share_of(number, facts.manifests[stage].counts.in_))
-        for stage in STAGES
+        for stage in facts.stages
         for rule, number in sorted(facts.dropped(stage).items(), key=lambda item: (-item[1], item[0]))
     ]
 
@@ -86,7 +71,7 @@ def _drop_rows(facts: Facts) -> list[tuple[object, ...]]:
 def _edits(facts: Facts) -> list[str]:
     rows = [
         (stage, what, f"`{rule}`", number)
-        for stage in TEXT_STAGES
+        for stage in facts.text_stages
         for what, by_stage in (("changed", facts.edits.changed), ("marked, unchanged", facts.edits.marked))
         for rule, number in by_stage.get(stage, {}).items()
     ]

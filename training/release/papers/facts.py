@@ -17,16 +17,24 @@ from pydantic import JsonValue
 
 from tasks.contracts.durable_files import sha256_json
 from tasks.contracts.errors import InputError, ManifestError
-from tasks.contracts.manifest import MANIFEST_NAME, Manifest, Shard, manifest_hash, read_manifest, text_shards
+from tasks.contracts.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    Shard,
+    chain_order,
+    manifest_hash,
+    read_manifest,
+    text_shards,
+)
 from tasks.contracts.tokens import index_name
 from tasks.contracts.workspace import ROOT
 from training.release.papers.ledgers import Edits, read_edits
 from training.release.papers.sources import Sources, read_sources
 from training.release.papers.statement import Statement, answer
 
-TEXT_STAGES = ("crawl", "extract", "filter", "dedup", "perplexity", "holdout", "decontaminate", "mix")
-STAGES = (*TEXT_STAGES, "tokenizer", "tokenize", "train", "evaluate", "gate")
 CONSTRAINTS = "constraints.txt"
+JUDGE = "gate"
+"""The stage at the end of every chain that may be released."""
 # The namespace of every name-based UUID (RFC 9562, version 5) in the papers: one for this software.
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:headwater")
 _PIN = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;#]+)", re.M)
@@ -64,6 +72,16 @@ class Facts:
     gate: Mapping[str, Any]
     libraries: Mapping[str, str]
     local_tasks: tuple[str, ...] = ()
+
+    @property
+    def stages(self) -> list[str]:
+        """All stages, each after those that it was made from."""
+        return chain_order({stage: manifest.inputs for stage, manifest in self.manifests.items()})
+
+    @property
+    def text_stages(self) -> list[str]:
+        """Those of them that put out pages or documents, in the same order."""
+        return [stage for stage in self.stages if self.manifests[stage].holds_documents]
 
     def said(self, name: str) -> str:
         """Return what the owner stated, or that it is missing."""
@@ -116,7 +134,7 @@ class Facts:
     @property
     def taken_down(self) -> int:
         """Documents that were left out because of a takedown."""
-        dropped = (item for stage in TEXT_STAGES for item in self.dropped(stage).items())
+        dropped = (item for stage in self.text_stages for item in self.dropped(stage).items())
         return sum(number for rule, number in dropped if rule.startswith("takedown"))
 
 
@@ -127,15 +145,15 @@ def read_manifests(inputs: Mapping[str, Path]) -> dict[str, Manifest]:
         InputError: a stage's folder is not given.
         ManifestError: a stage was run again and what comes after it was not.
     """
-    missing = [stage for stage in STAGES if stage not in inputs]
-    if missing:
+    manifests = {stage: read_manifest(folder) for stage, folder in inputs.items()}
+    chain = {name for manifest in manifests.values() for name in manifest.inputs} | {JUDGE}
+    if missing := sorted(chain - manifests.keys()):
         raise InputError(
             "a release needs the folders of every stage",
             where="dvc.yaml, release.deps",
-            expected=", ".join(STAGES),
+            expected=", ".join(sorted({*manifests, *chain})),
             found="without " + ", ".join(missing),
         )
-    manifests = {stage: read_manifest(inputs[stage]) for stage in STAGES}
     for stage, manifest in manifests.items():
         for name, recorded in manifest.inputs.items():
             if name in inputs and manifest_hash(inputs[name]) != recorded:
@@ -179,10 +197,10 @@ def read_facts(
         language=language,
         statement=statement,
         manifests=manifests,
-        hashes={stage: manifest_hash(inputs[stage]) for stage in STAGES},
+        hashes={stage: manifest_hash(folder) for stage, folder in inputs.items()},
         crawl=_read_json(inputs["crawl"] / "sources.json"),
         sources=sources,
-        edits=read_edits({stage: inputs[stage] for stage in TEXT_STAGES}),
+        edits=read_edits({stage: inputs[stage] for stage, manifest in manifests.items() if manifest.holds_documents}),
         mixture=_read_json(inputs["mix"] / "mixture.json"),
         protected=_read_json(inputs["decontaminate"] / "protected.json"),
         tokens=tokens,

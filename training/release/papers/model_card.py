@@ -13,7 +13,7 @@ from huggingface_hub.repocard_data import EvalResult, ModelCardData
 from training.gate.stage import rules_met
 from training.release.local_tasks import FOLDER as TASKS
 from training.release.local_tasks import LOADER
-from training.release.papers.facts import TEXT_STAGES, Facts
+from training.release.papers.facts import Facts
 from training.release.papers.markdown import many, page, share_of, table
 
 FILES = (
@@ -173,7 +173,7 @@ def _training_rows(facts: Facts) -> list[tuple[str, object]]:
 
 def _taken_out(facts: Facts) -> list[str]:
     rows = []
-    for stage in TEXT_STAGES:
+    for stage in facts.text_stages:
         manifest = facts.manifests[stage]
         gone = sum(manifest.counts.dropped.values())
         if gone:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from training.release.papers.data_card import STAGE_DOES
-from training.release.papers.facts import STAGES, Facts
+from tasks.contracts.stages import does
+from training.release.papers.facts import Facts
 
 CONTEXT = {
     "prov": "http://www.w3.org/ns/prov#",
@@ -70,7 +70,7 @@ def _agents(facts: Facts) -> list[dict[str, Any]]:
 
 def _stages(facts: Facts) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
-    for stage in STAGES:
+    for stage in facts.stages:
         manifest = facts.manifests[stage]
         used = [folder_id(facts, name) for name in sorted(manifest.inputs)]
         activity, counts = _activity_id(facts, stage), manifest.counts
@@ -98,7 +98,7 @@ def _stages(facts: Facts) -> list[dict[str, Any]]:
                 "@id": activity,
                 "@type": "prov:Activity",
                 "label": stage,
-                "comment": STAGE_DOES[stage],
+                "comment": does(stage),
                 "used": used,
                 "wasAssociatedWith": SOFTWARE,
                 "in": counts.in_,
@@ -112,7 +112,7 @@ def _stages(facts: Facts) -> list[dict[str, Any]]:
 def _release(facts: Facts) -> list[dict[str, Any]]:
     """Return the weights, the release that holds them, and what made it."""
     release, made = f"urn:uuid:{facts.serial}", f"urn:headwater:stage:release:{facts.serial}"
-    used = [_weights_id(facts), *(folder_id(facts, stage) for stage in STAGES)]
+    used = [_weights_id(facts), *(folder_id(facts, stage) for stage in facts.stages)]
     return [
         {
             "@id": _weights_id(facts),
