@@ -87,6 +87,7 @@ def make_chain(root: Path, number: int = 10_007, params: Mapping[str, dict[str, 
     write_json(folders["train"] / "metrics.json", {**training, **losses, "weights_sha256": "w1"})
     (folders["train"] / "model").mkdir()
     (folders["train"] / "model" / "model.safetensors").write_bytes(b"weights")
+    write_json(folders["train"] / "model/config.json", {"architectures": ["LlamaForCausalLM"], "model_type": "llama"})
     before: dict[str, Path] = {}
     for stage, folder in folders.items():
         own = (
