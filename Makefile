@@ -18,7 +18,7 @@ run: setup
 # Without a browser the tests that need one fail, and say so.
 test: setup
 	-@bash infra/chromium.sh
-	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # The readers of outside input over mutated inputs (READER=warc, http, robots, evidence or jsonl, COUNT executions each), and
 # READER=properties: the property tests with examples that nobody has seen before. What one finds becomes a case of its own.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import signal
 import subprocess
 import time
@@ -12,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.e2e.workspace import Workspace
+from tests.e2e.workspace import FirstRun, Workspace
 
 pytestmark = pytest.mark.e2e
 
 PAGES = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))]
-THIS_RUN = {"make test": "is what runs this test"}
+THIS_RUN = {"make run": "is what made the workspace", "make test": "is what runs this test"}
 SERVES = ".venv/bin/headwater up"
 
 
@@ -27,13 +26,12 @@ def commands(page: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def reader(finished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def reader(first_run: FirstRun, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A copy of the finished workspace, with a WARC file of the reader's own."""
-    folder = tmp_path_factory.mktemp("reader") / "workspace"
-    shutil.copytree(finished.folder, folder, symlinks=True)
-    parts = sorted((folder / "data" / "crawl").glob("part-*.warc.gz"))
-    (folder / "pages.warc.gz").write_bytes(b"".join(part.read_bytes() for part in parts))
-    return Workspace(folder)
+    workspace = first_run.copy(tmp_path_factory.mktemp("reader") / "workspace")
+    parts = sorted((workspace.folder / "data" / "crawl").glob("part-*.warc.gz"))
+    (workspace.folder / "pages.warc.gz").write_bytes(b"".join(part.read_bytes() for part in parts))
+    return workspace
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tests.e2e.test_foreign_page import Up, started, wait_until
-from tests.e2e.workspace import Workspace
+from tests.e2e.workspace import FirstRun, Workspace
 
 pytestmark = pytest.mark.e2e
 
@@ -20,10 +20,8 @@ NOTHING_KEPT = {"rules": [{"length": {"min_words": 99_999, "max_words": 100_000}
 
 
 @pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    workspace = Workspace.clone(tmp_path_factory.mktemp("tryout"))
-    workspace.run("headwater", "run", "--profile", "tiny", "--until", UNTIL)
-    with started(workspace) as running:
+def up(first_run: FirstRun, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    with started(first_run.copy(tmp_path_factory.mktemp("tryout") / "workspace")) as running:
         yield running
 
 
