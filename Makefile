@@ -4,8 +4,10 @@ BIN := $(VENV)/bin
 export PYTHON
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := true
+# Files stay with one worker, in the order of tests/conftest.py.
+TESTS := $(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup run test check bench fuzz
+.PHONY: setup run test test-fast check bench fuzz
 
 setup: $(VENV)/.setup-done
 
@@ -18,7 +20,11 @@ run: setup
 # Without a browser the tests that need one fail, and say so.
 test: setup
 	-@bash infra/chromium.sh
-	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(TESTS)
+
+# Without whole runs and what tests/conftest.py calls slow: two minutes, for the change at hand.
+test-fast: setup
+	$(TESTS) -m "not e2e and not slow"
 
 # The readers of outside input over mutated inputs (READER=warc, http, robots, evidence or jsonl, COUNT executions each), and
 # READER=properties: the property tests with examples that nobody has seen before. What one finds becomes a case of its own.

@@ -343,19 +343,3 @@ def test_a_run_names_neither_command_nor_environment_also_with_the_secret(
     with pytest.raises(httpx.HTTPStatusError, match=r"422|409"):
         up.prefect.ask(f"/api/deployments/{up.deployment}/create_flow_run", {"job_variables": asked})
     assert up.flow_runs() == before
-
-
-def test_the_users_own_prefect_settings_do_not_stop_up(tmp_path_factory: pytest.TempPathFactory) -> None:
-    own = {
-        "PREFECT_SERVER_API_AUTH_STRING": "admin:pass-word",
-        "PREFECT_API_AUTH_STRING": "someone:elsewhere",
-        "PREFECT_API_URL": "http://127.0.0.1:9/api",
-        "PREFECT_API_KEY": "pnu_key",
-        "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false",
-        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": "*",
-        "PREFECT_CLIENT_CUSTOM_HEADERS": '{"Authorization": "Bearer x"}',
-    }
-    made = Workspace.clone(tmp_path_factory.mktemp("own"))
-    with started(made, **own) as running:
-        assert running.kept["prefect_secret"] == "admin:pass-word", "a person's own clients go on as they are"
-        check_ports(listening(psutil.Process(running.process.pid)))
