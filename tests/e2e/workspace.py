@@ -168,7 +168,7 @@ class Workspace:
             def run() -> str:
                 ask.write("\n")
                 ask.flush()
-                said = []
+                said: list[str] = []
                 for line in lines:
                     if line.startswith("ended: "):
                         assert line == "ended: COMPLETED\n", "".join(said)

@@ -223,7 +223,7 @@ def inside(hostile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
 
 def test_a_runs_summary(inside: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """It ends a run, which no call above comes to."""
-    from flows.cli import main as cli
+    from flows.cli import run as cli
     from flows.workspace.graph import load_graph
 
     report = inside / "data" / "gate" / "report.json"
