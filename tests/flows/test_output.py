@@ -31,7 +31,7 @@ from tasks.extract.stage import Params as ExtractParams
 from tests.conftest import ROOT
 from tests.flows.proof import traced_workspace
 from tests.flows.proof.traced_workspace import Planted
-from training.release.champions import promote
+from training.champions import promote
 
 HOSTILE = "\x1b[2J\x07\x9b31m\u202efdp\u2066\u2028[bold red]x[/]\x7f"
 SHOWN = r"\x1b[2J"

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.contracts.durable_files import atomic_path, sha256_file
 from tasks.contracts.errors import HeadwaterError, InputError, ParamsError, UsageError
 from tasks.contracts.manifest import MANIFEST_NAME, manifest_hash, read_manifest
-from training.release.champions import kept_copy
+from training.champions import kept_copy
 from training.release.verify import BESIDE, MOST_JSON_BYTES, SIGNATURE, Break
 from training.release.verify import sha256_file as sha256_at_most
 

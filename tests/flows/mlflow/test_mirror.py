@@ -19,7 +19,7 @@ from flows.history.digest import dvc_digest
 from flows.mlflow.mirror import SERVER_VARIABLE, StageMirror, mirror_server
 from tasks.contracts.manifest import Counts, manifest_hash
 from tests.planted import plant_manifest
-from training.release.champions import Champion
+from training.champions import Champion
 
 GRAPH: dict[str, list[str]] = {
     "crawl": [],

@@ -18,7 +18,7 @@ from flows.mlflow.takedown_tags import mark_in_mlflow
 from tasks.contracts.errors import GateError
 from tasks.contracts.manifest import Counts
 from tests.planted import plant_manifest
-from training.release.champions import promote
+from training.champions import promote
 
 GRAPH: dict[str, list[str]] = {
     "crawl": [],

@@ -11,11 +11,11 @@ from tasks.contracts.durable_files import write_json
 from tasks.contracts.errors import GateError, InputError
 from tasks.contracts.manifest import Counts, manifest_hash, read_manifest
 from tests.planted import plant_manifest
+from training.champions import champion_to_beat, champions, promote
 from training.gate import stage as gate
 from training.gate.baseline import ByteTrigrams
-from training.gate.gate_policy import policy_sha256, read_policy
 from training.gate.intervals import bootstrap_ratio, power, wilson
-from training.release.champions import champion_to_beat, champions, promote
+from training.gate_policy import policy_sha256, read_policy
 
 TASKS = ("heldout_bits_per_byte", "heldout_continuation")
 TEXT = "the quick brown fox jumps over the lazy dog and then it does so again, said nobody "

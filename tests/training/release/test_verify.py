@@ -15,7 +15,7 @@ from tasks.contracts.manifest import Counts, Unit
 from tests.mutations import mutate
 from tests.planted import plant_manifest
 from tests.training.release.papers.chain import Figures, documents, write_texts
-from training.gate.gate_policy import Policy, policy_sha256
+from training.gate_policy import Policy, policy_sha256
 from training.release import stage as release
 from training.release import verify
 from training.release.papers.facts import STAGES, TEXT_STAGES

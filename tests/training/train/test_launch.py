@@ -6,7 +6,7 @@ import pytest
 
 from tasks.contracts.errors import CorpusTooSmallError, ParamsError
 from tasks.contracts.tokens import TokenShard, TokensInfo
-from training.gate.gate_policy import policy_sha256, read_policy
+from training.gate_policy import policy_sha256, read_policy
 from training.train.checkpoint import StepLog, finished_checkpoints, read_log
 from training.train.stage import Params, make_order
 
