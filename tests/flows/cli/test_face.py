@@ -51,7 +51,7 @@ OPTIONS = {
 
 URL = f"http://{traced_workspace.HOST}/kept.html"
 ANSWERS: dict[str, tuple[int | None, str]] = {
-    "run --plan --json": (2, ""),
+    "run --plan --json": (0, "[stage kind why]"),
     "stage extract": (0, ""),
     "stage nothing": (2, ""),
     "doctor --json": (None, "[name ok found fix optional]"),
@@ -97,11 +97,13 @@ ANSWERS: dict[str, tuple[int | None, str]] = {
     "takedown list --json": (0, "[id kind value reason date asked_by in_force fingerprints]"),
     "takedown plan --json": (
         1,
-        "complete unreachable read_elsewhere documents duplicates shards token_shards checkpoint perplexity_reference retrain releases rebuild_estimate",
+        "complete unreachable read_elsewhere documents duplicates shards token_shards checkpoint "
+        "perplexity_reference retrain releases rebuild_estimate",
     ),
     "takedown apply --json": (
         0,
-        "complete unreachable read_elsewhere documents duplicates shards token_shards checkpoint perplexity_reference retrain releases fingerprints_stored folders_marked mlflow_marked next",
+        "complete unreachable read_elsewhere documents duplicates shards token_shards checkpoint "
+        "perplexity_reference retrain releases fingerprints_stored folders_marked mlflow_marked next",
     ),
     "policy check --json": (
         1,
@@ -141,8 +143,9 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HEADWATER_STATE", str(root / ".headwater"))
         traced_workspace.make(root)
-    for name in ("dvc.yaml", "params.yaml"):
-        shutil.copy(ROOT / name, root)
+    (root / ".dvc").mkdir()
+    for name in ("dvc.yaml", "params.yaml", ".dvc/config"):
+        shutil.copy(ROOT / name, root / name)
     for name in ("profiles", "benchmarks"):
         shutil.copytree(ROOT / "infra" / name, root / "infra" / name)
     (root / "text.txt").write_text(traced_workspace.text_of("kept"))
