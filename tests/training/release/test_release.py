@@ -6,7 +6,7 @@ import pytest
 from tasks.contracts.errors import InputError, ManifestError
 from tasks.contracts.manifest import Counts, manifest_hash, read_manifest
 from tests.planted import plant_manifest
-from tests.training.release.papers.chain import make_chain
+from tests.training.release.papers.chain import STAGES, make_chain
 from training.release import stage as release
 from training.release.champions import champions
 from training.release.papers.write import PAPERS
@@ -45,7 +45,7 @@ def test_a_release_loads_and_generates_and_its_cards_say_what_the_manifests_say(
     assert len(modes) == 1, "who may read the card may read the weights"
     lineage = json.loads((tmp_path / "out" / "lineage.json").read_text())
     assert lineage["stages"]["gate"]["inputs"] == {"evaluate": manifest_hash(stages["evaluate"])}
-    assert {path.stem for path in (tmp_path / "out" / "manifests").iterdir()} == set(release.STAGES)
+    assert {path.stem for path in (tmp_path / "out" / "manifests").iterdir()} == set(STAGES)
     assert {path.name for path in (tmp_path / "out").iterdir()} >= set(PAPERS)
     assert [champion.weights_sha256 for champion in champions()] == ["w1"]
 
