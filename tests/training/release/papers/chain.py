@@ -18,6 +18,7 @@ STAGES = (*TEXT_STAGES, "tokenizer", "tokenize", "train", "evaluate", "gate")
 UNITS: Mapping[str, Unit] = {
     "crawl": "urls",
     "extract": "records",
+    "tokenizer": "files",
     "train": "tokens",
     "evaluate": "items",
     "gate": "rules",
