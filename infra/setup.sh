@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Set-up of a workspace: a virtual environment from constraints.txt, and KenLM's lmplz built into it.
 # Usage: infra/setup.sh [VENV]   (default .venv). Safe to call again; `make setup` calls it when it is due.
+# EXTRAS names the optional parts of pyproject.toml, all by default: a node that crawls and filters does with `EXTRAS=`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=${1:-.venv}
@@ -33,7 +34,11 @@ if [ ! -x "$venv/bin/python" ]; then
     "$python" -m venv "$venv"
 fi
 say "setup: installing the packages of constraints.txt (a few minutes the first time)"
-"$venv/bin/python" -m pip install -qq --disable-pip-version-check --requirement constraints.txt --editable '.[dev]'
+# Of a part of it, constraints.txt gives only the versions.
+[ -n "${EXTRAS+given}" ] && pins=--constraint || pins=--requirement
+extras=${EXTRAS-train,serve,ui,dev}
+"$venv/bin/python" -m pip install -qq --disable-pip-version-check \
+    "$pins" constraints.txt --editable ".${extras:+[$extras]}"
 bash infra/build_lmplz.sh "$venv"
 say "setup: making the tables of Prefect's database, which each new workspace copies"
 tables=$(mktemp -d)

@@ -19,6 +19,7 @@ from flows.cli import filters, lineage, params, policy, takedown
 from flows.cli.diff import diff
 from flows.cli.doctor import doctor
 from flows.cli.gc import gc
+from flows.cli.init import init, use_own_code
 from flows.cli.report import report
 from flows.cli.run import run
 from flows.cli.sign import sign
@@ -27,6 +28,7 @@ from flows.cli.trace import trace
 from flows.cli.up import up
 from flows.cli.verify import verify
 from flows.output import Text, VisibleFormatter, console, errors
+from flows.workspace.extras import not_installed
 from flows.workspace.graph import load_graph
 from flows.workspace.secrets import hide_secrets
 from tasks.contracts.disk import disk_full
@@ -48,11 +50,11 @@ for name, commands in {
     "policy": policy.app,
 }.items():
     app.add_typer(commands, name=name)
-for command in (run, stage, up, doctor, report, gc, trace, verify, diff, sign):
+for command in (init, run, stage, up, doctor, report, gc, trace, verify, diff, sign):
     app.command()(command)
 
-ANYWHERE = ("--help", "--version", "doctor", "verify", "diff", "sign")
-"""Commands that need no workspace: they look at a machine or at a release's folder."""
+ANYWHERE = ("--help", "--version", "init", "doctor", "verify", "diff", "sign")
+"""Commands that need no workspace: they look at a machine or at a release's folder, and run no code that lies there."""
 
 READ_DATA = ("trace", "report", "policy", "lineage")
 """Commands that answer from data/ as it stands; takedown knows by itself where else to look."""
@@ -75,7 +77,8 @@ def main(arguments: list[str] | None = None) -> None:
             incomplete = _incomplete(words) if done.code in (None, 0, 1) else None
             raise incomplete or done from None
     except Exception as error:  # noqa: BLE001 - each kind of it gets its own message below
-        told = error if isinstance(error, HeadwaterError) else disk_full(error) or _incomplete(words)
+        told = error if isinstance(error, HeadwaterError) else disk_full(error) or not_installed(error)
+        told = told or _incomplete(words)
         if told is None:
             # A bug; Python would print it with whatever stands in it.
             errors.lines(without_secrets(traceback.format_exc()))
@@ -98,6 +101,7 @@ def _in_a_workspace(words: list[str]) -> None:
     """
     if not words or words[0] in ANYWHERE or "--help" in words:
         return
+    use_own_code(words)
     load_graph()
     from flows.pipeline.tryout import undo_killed
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from flows.output import console
+from flows.workspace.extras import UI, how_to_install, lacking
+from tasks.contracts.errors import InputError
 
 
 def up() -> None:
@@ -12,6 +14,8 @@ def up() -> None:
     """
     from flows.services.embedded import embedded_services
 
+    if lacks := lacking(UI):
+        raise InputError("what this starts is not installed", found=", ".join(lacks), fix=how_to_install(UI))
     console.print("starting Prefect, MLflow and a worker …")
     with embedded_services() as running:
         console.print(

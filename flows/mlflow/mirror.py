@@ -24,13 +24,19 @@ from typing import Any
 
 from flows.history import run_records
 from flows.services.tracking import QUIET
+from flows.workspace.extras import UI, how_to_install, lacking
 from tasks.contracts.durable_files import write_bytes
 from tasks.contracts.workspace import ROOT, state_folder
 
 logger = logging.getLogger(__name__)
 
 SERVER_VARIABLE = "HEADWATER_MIRROR"
-"""Where a stage finds the mirror server of its run."""
+"""Where a stage finds the mirror server of its run; empty where there is none, as MLflow is not installed."""
+
+WITHOUT_MLFLOW = (
+    "MLflow is not installed, and shows nothing of this: the run records and manifests are complete. "
+    f"{how_to_install(UI)}, then `headwater lineage sync`, shows it later"
+)
 
 PATIENCE = 600.0
 """Seconds to wait for MLflow at the end of a stage: uploading a release may take a while."""
@@ -113,6 +119,10 @@ class StageMirror:
     def __enter__(self) -> StageMirror:
         # Noted here and not by the child, which is ready only after training has begun.
         self._progress_start = _end_of(progress_path())
+        if lacking(UI):
+            if os.environ.get(SERVER_VARIABLE) is None:
+                logger.info(WITHOUT_MLFLOW)
+            return self
         try:
             self._line = self._connect()
             self._say({**self._opening, "progress_start": self._progress_start})
@@ -185,6 +195,14 @@ def mirror_server() -> Iterator[None]:
 
     Loading MLflow takes seconds of a processor, which fourteen stages would each pay again.
     """
+    if lacking(UI):
+        logger.info(WITHOUT_MLFLOW)
+        os.environ[SERVER_VARIABLE] = ""
+        try:
+            yield
+        finally:
+            del os.environ[SERVER_VARIABLE]
+        return
     with tempfile.TemporaryDirectory(prefix="headwater-") as folder:
         address = str(Path(folder) / "mirror")
         with socket.socket(socket.AF_UNIX) as listener:

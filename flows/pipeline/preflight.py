@@ -7,11 +7,12 @@ Settings are checked against their models; then each stage that would run says w
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from flows.pipeline.due import due
+from flows.workspace.extras import TRAIN, how_to_install, lacking
 from flows.workspace.graph import Stage, stages_until
 from flows.workspace.params import check_params, signing_key
 from tasks.contracts.base import StageParams
@@ -36,11 +37,14 @@ def ready(
     stages = stages_until(graph, until)
     faults = [*_workspace(stages), *raised(lambda: signing_key(settings))]
     of_stages = {stage.name: list(checked[stage.name].faults()) for stage in stages}
-    if any(of_stages.values()):
-        for one in due(stages, settings, checked, force):
-            for fault in of_stages[one.stage] if one.works else ():
-                fault.where = fault.where or f"params.yaml, {one.stage}"
+    lacks = lacking(TRAIN)
+    if lacks or any(of_stages.values()):
+        working = [one.stage for one in due(stages, settings, checked, force) if one.works]
+        for name in working:
+            for fault in of_stages[name]:
+                fault.where = fault.where or f"params.yaml, {name}"
                 faults.append(fault)
+        faults.extend(_without_trainer(lacks, [graph[name] for name in working]) if lacks else ())
     if faults:
         raise together(faults, "things keep this run from starting")
     return checked
@@ -57,6 +61,20 @@ def _workspace(stages: list[Stage]) -> Iterator[HeadwaterError]:
         )
     for folder in dict.fromkeys([*(stage.output.parent for stage in stages), state_folder(), DVC]):
         yield from _unwritable(folder)
+
+
+def _without_trainer(lacks: Sequence[str], working: Sequence[Stage]) -> Iterator[HeadwaterError]:
+    """Yield that the training stages cannot run here, if one of them is to."""
+    before = [stage.name for stage in working if stage.uses_ray]
+    training = [stage.name for stage in working if not stage.uses_ray]
+    if training:
+        until = f", or end before: `headwater run --until {before[-1]}`" if before else ""
+        yield InputError(
+            "packages that the training stages need are not installed",
+            where=", ".join(training),
+            found=f"no {', '.join(lacks)}",
+            fix=how_to_install(TRAIN) + until,
+        )
 
 
 def _unwritable(folder: Path) -> Iterator[HeadwaterError]:

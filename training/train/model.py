@@ -1,4 +1,4 @@
-"""The model: transformers' Llama (RoPE, SwiGLU, RMSNorm, grouped-query attention) in the size that params.yaml names.
+"""The model, of the family and in the size that params.yaml names; a family is a file in training/train/families/.
 
 PyTorch is loaded only where it is needed, so that checking params stays quick.
 """
@@ -6,26 +6,34 @@ PyTorch is loaded only where it is needed, so that checking params stays quick.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
+import pkgutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tasks.contracts.base import FrozenModel
 from tasks.contracts.durable_files import write_json
+from tasks.contracts.errors import did_you_mean
 
 if TYPE_CHECKING:
     import torch
 
+FIRST_FAMILY = "llama"
+"""It was there before families had names, so manifests leave it unsaid."""
 ROUND_TO = 64
 """Widths are multiples of this, which matrix units like."""
 
 
 class ModelSize(FrozenModel, allow_inf_nan=False):
-    """How large the model is, as it stands in train's section of params.yaml under `model`."""
+    """What model it is and how large, as it stands in train's section of params.yaml under `model`."""
 
+    family: str = Field(FIRST_FAMILY, exclude_if=lambda name: bool(name == FIRST_FAMILY))
+    """A file of training/train/families/, named as transformers names the model's type."""
     layers: int = Field(4, ge=1)
     """Number of decoder layers."""
     hidden_size: int = Field(128, ge=8)
@@ -41,6 +49,14 @@ class ModelSize(FrozenModel, allow_inf_nan=False):
     tie_embeddings: bool = True
     """Whether input and output embedding are one matrix: right for small models."""
 
+    @field_validator("family")
+    @classmethod
+    def _is_there(cls, name: str) -> str:
+        if name not in families():
+            hint = did_you_mean(name, families())
+            raise ValueError(f"there is no such family; there is {', '.join(families())}{hint and f' ({hint})'}")
+        return name
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.hidden_size % self.heads or (self.hidden_size // self.heads) % 2:
@@ -54,34 +70,27 @@ class ModelSize(FrozenModel, allow_inf_nan=False):
         return self.intermediate_size or -(-8 * self.hidden_size // 3 // ROUND_TO) * ROUND_TO
 
 
-def model_config(size: ModelSize, *, vocab_size: int, seq_len: int, eos_id: int) -> Any:
-    """Return the LlamaConfig of a size."""
-    from transformers.models.llama.configuration_llama import LlamaConfig
+def families() -> list[str]:
+    """Return the names of the model families that there are."""
+    return sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent / "families")]))
 
-    return LlamaConfig(
-        vocab_size=vocab_size,
-        hidden_size=size.hidden_size,
-        intermediate_size=size.inner_width(),
-        num_hidden_layers=size.layers,
-        num_attention_heads=size.heads,
-        num_key_value_heads=size.kv_heads,
-        max_position_embeddings=seq_len,
-        rope_parameters={"rope_type": "default", "rope_theta": size.rope_theta},
-        tie_word_embeddings=size.tie_embeddings,
-        use_cache=False,
-        bos_token_id=None,
-        eos_token_id=eos_id,
-        pad_token_id=None,
-    )
+
+def family(name: str) -> ModuleType:
+    """Return the module of a family: its `config` of a size, its `model` of a config, and that class's name, MODEL."""
+    return importlib.import_module(f"training.train.families.{name}")
+
+
+def model_config(size: ModelSize, *, vocab_size: int, seq_len: int, eos_id: int) -> Any:
+    """Return transformers' config of a model of this family and size."""
+    return family(size.family).config(size, vocab_size=vocab_size, seq_len=seq_len, eos_id=eos_id)
 
 
 def build_model(config: Any, *, seed: int) -> Any:
-    """Return a freshly initialised LlamaForCausalLM; the same seed gives the same weights on every rank."""
+    """Return a freshly initialised model; the same seed gives the same weights on every rank."""
     import torch
-    from transformers.models.llama.modeling_llama import LlamaForCausalLM
 
     torch.manual_seed(seed)
-    return LlamaForCausalLM(config)
+    return family(config.model_type).model(config)
 
 
 def parameter_groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:
@@ -116,7 +125,7 @@ def save_model(folder: Path, config: Any, weights: Mapping[str, torch.Tensor]) -
 
 def write_configs(folder: Path, config: Any, dtype: str) -> None:
     """Write config.json and generation_config.json; `dtype` is the weights', by PyTorch's name."""
-    described = config.to_diff_dict() | {"architectures": ["LlamaForCausalLM"], "use_cache": True}
+    described = config.to_diff_dict() | {"architectures": [family(config.model_type).MODEL], "use_cache": True}
     described["dtype"] = dtype.removeprefix("torch.")
     described.pop("transformers_version", None)
     write_json(folder / "config.json", described)

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -7,8 +8,8 @@ from tasks.contracts.errors import InputError, ManifestError
 from tasks.contracts.manifest import Counts, manifest_hash, read_manifest
 from tests.planted import plant_manifest
 from tests.training.release.papers.chain import STAGES, make_chain
+from training.champions import champions
 from training.release import stage as release
-from training.release.champions import champions
 from training.release.papers.write import PAPERS
 from training.train.model import ModelSize, build_model, model_config, save_model
 
@@ -34,7 +35,7 @@ def test_a_release_loads_and_generates_and_its_cards_say_what_the_manifests_say(
 
     stages = make_stages(tmp_path / "data")
     release.run(params=release.Params(), inputs=stages, output=tmp_path / "out")
-    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    model: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert model.generate(torch.tensor([[1, 2]]), max_new_tokens=3).shape[1] > 2
     card, data = (tmp_path / "out" / "README.md").read_text(), (tmp_path / "out" / "data_card.md").read_text()
     figures = json.loads((stages["train"] / "metrics.json").read_text())

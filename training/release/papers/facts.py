@@ -51,6 +51,7 @@ class Facts:
         sources: the training text by host, language, licence, and so on.
         edits: what stages changed without dropping it, from the ledgers.
         mixture, tokens, protected, training, results, gate: the stages' own files of these figures.
+        model: config.json of the trained model.
         libraries: pinned name → version.
         local_tasks: names of the tasks that the stage holdout made.
     """
@@ -68,6 +69,7 @@ class Facts:
     protected: Mapping[str, Any]
     tokens: Mapping[str, Any]
     training: Mapping[str, Any]
+    model: Mapping[str, Any]
     results: Mapping[str, Any]
     gate: Mapping[str, Any]
     libraries: Mapping[str, str]
@@ -82,6 +84,11 @@ class Facts:
     def text_stages(self) -> list[str]:
         """Those of them that put out pages or documents, in the same order."""
         return [stage for stage in self.stages if self.manifests[stage].holds_documents]
+
+    @property
+    def architecture(self) -> str:
+        """The model's class, as transformers names it."""
+        return str(self.model["architectures"][0])
 
     def said(self, name: str) -> str:
         """Return what the owner stated, or that it is missing."""
@@ -205,6 +212,7 @@ def read_facts(
         protected=_read_json(inputs["decontaminate"] / "protected.json"),
         tokens=tokens,
         training=_read_json(inputs["train"] / "metrics.json"),
+        model=_read_json(inputs["train"] / "model/config.json"),
         results=_read_json(inputs["evaluate"] / "results.json"),
         gate=_read_json(inputs["gate"] / "report.json"),
         libraries=read_libraries(),

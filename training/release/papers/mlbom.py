@@ -81,7 +81,7 @@ def _model(facts: Facts) -> dict[str, Any]:
                 "approach": {"type": "self-supervised"},
                 "task": "text-generation",
                 "architectureFamily": "transformer",
-                "modelArchitecture": "LlamaForCausalLM",
+                "modelArchitecture": facts.architecture,
                 "datasets": [{"ref": TEXT}, {"ref": HELD_OUT}],
                 "inputs": [{"format": "text"}],
                 "outputs": [{"format": "text"}],

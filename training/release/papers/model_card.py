@@ -44,7 +44,8 @@ def model_card(facts: Facts) -> bytes:
         "> If a file `TAKEDOWN.md` stands beside this card, read it first: it names text that was taken down after "
         "this release was made.",
         "",
-        f"A decoder-only language model (Llama architecture) of {figures['parameters']:,} parameters, trained from "
+        f"A decoder-only language model ({facts.architecture.removesuffix('ForCausalLM')} architecture) of "
+        f"{figures['parameters']:,} parameters, trained from "
         f"random weights: {figures['tokens_seen']:,} tokens trained on in {figures['steps']:,} steps. Every figure on "
         "this page was written by the pipeline from the manifests in `manifests/`, none by hand.",
         "",
@@ -111,7 +112,7 @@ def _front_matter(facts: Facts) -> str:
         license=facts.license,
         library_name="transformers",
         pipeline_tag="text-generation",
-        tags=["headwater", "llama", "provenance"],
+        tags=["headwater", str(facts.model["model_type"]), "provenance"],
         datasets=[f"{facts.name}-training-text"],
         model_name=facts.name,
         eval_results=_eval_results(facts) or None,
