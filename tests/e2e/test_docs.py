@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 
@@ -69,9 +68,3 @@ def start_and_end(reader: Workspace) -> None:
         finally:
             process.kill()
     assert "http://127.0.0.1" in log.read_text()
-
-
-def test_links_between_the_pages_lead_somewhere() -> None:
-    for page in PAGES:
-        for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text()):
-            assert (ROOT / Path(page).parent / target).exists(), f"{page} links to {target}"
