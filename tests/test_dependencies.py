@@ -117,15 +117,3 @@ main(["--help"])
     done = without(["serve", "train", "ui"], code)
     assert done.returncode == 0, done.stderr
     assert "Usage: headwater" in done.stdout
-
-
-def test_a_command_that_needs_an_optional_part_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    from flows.workspace import extras
-
-    monkeypatch.setattr(extras, "is_installed", lambda name: name not in ("mlflow", "torch"))
-    assert extras.lacking("train") == ["torch"]
-    for module, extra in (("mlflow.tracking", "ui"), ("torch", "serve")):
-        told = extras.not_installed(ModuleNotFoundError(module, name=module))
-        assert told is not None
-        assert f"headwater[{extra}]" in str(told)
-    assert extras.not_installed(ModuleNotFoundError("my_rules", name="my_rules")) is None
