@@ -4,11 +4,13 @@ BIN := $(VENV)/bin
 export PYTHON
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := true
+# Files stay with one worker, in the order of tests/conftest.py.
+TESTS := $(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup run test check format bench fuzz
+.PHONY: help setup run test test-fast check format bench fuzz
 
 help:   ## this list
-	@sed -n 's/^\([a-z]*\):.*## */  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## */  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
 
 setup: $(VENV)/.setup-done   ## the environment in .venv, by the versions of constraints.txt
 
@@ -21,7 +23,11 @@ run: setup   ## the whole pipeline: from raw pages to a release
 # Without a browser the tests that need one fail, and say so.
 test: setup   ## the tests
 	-@bash infra/chromium.sh
-	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
+	$(TESTS)
+
+# Without whole runs and what tests/conftest.py calls slow: two minutes, for the change at hand.
+test-fast: setup   ## the tests without whole runs: two minutes
+	$(TESTS) -m "not e2e and not slow"
 
 # The readers of outside input over mutated inputs (READER=warc, http, robots, evidence or jsonl, COUNT executions each), and
 # READER=properties: the property tests with examples that nobody has seen before. What one finds becomes a case of its own.

@@ -38,7 +38,7 @@ def visible(text: str) -> str:
     """Return a text with what a terminal would obey as escapes; tabs and line feeds stay.
 
     >>> visible("page\\x1b[2J\\r.html \\u202efdp\\n"), visible("caf\\u00e9 \\ud83d")
-    ('page\\\\x1b[2J\\\\x0d.html \\\\u202efdp\\n', 'caf\\u00e9 \\\\ud83d')
+    ('page\\\\x1b[2J\\\\x0d.html \\\\u202efdp\\n', 'café \\\\ud83d')
     """
     return _OBEYED.sub(_escape, text)
 

@@ -18,6 +18,34 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
 
+SLOW = tuple(
+    ROOT / name
+    for name in (
+        "tests/bench",
+        "tests/fuzz",
+        "tests/hostile",
+        "tests/flows/cli/test_takedown.py",
+        "tests/flows/mlflow",
+        "tests/flows/pipeline/test_tryout.py",
+        "tests/flows/services/test_databases.py",
+        "tests/flows/workspace/test_params_writer.py",
+        "tests/flows/workspace/test_secrets.py",
+        "tests/tasks/crawl/test_frontier.py",
+        "tests/tasks/crawl/test_hostile_servers.py",
+        "tests/tasks/crawl/test_ingest.py",
+        "tests/tasks/crawl/test_politeness.py",
+        "tests/tasks/crawl/test_sites.py",
+        "tests/tasks/crawl/test_work_units.py",
+        "tests/tasks/dedup/test_out_of_core.py",
+        "tests/tasks/engine",
+        "tests/tasks/extract/test_stage.py",
+        "tests/tasks/extract/test_worker.py",
+        "tests/training/evaluate",
+        "tests/training/release/test_release_use.py",
+    )
+)
+"""Folders and files that take more than ten seconds of a processor: begun first, and left out by `make test-fast`."""
+
 
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -25,3 +53,17 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HEADWATER_STATE", str(tmp_path / ".headwater"))
     return tmp_path
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with whole runs, then what is slow: the many files of a second fill the workers' time at the end."""
+    if gone := [str(path) for path in SLOW if not path.exists()]:
+        raise pytest.UsageError(f"tests/conftest.py calls slow what is not there: {', '.join(gone)}")
+    for item in items:
+        if not item.get_closest_marker("e2e") and {item.path, *item.path.parents}.intersection(SLOW):
+            item.add_marker("slow")
+    items.sort(key=_rank)
+
+
+def _rank(item: pytest.Item) -> int:
+    return 0 if item.get_closest_marker("e2e") else 1 if item.get_closest_marker("slow") else 2

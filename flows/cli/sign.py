@@ -16,7 +16,7 @@ from flows.output import JsonOption, console
 from flows.pipeline.signature import show_in_mlflow
 from tasks.contracts.errors import UsageError
 from tasks.contracts.manifest import MANIFEST_NAME, manifest_hash
-from training.release.champions import kept_copy
+from training.champions import kept_copy
 from training.release.signing import KEY_VARIABLE, open_key, sign_release
 from training.release.verify import SIGNATURE
 

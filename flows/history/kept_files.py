@@ -44,10 +44,11 @@ class KeptFiles:
         own = self.data / link.name / shard.name
         if self.standing(link.name) == link.sha256 and own.is_file() and own.stat().st_size == shard.bytes:
             return own
-        for found in (*self._in_shards.get(shard.sha256, ()), snapshots_folder() / link.sha256 / shard.name):
-            if self.is_file(found, shard):
+        copies = [*self._in_shards.get(shard.sha256, []), snapshots_folder() / link.sha256 / shard.name]
+        for copy in copies:
+            if self.is_file(copy, shard):
                 self.elsewhere.add(link.name)
-                return found
+                return copy
         found_in_dvc = self.in_dvc(link, shard)
         if found_in_dvc:
             self.elsewhere.add(link.name)

@@ -1,6 +1,6 @@
 """Which documents went into which release: asked by trace and takedown, and kept when the data has long changed.
 
-A release's row is in `.headwater/champions.jsonl` (`training.release.champions`), with a kept copy of its files.
+A release's row is in `.headwater/champions.jsonl` (`training.champions`), with a kept copy of its files.
 Beside it stands here, written right after the stage release, `.headwater/lineage/releases/<manifest>/documents.bin`:
 the sorted 16-byte doc_ids of data/mix, so that a document is looked up in a few reads of a mapped file;
 `held_out.bin`, the same of the documents whose text stands in the release's own `tasks/`, to be scored on; and
@@ -31,7 +31,7 @@ from tasks.contracts.ledger import read_ledger
 from tasks.contracts.manifest import MANIFEST_NAME, manifest_hash, read_manifest, text_shards
 from tasks.contracts.workspace import state_folder
 from tasks.rights.takedowns import text_sha256
-from training.release.champions import read_champions
+from training.champions import read_champions
 from training.release.local_tasks import documents_of_tasks
 
 logger = logging.getLogger(__name__)

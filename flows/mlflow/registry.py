@@ -22,7 +22,7 @@ from flows.mlflow.stage_runs import NOTE, StageRun, producer_of
 from flows.report.picture import PICTURE, lineage_page
 from flows.report.verdict import Verdict, read_verdict
 from tasks.contracts.manifest import MANIFEST_NAME, Manifest
-from training.release.champions import kept_copy
+from training.champions import kept_copy
 from training.release.signing import signer_of
 from training.release.verify import SIGNATURE
 

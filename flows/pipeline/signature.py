@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tasks.contracts.manifest import manifest_hash
 from tasks.contracts.workspace import state_folder
-from training.release.champions import kept_copy
+from training.champions import kept_copy
 from training.release.signing import SigningKey, sign_release, signer_of
 from training.release.verify import SIGNATURE
 

@@ -33,7 +33,7 @@ from tasks.contracts.errors import CorpusTooSmallError, DiskFullError
 from tasks.contracts.manifest import Manifest, manifest_hash, read_whole
 from tasks.engine.session import RayParams, ray_on_demand
 from tasks.engine.shards import reused
-from training.release.champions import kept_copy
+from training.champions import kept_copy
 from training.release.signing import SigningKey, sign_release
 from training.release.verify import SIGNATURE
 

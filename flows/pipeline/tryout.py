@@ -35,7 +35,7 @@ from flows.workspace.params_text import with_changes
 from tasks.contracts.durable_files import write_bytes, write_json
 from tasks.contracts.errors import LockedError
 from tasks.contracts.workspace import state_folder
-from training.release.champions import link_or_copy
+from training.champions import link_or_copy
 
 logger = logging.getLogger(__name__)
 

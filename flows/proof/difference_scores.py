@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from flows.proof.release_files import ReleaseFiles
-from training.gate.gate_policy import Policy
 from training.gate.intervals import Estimate, bootstrap_ratio
+from training.gate_policy import Policy
 
 RESULTS = "evaluation/results.json"
 GATE = "gate.json"

@@ -231,7 +231,9 @@ class Training:
             with pq.ParquetFile(self.tokens / index_name(shard)) as index:
                 column = index.schema_arrow.names.index("offset")
                 groups = range(index.num_row_groups)
-                self._begins[shard] = [index.metadata.row_group(i).column(column).statistics.min for i in groups]
+                statistics = [index.metadata.row_group(i).column(column).statistics for i in groups]
+            assert all(statistics), "tokenize writes an index with its statistics"
+            self._begins[shard] = [each.min for each in statistics if each]
         group = bisect_right(self._begins[shard], offset) - 1
         if (shard, group) not in self._entries:
             with pq.ParquetFile(self.tokens / index_name(shard)) as index:

@@ -302,9 +302,9 @@ def _same_items(source: Path, rows: Sequence[Any], figures: Any, where: str, lim
 
 def gate(data: Path) -> Iterator[Break]:
     """Judge the scored items again by the gate's own rules, and compare with its report."""
-    from training.gate.gate_policy import policy_sha256
+    from training.champions import champions
     from training.gate.stage import Params, judge, overall, protection, report_text
-    from training.release.champions import champions
+    from training.gate_policy import policy_sha256
 
     told = json.loads((data / "gate/report.json").read_bytes())
     params = Params.model_validate(read_manifest(data / "gate").params, strict=False)

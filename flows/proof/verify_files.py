@@ -20,7 +20,7 @@ from tasks.contracts.base import StageParams
 from tasks.contracts.conservation import check_folder
 from tasks.contracts.errors import HeadwaterError, ManifestError
 from tasks.contracts.manifest import MANIFEST_NAME, Manifest, count_rows, held, holding, read_manifest
-from training.release.champions import champions
+from training.champions import champions
 from training.release.verify import BESIDE, Break, NotCheckableError, Release, conserved, handed_over, sha256_file
 
 DVC_LOCK = Path("dvc.lock")

@@ -44,7 +44,8 @@ class Stage:
     @property
     def params_class(self) -> type[StageParams]:
         """The model of this stage's section of params.yaml."""
-        return self.module.Params
+        model: type[StageParams] = self.module.Params
+        return model
 
     @property
     def uses_ray(self) -> bool:

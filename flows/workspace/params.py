@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
@@ -24,6 +24,7 @@ from training.release.signing import SigningKey, configured_key
 PARAMS_FILE = Path("params.yaml")
 PROFILES = Path("infra/profiles")
 RAY_SECTION = "ray"
+Model = TypeVar("Model", bound=BaseModel)
 Check = Callable[[Mapping[str, Any]], object]
 """Raises where settings cannot be used."""
 
@@ -309,7 +310,7 @@ def _section(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return section
 
 
-def _validate(model: type[Any], section: Mapping[str, Any], name: str) -> Any:
+def _validate(model: type[Model], section: Mapping[str, Any], name: str) -> Model:
     try:
         return model.model_validate(section)
     except ValidationError as error:

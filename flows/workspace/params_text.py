@@ -14,7 +14,7 @@ from io import StringIO
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
+from ruamel.yaml.nodes import CollectionNode, MappingNode, Node, ScalarNode
 
 LINE = 120
 INDENT = "  "
@@ -51,7 +51,7 @@ def _edits(
 ) -> Iterator[Edit]:
     """Yield the edits of a mapping; those at one place in the order in which their texts are to stand."""
     entries = {key.value: (key, value) for key, value in node.value}
-    in_flow = in_flow or bool(node.flow_style)
+    in_flow = in_flow or _is_flow(node)
     for name, value in changes.items():
         if name not in entries:
             yield _added(text, node, name, value)
@@ -71,7 +71,7 @@ def _edits(
 def _added(text: str, node: Node, key: str, value: Any) -> Edit:
     """Return what adds an entry behind the last one of a mapping that has some."""
     behind = _end(text, node.value[-1][1])
-    if node.flow_style:
+    if _is_flow(node):
         return behind, behind, f", {_flow(key)}: {_flow(value)}"
     behind = _line_end(text, behind)
     return behind, behind, "\n" + _indented(_rendered({key: value}), node.value[0][0].start_mark.column)
@@ -107,9 +107,13 @@ def _span(text: str, key: Node, value: Node) -> tuple[int, int]:
     return begin, end
 
 
+def _is_flow(node: Node) -> bool:
+    return isinstance(node, CollectionNode) and bool(node.flow_style)
+
+
 def _end(text: str, node: Node) -> int:
     """Return where a node's own text ends; a parser says where the next one begins, behind blank lines and comments."""
-    if not isinstance(node, ScalarNode) and not node.flow_style and node.value:
+    if not isinstance(node, ScalarNode) and not _is_flow(node) and node.value:
         last = node.value[-1]
         return _end(text, last[1] if isinstance(node, MappingNode) else last)
     begin = int(node.start_mark.index)

@@ -246,8 +246,10 @@ def _check_ids(own: Holding, ledger: Mapping[str, pa.Table]) -> None:
     _refuse_repeated(own, {name: ids for name, ids in (kept | gone).items() if name not in aside})
 
 
-def _refuse_repeated(own: Holding, columns: Mapping[str, pa.ChunkedArray]) -> None:
-    chunks = [chunk for ids in columns.values() for chunk in (ids.chunks if hasattr(ids, "chunks") else [ids])]
+def _refuse_repeated(own: Holding, columns: Mapping[str, pa.Array | pa.ChunkedArray]) -> None:
+    chunks = [
+        chunk for ids in columns.values() for chunk in (ids.chunks if isinstance(ids, pa.ChunkedArray) else [ids])
+    ]
     everything = pa.chunked_array(chunks, pa.string()).drop_null()
     if pc.count_distinct(everything).as_py() == len(everything):
         return

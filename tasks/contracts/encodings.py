@@ -60,7 +60,8 @@ def encoding_of(label: str) -> str | None:
     """
     if len(label) > MOST_LABEL_CHARACTERS:
         return None
-    return LABELS.get(label.strip(_WHITESPACE).lower())
+    name: str | None = LABELS.get(label.strip(_WHITESPACE).lower())
+    return name
 
 
 def decode_as(encoding: str, body: bytes) -> str:

@@ -6,7 +6,7 @@ import codecs
 import io
 import json
 import zlib
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 # The longer marks first: that of UTF-32 begins as that of UTF-16 does.
 MARKS = (
@@ -48,9 +48,11 @@ def in_utf8(stream: BinaryIO) -> BinaryIO:
     >>> in_utf8(io.BytesIO("naïve".encode("utf-16"))).read().decode()
     'naïve'
     """
-    buffered: Any = stream
-    if not isinstance(stream, io.BufferedReader):
-        buffered = io.BufferedReader(buffered, BUFFER_BYTES)
+    buffered = (
+        stream
+        if isinstance(stream, io.BufferedReader)
+        else io.BufferedReader(cast("io.RawIOBase", stream), BUFFER_BYTES)
+    )
     start = buffered.peek(4)[:4]
     encoding = next((name for mark, name in MARKS if start.startswith(mark)), None)
     if encoding == "utf-8-sig":

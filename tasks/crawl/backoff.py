@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 from urllib.parse import urlsplit
 
 from scrapy.core.downloader.handlers.http11 import HTTP11DownloadHandler
@@ -21,6 +21,9 @@ from tasks.crawl.credentials import Placeholders, basic, login
 from tasks.crawl.exchange import POLICY_FILE, BoundedFactory, HeadersTooLongError
 from tasks.crawl.retry_after import FIRST_WAIT_SECONDS, retry_after
 from tasks.rights.evidence import Certificate
+
+if TYPE_CHECKING:
+    from twisted.web.iweb import IPolicyForHTTPS
 
 BUSY = frozenset({429, 503})
 RETRIES = 2  # of a request that failed on its way
@@ -63,7 +66,8 @@ class Handler(HTTP11DownloadHandler):
         self.placeholders: Placeholders = settings["HEADWATER_PLACEHOLDERS"]
         self.own_hosts: list[str] = settings["HEADWATER_OWN_HOSTS"]
         self.certificates = Certificates(settings["HEADWATER_CA_FILE"], settings.getlist("HEADWATER_INSECURE_HOSTS"))
-        self._contextFactory = self.certificates
+        # It says so by zope.interface, which has no types.
+        self._contextFactory = cast("IPolicyForHTTPS", self.certificates)
         self._pool._factory = BoundedFactory
 
     async def download_request(self, request: Any) -> Any:

@@ -108,7 +108,8 @@ class _Creator:
                 if depth == 0:
                     self.policy.accepted[self.host, fingerprint(certificate)] = problem
             elif problem:
-                protocol.failVerification(Failure(CertificateRefusedError(f"certificate of {self.host}: {problem}")))
+                refused = CertificateRefusedError(f"certificate of {self.host}: {problem}")
+                protocol.failVerification(Failure(refused))
             return insecure or not problem
 
         return check

@@ -53,7 +53,7 @@ class BoundedFactory(_LenientHTTP11ClientFactory):
 
     def buildProtocol(self, _address: Any) -> Any:  # noqa: N802 - Twisted's name
         """Return the protocol of a new connection."""
-        return _Protocol(self._quiescentCallback)
+        return _Protocol(self._quiescentCallback)  # type: ignore[no-untyped-call]  # Twisted has no type for it
 
 
 class Archive:
@@ -118,7 +118,7 @@ def request_bytes(request: Any) -> bytes:
 
 def answer_bytes(received: Any, most: int) -> bytes:
     """Return an answer with `most` bytes of its body as HTTP/1.1 would send it, whatever the protocol was."""
-    body = received.body[:most]
+    body: bytes = received.body[:most]
     fields = "".join(f"{name}: {value}\r\n" for name, value in header_pairs(received.headers, len(body)))
     return f"HTTP/1.1 {status_line(received.status)}\r\n{fields}\r\n".encode("latin-1", "replace") + body
 

@@ -7,7 +7,6 @@ import ssl
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import fsspec
 
@@ -16,21 +15,19 @@ from tasks.contracts.warc import host_of
 from tasks.crawl.addresses import is_public, named
 from tasks.crawl.credentials import Placeholders
 from tasks.crawl.input_files import find_files
+from tasks.crawl.jobs import Crawl
+from tasks.crawl.settings import CrawlSettings
 from tasks.crawl.urls import canonical_url
 from tasks.rights.takedowns import read_takedowns
 
-if TYPE_CHECKING:
-    from tasks.crawl.jobs import Crawl
-    from tasks.crawl.stage import Params
 
-
-def faults_of(params: Params) -> Iterator[HeadwaterError]:
+def faults_of(params: CrawlSettings) -> Iterator[HeadwaterError]:
     """Yield what keeps a crawl with these settings from its first page, as far as nobody need be asked for it."""
     for check in _CHECKS[params.source]:
         yield from raised(partial(check, params))
 
 
-def contact(params: Params) -> None:
+def contact(params: CrawlSettings) -> None:
     """Raise ParamsError where a crawl of other people's sites does not say who crawls."""
     if not params.contact.strip():
         raise ParamsError(
@@ -42,7 +39,7 @@ def contact(params: Params) -> None:
         )
 
 
-def starts(params: Params | Crawl) -> None:
+def starts(params: CrawlSettings | Crawl) -> None:
     """Raise InputError where no page is named to start from."""
     if not params.seeds and not params.sitemaps:
         raise InputError(
@@ -96,7 +93,7 @@ def roots(ca_file: str) -> str:
     return str(path)
 
 
-def selection(params: Params) -> None:
+def selection(params: CrawlSettings) -> None:
     """Raise ParamsError where it is not said what to take from Common Crawl."""
     if not params.snapshot or bool(params.warc_files) == bool(params.domains):
         raise ParamsError(
@@ -107,7 +104,7 @@ def selection(params: Params) -> None:
         )
 
 
-def placeholders(params: Params) -> Placeholders:
+def placeholders(params: CrawlSettings) -> Placeholders:
     """Return what the environment fills into the URLs of Common Crawl's settings.
 
     Raises:
@@ -116,12 +113,12 @@ def placeholders(params: Params) -> Placeholders:
     return Placeholders.of([params.data_url], "crawl.data_url") | Placeholders.of([params.index_url], "crawl.index_url")
 
 
-def _spelling(params: Params) -> None:
+def _spelling(params: CrawlSettings) -> None:
     for where, urls in (("crawl.seeds", params.seeds), ("crawl.sitemaps", params.sitemaps)):
         Placeholders.of(clean(urls, where, params.drop_query), where)
 
 
-def _private(params: Params) -> None:
+def _private(params: CrawlSettings) -> None:
     named_hosts = {host_of(canonical_url(url) or "") for url in [*params.seeds, *params.sitemaps]}
     hosts = sorted(host for host in named_hosts if _is_private(host) and not named(host, params.allow_hosts))
     if hosts:
@@ -144,7 +141,7 @@ def _is_private(host: str) -> bool:
     return not is_public(host)
 
 
-def _host_names(params: Params) -> None:
+def _host_names(params: CrawlSettings) -> None:
     for key in ("allowed_domains", "allow_hosts", "insecure_hosts"):
         wrong = [name for name in getattr(params, key) if "/" in name]
         if wrong:
@@ -156,7 +153,7 @@ def _host_names(params: Params) -> None:
             )
 
 
-def _files(params: Params) -> None:
+def _files(params: CrawlSettings) -> None:
     """Look for the files of this machine; of remote ones only whether there is a driver."""
     local = [path for path in params.paths if path.startswith("file://") or "://" not in path]
     if local or not params.paths:
@@ -175,8 +172,11 @@ def _files(params: Params) -> None:
             ) from error
 
 
-_TRUST: tuple[Callable[[Params], object], ...] = (lambda params: roots(params.ca_file), lambda _: read_takedowns())
-_CHECKS: dict[str, tuple[Callable[[Params], object], ...]] = {
+_TRUST: tuple[Callable[[CrawlSettings], object], ...] = (
+    lambda params: roots(params.ca_file),
+    lambda _: read_takedowns(),
+)
+_CHECKS: dict[str, tuple[Callable[[CrawlSettings], object], ...]] = {
     "sample": (lambda _: read_takedowns(),),
     "sites": (contact, starts, _spelling, _private, _host_names, *_TRUST),
     "common_crawl": (selection, placeholders, *_TRUST),

@@ -456,7 +456,7 @@ def crawl_part(job: Job) -> None:
     process.crawl(crawler, job=job)
     process.start(install_signal_handlers=False)
     spider = crawler.spider
-    if spider is None:
+    if not isinstance(spider, Pages):
         raise RuntimeError("the crawler did not start; its messages are above")
     if spider.failure is not None:
         raise spider.failure

@@ -254,15 +254,15 @@ class Frames:
         if self._ahead:
             if self._size - len(self._ahead) != self.offset:
                 return b""  # not gone on yet
-            content, self._ahead = self._ahead, b""
-            return content
+            ahead, self._ahead = self._ahead, b""
+            return ahead
         while self.damage is None and (self._frame is not None or self._next()):
             piece = self.source.take(PIECE_BYTES)
             if not piece:
                 self.damage = CUT
                 break
             try:
-                content = self._frame.decompress(piece)
+                content: bytes = self._frame.decompress(piece)
             except zstandard.ZstdError as error:
                 self.damage = f"damaged zstd frame: {error}"
                 # The next frame may begin in this piece; one byte stays consumed, so that reading goes on.

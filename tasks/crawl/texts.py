@@ -362,10 +362,9 @@ def _parquet_rows(file: SourceFile, text: str) -> Iterator[Mapping[str, Any] | s
 
 def _batch_rows(batch: pa.RecordBatch, text: str) -> list[Mapping[str, Any] | str]:
     try:
-        rows: list[Mapping[str, Any] | str] = batch.to_pylist()
+        return [*batch.to_pylist()]
     except Exception:  # noqa: BLE001 - a date out of Python's calendar, bytes that are no text: each fails in its own way
         return [_odd_row(batch, number, text) for number in range(batch.num_rows)]
-    return rows
 
 
 def _odd_row(batch: pa.RecordBatch, number: int, text: str) -> Mapping[str, Any] | str:

@@ -85,7 +85,7 @@ class Writer:
         self.warc = WARCWriter(stream, gzip=True, warc_version="1.1")
 
     def _write(self, kind: str, url: str | None, when: str, block: bytes, content_type: str,
-               headers: dict[str, str], http: StatusAndHeaders | None = None) -> None:  # fmt: skip
+               headers: dict[str, str], http: Any = None) -> None:  # fmt: skip
         more = {"WARC-Date": when, **headers}
         record = self.warc.create_warc_record(
             url or "",

@@ -177,7 +177,7 @@ def _marked(text: str) -> NDArray[np.uint32]:
     if len(content) == 2 * len(text):
         return _table().take(np.frombuffer(content, "<u2"), mode="clip")
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
-    marked = _table()[np.minimum(codes, _END)]
+    marked: NDArray[np.uint32] = _table()[np.minimum(codes, _END)]
     marked[(codes >= _TAGS[0]) & (codes < _TAGS[1])] = _IS_DROPPED
     return marked
 

@@ -206,7 +206,8 @@ class Index:
         numbers = beginnings >> np.uint64(64 - (len(self.filter).bit_length() - 1))
         blocks = self.filter.take(numbers.view(np.int64))
         mask = _bits(beginnings)
-        return (blocks & mask) == mask
+        may: NDArray[np.bool_] = (blocks & mask) == mask
+        return may
 
     def _look_up(self, units: Units, sums: Hashes, places: Places) -> list[Hit]:
         ends = units.ends(self.settings.ngram)

@@ -121,13 +121,13 @@ def ray_session(params: RayParams) -> Iterator[None]:
         os.environ["RAY_worker_niceness"] = str(params.worker_niceness)  # noqa: SIM112 - its name
     import ray
 
-    local: dict[str, object] = {
+    local: dict[str, Any] = {
         "num_cpus": params.num_cpus,
         "object_store_memory": params.object_store_megabytes * MEBIBYTE,
         "include_dashboard": False,
         "_node_ip_address": LOOPBACK,
     }
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     with _own_sigterm():
         _start(lambda: ray.init(**quiet, **({} if shared else local)), ray.shutdown)
     logger.info("Ray: %s processors, %s", int(ray.cluster_resources().get("CPU", 0)), "cluster" if shared else "local")

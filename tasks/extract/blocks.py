@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
+from typing import Any
 
 from lxml import etree
 
@@ -363,7 +364,7 @@ class _Reader:
 
 
 @cache
-def _parser() -> tuple[etree.HTMLParser, _Reader]:
+def _parser() -> tuple[Any, _Reader]:
     # One for all pages: making a parser takes as long as reading a small page.
     reader = _Reader()
     return etree.HTMLParser(target=reader, remove_comments=True, remove_pis=True, encoding="utf-8"), reader

@@ -120,7 +120,7 @@ def features_of(reading: Reading) -> Features:
 
 
 def _prose(page: _Page, tree: _Tree, linked: Floats, good: Floats) -> npt.NDArray[np.bool_] | None:
-    taken = page.inside[tree.of] & ~page.left_out[tree.of] & (linked <= KEPT_MAX_LINKED)
+    taken: npt.NDArray[np.bool_] = page.inside[tree.of] & ~page.left_out[tree.of] & (linked <= KEPT_MAX_LINKED)
     if page.sums[page.best] < LISTING_BELOW or np.count_nonzero(good[taken]) < SURE_BLOCKS:
         return None
     headings = [index for index in page.headings if not taken[: index + 1].any()]
@@ -177,7 +177,8 @@ class _Tree:
     def sums(self, values: Floats) -> Floats:
         """Return, for each element, the sum of the values of the blocks in it and below it."""
         running = np.concatenate([[0.0], np.cumsum(np.bincount(self.of, weights=values, minlength=len(self.end)))])
-        return running[self.end] - running[:-1]
+        below: Floats = running[self.end] - running[:-1]
+        return below
 
     def ranges(self) -> Integers:
         """Return the first and the last block, exclusive, of the elements that hold each block, level by level."""

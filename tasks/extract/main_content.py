@@ -60,12 +60,12 @@ def _chosen(blocks: list[Block], features: Features) -> list[bool]:
     """Return which blocks the model takes, with what the rules of thumb say where they have enough to go by."""
     said = scores(features)
     if features.prose is None:
-        return (said > 0).tolist()
+        return [bool(score > 0) for score in said]
     kept = said + np.where(features.prose, AGREEMENT, -AGREEMENT) > 0
     words = np.array([block.words for block in blocks])
     if words[kept].sum() < LEAST_SHARE * words[features.prose].sum():
         kept = features.prose
-    return kept.tolist()
+    return [bool(is_kept) for is_kept in kept]
 
 
 def _all_that_is_no_frame(blocks: list[Block], elements: Elements, good: list[int]) -> list[bool]:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from types import ModuleType
+from typing import Any
 
 from lxml import etree, html
 from trafilatura import external, settings, utils, xpaths
@@ -23,6 +24,8 @@ OURS = "headwater"
 # Attributes whose answer is remembered, for each pattern, and the longest, in characters: some MiB in all.
 REMEMBERED = 4_096
 LONGEST = 200
+# An `etree.XPath`; lxml brings no types.
+Expression = Any
 _TEST = re.compile(r"re:test\((@[\w-]+(?:\|@[\w-]+)*),\s*'([^']*)'(?:,\s*'(i?)')?\)")
 
 
@@ -52,13 +55,13 @@ def lighten_trafilatura() -> None:
     external.JT_STOPLIST = frozenset(external.jt_stoplist_init())
 
 
-def expressions_in(module: ModuleType) -> dict[str, list[etree.XPath]]:
+def expressions_in(module: ModuleType) -> dict[str, list[Expression]]:
     """Return a module's lists of expressions by name."""
     lists = {name: value for name, value in vars(module).items() if isinstance(value, list)}
     return {name: items for name, items in lists.items() if all(isinstance(item, etree.XPath) for item in items)}
 
 
-def lighter(expression: etree.XPath) -> etree.XPath:
+def lighter(expression: Expression) -> Expression:
     """Return an expression that finds the same nodes. A test that is written otherwise stays EXSLT's."""
     functions: dict[tuple[str, str], Callable[[object, Sequence[str]], bool]] = {}
 

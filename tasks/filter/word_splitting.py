@@ -69,12 +69,14 @@ class Words:
     @property
     def symbols(self) -> npt.NDArray[np.bool_]:
         """Return, for each word, whether it is punctuation only (datatrove's set of marks)."""
-        return (self._known & _SYMBOL) != 0
+        symbols: npt.NDArray[np.bool_] = (self._known & _SYMBOL) != 0
+        return symbols
 
     @property
     def letters(self) -> npt.NDArray[np.bool_]:
         """Return, for each word, whether a letter is in it."""
-        return (self._known & _LETTER) != 0
+        letters: npt.NDArray[np.bool_] = (self._known & _LETTER) != 0
+        return letters
 
     def count_of(self, words: Iterable[str]) -> int:
         """Return how many of `words`, which differ, stand in the text."""

@@ -146,7 +146,8 @@ def _last_rank(stage: Stage, params: Params, work: list[ShardWork]) -> int:
             else "lower holdout.min_documents and raise holdout.fraction, as `headwater params apply small` does for "
             "some dozens of pages; or crawl more pages, or loosen the filters (data/*/dropped says what they removed)",
         )
-    return below[: params.max_documents][-1]
+    highest: int = below[: params.max_documents][-1]
+    return highest
 
 
 def _rank_shard(work: ShardWork, folder: Path, *, bound: int, seed: int) -> Counts:

@@ -110,6 +110,8 @@ def _planted(texts: list[str], benchmarks: list[Path], count: int, leaks: int) -
     details: dict[str, str] = {}
     for path in sorted(Path("out/dropped").glob("*.parquet")):
         for row in read_ledger(path):
+            assert row.record_id is not None
+            assert row.detail is not None
             named.setdefault(row.record_id, set()).add(_item_of(row.detail))
             details.setdefault(row.record_id, row.detail)
     kept = {d.record_id: d.text for p in sorted(Path("out").glob("part-*")) for d in read_documents(p)}

@@ -28,6 +28,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -154,9 +155,9 @@ def speed(place: Path, source: Path | None, count: int) -> None:
     rounds: dict[str, list[tuple[float, float]]] = {"headwater": [], "datatrove": []}
     for number in range(2):
         folder = place / f"round-{number}"
-        rounds["headwater"].append(measured(lambda to=folder: dedup(source, to / "out", to / "state", LIKE_DATATROVE)))
+        rounds["headwater"].append(measured(partial(dedup, source, folder / "out", folder / "state", LIKE_DATATROVE)))
         documents = [document for shard in shards for document in read_documents(shard)]
-        rounds["datatrove"].append(measured(lambda to=folder, texts=documents: datatrove(texts, to / "datatrove")))
+        rounds["datatrove"].append(measured(partial(datatrove, documents, folder / "datatrove")))
     say(f"MinHash dedup of {count} documents, 14 bands of 8 rows on word 5-grams, one process")
     say(f"{'':12} {'CPU s':>8} {'documents/CPU s':>16} {'wall s':>8} {'dropped':>8}")
     best = {name: min(cpu for cpu, _ in figures) for name, figures in rounds.items()}
@@ -224,7 +225,7 @@ def backends() -> None:
     for name in ("datasketch", "rensa"):
         sketch = Sketch(shingle_words=5, max_shingles=20_000, bands=16, rows=8, seed=1, backend=name)
         make = hasher(sketch)
-        figure = min(measured(lambda make=make: [make(batch) for batch in batches])[0] for _ in range(3))
+        figure = min(measured(partial(list, map(make, batches)))[0] for _ in range(3))
         say(f"{name + ', as dedup calls it':34} {figure / count * 1e6:8.1f}")
 
 

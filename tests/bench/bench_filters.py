@@ -188,7 +188,7 @@ def _from_jsonl(path: Path) -> Iterator[str]:
 def _documentation() -> Iterator[str]:
     distributions = sorted(importlib.metadata.distributions(), key=lambda found: str(found.metadata["Name"]))
     for distribution in distributions:
-        text = str(distribution.metadata.get_payload() or "")
+        text = str(distribution.read_text("METADATA") or "")
         for start in range(0, len(text), 4400):
             if len(text) - start > 500:
                 yield text[start : start + 4400]

@@ -16,6 +16,7 @@ import re
 import tempfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import py3langid
@@ -59,9 +60,12 @@ def main() -> None:
         write_stage(Path("in"), [documents[k::4] for k in range(4)])
         print(f"{half:,} pages of reference, {len(pages) - half:,} pages to tell apart ({asked.language})")
         print(f"{'units':16s} {'shuffled':>9s} {'boilerplate':>12s} {'spam':>8s} {'all':>8s} {'CPU s':>7s}")
-        settings: list[tuple[str, dict[str, object]]] = [
+        settings: list[tuple[str, dict[str, Any]]] = [
             ("words", {"units": "words"}),
-            *((f"pieces, {size:,}", {"units": "pieces", "pieces": size}) for size in (2_000, 4_000, 8_000, 16_000)),
+            ("pieces, 2,000", {"units": "pieces", "pieces": 2_000}),
+            ("pieces, 4,000", {"units": "pieces", "pieces": 4_000}),
+            ("pieces, 8,000", {"units": "pieces", "pieces": 8_000}),
+            ("pieces, 16,000", {"units": "pieces", "pieces": 16_000}),
             ("pieces, pruned", {"units": "pieces", "prune": (0, 0, 1)}),
         ]
         for number, (name, more) in enumerate(settings):

@@ -245,6 +245,7 @@ def check_steps(number: int, chance: random.Random) -> tuple[str, list[str]]:
                 for row in pq.read_table(DATA / "train" / "steps.parquet").to_pylist()}  # fmt: skip
     steps = sorted(chance.sample(range(order.steps), min(number, order.steps)))
     eos = tokenizer.token_to_id(EOS)
+    assert eos is not None
     ids: dict[str, list[int]] = {}
     misses, used = [], set[str]()
 

@@ -239,11 +239,12 @@ def learn(pages: Sequence[Page], say: Callable[[str], None]) -> Network:
                 page.values[:, group] *= ~goes_without[of_block][:, None]
             loss = 1 - soft_f1(torch.sigmoid(network(page, there)), page, of_block, of_word).mean()
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
             optimizer.step()
             schedule.step()
             with torch.no_grad():
                 for layer in network.layers:
+                    assert isinstance(layer, torch.nn.Linear)
                     layer.weight.clamp_(-1, 1 - 2**-BITS)
             total += float(loss.detach())
         say(f"epoch {epoch + 1} of {EPOCHS}: mean soft F1 {1 - total / batches:.4f}")
@@ -254,6 +255,7 @@ def save(network: Network, path: Path) -> None:
     """Write the weights as block_model.py reads them."""
     told: dict[str, Any] = {"learnt_from": "WCXB development split, Murrough Foley 2026, CC BY 4.0; see NOTICE"}
     for name, layer in zip(LAYERS, network.layers, strict=True):
+        assert isinstance(layer, torch.nn.Linear)
         weights = np.round(layer.weight.detach().numpy().T * 2**BITS).astype(np.int8)
         biases = np.round(layer.bias.detach().numpy() * GRAIN).astype(int).tolist()
         told[name] = {"bits": BITS, "biases": biases, "weights": base64.b64encode(weights.tobytes()).decode()}

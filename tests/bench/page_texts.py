@@ -20,7 +20,7 @@ def page_texts(pages: Path | None) -> list[tuple[str, str]]:
 
 
 def _text(body: bytes) -> str:
-    tree = HTMLTree.parse_from_bytes(body, detect_encoding(body, html5_compatible=True))
+    tree = HTMLTree.parse_from_bytes(body, detect_encoding(body, html5_compatible=True) or "utf-8")
     return str(extract_plain_text(tree, main_content=True, alt_texts=False, links=False))
 
 

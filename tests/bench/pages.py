@@ -10,6 +10,7 @@ import io
 import random
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from warcio.statusandheaders import StatusAndHeaders
@@ -56,12 +57,12 @@ def _copies(pages: Sequence[tuple[str, bytes]], count: int) -> Iterator[tuple[st
         copy = number // len(pages)
         if copy:
             draw = random.Random(number)
-            body = TAG_OR_WORD.sub(lambda m, draw=draw: _changed(m[0], words, draw), body)
+            body = TAG_OR_WORD.sub(partial(_changed, words=words, draw=draw), body)
             url = f"{url}{'&' if '?' in url else '?'}copy={copy}"
         yield url, body
 
 
-def _changed(found: bytes, words: Sequence[bytes], draw: random.Random) -> bytes:
-    if found.startswith(b"<") or draw.random() >= CHANGED:
-        return found
+def _changed(found: re.Match[bytes], words: Sequence[bytes], draw: random.Random) -> bytes:
+    if found[0].startswith(b"<") or draw.random() >= CHANGED:
+        return found[0]
     return draw.choice(words)

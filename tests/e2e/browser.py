@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import connect
+from websockets.sync.connection import Connection
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 START_SECONDS = 60
@@ -23,7 +24,7 @@ SCRIPT_SECONDS = 60
 class Page:
     """The one page of a browser."""
 
-    def __init__(self, line: ClientConnection) -> None:
+    def __init__(self, line: Connection) -> None:
         self._line = line
         self._number = 0
         self._asked: list[str] = []

@@ -6,19 +6,17 @@ tried in each way that a page has; what counts is what happened at the servers.
 
 from __future__ import annotations
 
-import http.client
 import http.server
 import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +25,11 @@ import psutil
 import pytest
 
 from tests.e2e.browser import Page, browser
-from tests.e2e.workspace import Workspace
+from tests.e2e.ports import LOOPBACK, check_ports, listening
+from tests.e2e.workspace import FirstRun, Workspace
 
 pytestmark = pytest.mark.e2e
 
-LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
 START_SECONDS = 300
 
 # What a run opens beside the stages' own processes: its temporary Prefect server and a Ray session, here without end.
@@ -148,78 +146,6 @@ def wait_until(true: Any) -> None:
         time.sleep(0.1)
 
 
-def listening(root: psutil.Process) -> dict[tuple[str, int], str]:
-    """Return where a process and all that it started listen: (address, port) → the program's name."""
-    found = {}
-    with suppress(psutil.NoSuchProcess):
-        for process in [root, *root.children(recursive=True)]:
-            with suppress(psutil.NoSuchProcess):
-                for line in process.net_connections("inet"):
-                    if line.status == psutil.CONN_LISTEN:
-                        found[line.laddr.ip, line.laddr.port] = " ".join(process.cmdline()[:8])
-    return found
-
-
-FOREIGN = [
-    {"Host": "evil.example"},
-    {"Host": "127.0.0.1:{port}", "Origin": "http://evil.example"},
-    {"Host": "127.0.0.1:{port}", "Origin": "null", "Content-Type": "text/plain"},
-    {"Host": "127.0.0.1:{port}", "Origin": "http://127.0.0.1:1"},
-    {"Host": "127.0.0.1:{port}"},
-]
-PATHS = (
-    "/",
-    "/api/flow_runs/filter",
-    "/api/2.0/mlflow/experiments/search?max_results=1",
-    "/metrics",
-    "/api/admin/version",
-)
-
-
-def answers(port: int) -> list[str]:
-    """Return what a port tells somebody without the secret who should learn nothing, in HTTP."""
-    told = []
-    for method in ("GET", "POST", "OPTIONS"):
-        for path in PATHS:
-            for headers in FOREIGN:
-                sent = {name: value.format(port=port) for name, value in headers.items()}
-                line = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-                with closing(line), suppress(OSError, http.client.HTTPException):
-                    line.request(method, path, body=b"{}" if method == "POST" else None, headers=sent)
-                    answer = line.getresponse()
-                    allowed = answer.getheader("access-control-allow-origin")
-                    if answer.status < 400 or allowed:
-                        told.append(f"{method} {path} {sent}: {answer.status}, {allowed}, {answer.read(200)!r}")
-    return told
-
-
-def socket_opens(port: int, **headers: str) -> bool:
-    """Say whether a WebSocket opens for somebody without the secret."""
-    head = {
-        "Host": f"127.0.0.1:{port}",
-        "Connection": "Upgrade",
-        "Upgrade": "websocket",
-        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
-        "Sec-WebSocket-Version": "13",
-        **headers,
-    }
-    lines = "".join(f"{name}: {value}\r\n" for name, value in head.items())
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5) as line:
-        line.sendall(f"GET /api/events/out HTTP/1.1\r\n{lines}\r\n".encode())
-        return line.recv(64).startswith(b"HTTP/1.1 101")
-    return False
-
-
-def check_ports(ports: dict[tuple[str, int], str]) -> None:
-    assert ports
-    assert [place for place in ports.items() if place[0][0] not in LOOPBACK] == []
-    for (_, port), program in ports.items():
-        assert answers(port) == [], f"port {port} of {program}"
-        assert not socket_opens(port), program
-        assert not socket_opens(port, Origin="http://evil.example", **{"Sec-WebSocket-Protocol": "prefect"}), program
-        assert not socket_opens(port, Host="evil.example", **{"Sec-WebSocket-Protocol": "prefect"}), program
-
-
 def test_all_that_up_opens_is_on_the_loopback_and_tells_a_stranger_nothing(up: Up) -> None:
     ports = listening(psutil.Process(up.process.pid))
     assert len(ports) == 2
@@ -234,31 +160,11 @@ def test_all_that_a_run_opens_beside_its_stages_is_on_the_loopback_and_tells_a_s
     check_ports(ports)
 
 
-def test_all_that_a_real_run_opens_is_on_the_loopback_and_tells_a_stranger_nothing(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    made = Workspace.clone(tmp_path_factory.mktemp("real"))
-    made.run("headwater", "params", "apply", "tiny")
-    log = (made.folder / "run.log").open("wb")
-    seen: dict[tuple[str, int], str] = {}
-    with (
-        log,
-        subprocess.Popen(
-            ["headwater", "run"], cwd=made.folder, env=made.environment, stdout=log, stderr=log
-        ) as process,
-    ):
-        while process.poll() is None:
-            ports = listening(psutil.Process(process.pid))
-            new = {place: program for place, program in ports.items() if place not in seen}
-            seen |= new
-            for (_, port), program in new.items():
-                assert answers(port) == [], f"port {port} of {program}"
-            time.sleep(0.3)
-    assert process.returncode == 0, (made.folder / "run.log").read_text()
-    programs = " ".join(seen.values())
+def test_all_that_a_real_run_opens_is_on_the_loopback_and_tells_a_stranger_nothing(first_run: FirstRun) -> None:
+    programs = " ".join(port.program for port in first_run.opened)
     for part in ("flows.services.guarded:prefect", "raylet", "training.train.loop"):
-        assert part in programs, f"{part} was not seen: {seen}"
-    assert [place for place in seen.items() if place[0][0] not in LOOPBACK] == []
+        assert part in programs, f"{part} was not seen: {programs}"
+    assert [port for port in first_run.opened if port.told or port.address not in LOOPBACK] == []
 
 
 # Everything a page can send. `target` is the server, `path` and `body` the command; "WAY" in it becomes the way's name.
@@ -437,19 +343,3 @@ def test_a_run_names_neither_command_nor_environment_also_with_the_secret(
     with pytest.raises(httpx.HTTPStatusError, match=r"422|409"):
         up.prefect.ask(f"/api/deployments/{up.deployment}/create_flow_run", {"job_variables": asked})
     assert up.flow_runs() == before
-
-
-def test_the_users_own_prefect_settings_do_not_stop_up(tmp_path_factory: pytest.TempPathFactory) -> None:
-    own = {
-        "PREFECT_SERVER_API_AUTH_STRING": "admin:pass-word",
-        "PREFECT_API_AUTH_STRING": "someone:elsewhere",
-        "PREFECT_API_URL": "http://127.0.0.1:9/api",
-        "PREFECT_API_KEY": "pnu_key",
-        "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false",
-        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": "*",
-        "PREFECT_CLIENT_CUSTOM_HEADERS": '{"Authorization": "Bearer x"}',
-    }
-    made = Workspace.clone(tmp_path_factory.mktemp("own"))
-    with started(made, **own) as running:
-        assert running.kept["prefect_secret"] == "admin:pass-word", "a person's own clients go on as they are"
-        check_ports(listening(psutil.Process(running.process.pid)))

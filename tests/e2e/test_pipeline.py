@@ -14,16 +14,15 @@ import time
 import pytest
 
 from tasks.contracts.document import read_documents
-from tests.e2e.workspace import STAGES, Workspace
+from tests.e2e.workspace import STAGES, FirstRun, Workspace
 
 pytestmark = pytest.mark.e2e
 
 
-def test_a_run_ends_with_a_table_and_the_places_to_look(finished: Workspace) -> None:
-    printed = finished.first_output  # type: ignore[attr-defined]
+def test_a_run_ends_with_a_table_and_the_places_to_look(first_run: FirstRun) -> None:
     for word in (*STAGES, "robots", "data/release", ".headwater/report.html", "headwater up", "verdict  pass"):
-        assert word in printed
-    assert (finished.folder / ".headwater" / "report.html").is_file()
+        assert word in first_run.printed
+    assert (first_run.folder / ".headwater" / "report.html").is_file()
 
 
 def test_every_stage_conserves_and_is_chained_to_the_raw_records(finished: Workspace) -> None:
@@ -111,7 +110,7 @@ def test_dvc_alone_rebuilds_all_but_the_crawl_to_the_same_lock_on_one_processor(
     assert fresh.lock() == finished.lock()
 
 
-def test_killed_in_extract_and_in_train_it_ends_with_the_same_bytes(finished: Workspace, fresh: Workspace) -> None:
+def test_killed_stopped_and_killed_again_it_ends_with_the_same_bytes(finished: Workspace, fresh: Workspace) -> None:
     def a_shard_is_done() -> bool:
         shards = fresh.folder / ".headwater" / "shards"
         return shards.is_dir() and any(shards.glob("*/_shard.json"))
@@ -122,6 +121,8 @@ def test_killed_in_extract_and_in_train_it_ends_with_the_same_bytes(finished: Wo
 
     fresh.kill_when(["headwater", "run"], a_shard_is_done)
     assert "extract" not in fresh.hashes()
+    stop_in_train(fresh)
+    assert "tokenize" in fresh.hashes()
     fresh.kill_when(["headwater", "run"], a_checkpoint_is_done)
     assert "train" not in fresh.hashes()
     printed = fresh.run("headwater", "run")
@@ -129,15 +130,15 @@ def test_killed_in_extract_and_in_train_it_ends_with_the_same_bytes(finished: Wo
     assert fresh.hashes() == finished.hashes()
 
 
-def test_ctrl_c_ends_a_run_at_once_and_the_next_one_goes_on(finished: Workspace) -> None:
-    before = finished.hashes()
-    log = finished.folder / "interrupted.log"
+def stop_in_train(workspace: Workspace) -> None:
+    """Run, and end the run by Ctrl-C as soon as the stage train is at work: it ends at once and says how to go on."""
+    log = workspace.folder / "interrupted.log"
     with (
         log.open("w") as stream,
         subprocess.Popen(
-            ["headwater", "run", "--force", "train"],
-            cwd=finished.folder,
-            env=finished.environment,
+            ["headwater", "run"],
+            cwd=workspace.folder,
+            env=workspace.environment,
             stdout=stream,
             stderr=stream,
             start_new_session=True,
@@ -150,8 +151,6 @@ def test_ctrl_c_ends_a_run_at_once_and_the_next_one_goes_on(finished: Workspace)
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(60) == 130, log.read_text()
     assert "to go on from here" in log.read_text()
-    finished.run("headwater", "run")
-    assert finished.hashes() == before
 
 
 def test_a_second_run_in_the_same_workspace_at_the_same_time_is_refused(finished: Workspace) -> None:
@@ -176,19 +175,19 @@ def test_a_second_run_in_the_same_workspace_at_the_same_time_is_refused(finished
 def test_a_list_with_another_content_runs_its_stage_again(finished: Workspace) -> None:
     settings, lock, denied = (finished.folder / name for name in ("params.yaml", "dvc.lock", "denied.txt"))
     saved, locked, before = settings.read_text(), lock.read_text(), finished.hashes()
-    run = ("headwater", "run", "--until", "filter")
     host = next(read_documents(finished.folder / "data/extract/part-00000.parquet")).host
+    denied.write_text("nowhere.example")
+    settings.write_text(saved.replace("url: {", "url: {lists: [denied.txt], ", 1))
     try:
-        denied.write_text("nowhere.example")
-        settings.write_text(saved.replace("url: {", "url: {lists: [denied.txt], ", 1))
-        finished.run(*run)
-        assert "everything is up to date" in finished.run(*run)
-        for hosts in (host, "nowhere.example"):
-            denied.write_text(hosts)
-            assert "filter runs again, as another content is in denied.txt" in finished.run(*run)
-            lock.write_text(locked)  # DVC now looks for an earlier run with these settings, and there were several
-            finished.run(*run)
-            assert ("url.list" in finished.manifest("filter").counts.dropped) == (hosts == host)
+        with finished.runs("filter") as run:
+            run()
+            assert "everything is up to date" in run()
+            for hosts in (host, "nowhere.example"):
+                denied.write_text(hosts)
+                assert "filter runs again, as another content is in denied.txt" in run()
+                lock.write_text(locked)  # DVC now looks for an earlier run with these settings, and there were several
+                run()
+                assert ("url.list" in finished.manifest("filter").counts.dropped) == (hosts == host)
     finally:
         settings.write_text(saved)
         lock.write_text(locked)

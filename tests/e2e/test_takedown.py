@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.bench.check_takedown import LATER, drill
-from tests.e2e.workspace import Workspace
+from tests.e2e.workspace import FirstRun
 
 pytestmark = pytest.mark.e2e
 
 
-def test_what_is_taken_down_leaves_every_later_shard(finished: Workspace, tmp_path: Path) -> None:
-    folder = tmp_path / "workspace"
-    shutil.copytree(finished.folder, folder, symlinks=True)
-    found = drill(folder, 3, "mix", environment=Workspace(folder).environment)
+def test_what_is_taken_down_leaves_every_later_shard(first_run: FirstRun, tmp_path: Path) -> None:
+    workspace = first_run.copy(tmp_path / "workspace")
+    found = drill(workspace.folder, 3, "mix", environment=workspace.environment)
     assert found.grams > 100
     assert not any(found.left[stage] for stage in LATER), found.left
     assert found.rules["takedown"] >= 6, "the pages and their exact copies"

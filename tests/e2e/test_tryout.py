@@ -9,22 +9,36 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.e2e.ports import check_ports, listening
 from tests.e2e.test_foreign_page import Up, started, wait_until
-from tests.e2e.workspace import Workspace
+from tests.e2e.workspace import FirstRun, Workspace
 
 pytestmark = pytest.mark.e2e
 
 UNTIL = "filter"
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+# What the person who starts `up` has set for other servers of Prefect.
+OWN = {
+    "PREFECT_SERVER_API_AUTH_STRING": "admin:pass-word",
+    "PREFECT_API_AUTH_STRING": "someone:elsewhere",
+    "PREFECT_API_URL": "http://127.0.0.1:9/api",
+    "PREFECT_API_KEY": "pnu_key",
+    "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false",
+    "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": "*",
+    "PREFECT_CLIENT_CUSTOM_HEADERS": '{"Authorization": "Bearer x"}',
+}
 NOTHING_KEPT = {"rules": [{"length": {"min_words": 99_999, "max_words": 100_000}}]}
 
 
 @pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    workspace = Workspace.clone(tmp_path_factory.mktemp("tryout"))
-    workspace.run("headwater", "run", "--profile", "tiny", "--until", UNTIL)
-    with started(workspace) as running:
+def up(first_run: FirstRun, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    with started(first_run.copy(tmp_path_factory.mktemp("tryout") / "workspace"), **OWN) as running:
         yield running
+
+
+def test_the_users_own_prefect_settings_do_not_stop_up(up: Up) -> None:
+    assert up.kept["prefect_secret"] == "admin:pass-word", "a person's own clients go on as they are"
+    check_ports(listening(psutil.Process(up.process.pid)))
 
 
 def start(up: Up, **settings: Any) -> str:
@@ -34,7 +48,7 @@ def start(up: Up, **settings: Any) -> str:
 
 
 def state(up: Up, run: str) -> str:
-    return next(one["state_type"] for one in up.flow_runs() if one["id"] == run)
+    return next(str(one["state_type"]) for one in up.flow_runs() if one["id"] == run)
 
 
 def everything(workspace: Workspace) -> dict[str, bytes]:

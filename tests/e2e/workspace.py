@@ -1,4 +1,4 @@
-"""A workspace like a fresh clone, made small by the profile `tiny`, in which whole runs take a minute or two."""
+"""A workspace like a fresh clone, made small by the profile `tiny`, in which whole runs take a minute."""
 
 from __future__ import annotations
 
@@ -9,17 +9,91 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from flows.workspace.graph import load_graph
 from tasks.contracts.manifest import Manifest, manifest_hash, read_manifest
 from tests.conftest import ROOT
+from tests.e2e.ports import Port, opened_by
 
 BIN = Path(sys.executable).parent
 VENV = Path(sys.prefix)
 STAGES = tuple(load_graph())
 PATIENCE = 1700
+
+# Runs of the flow by one process, as `headwater run` starts it, with one Prefect server, one mirror and one Ray session
+# for all of them. Each line of the input is a run's arguments; each is answered by what it said and a last line.
+RUNS = """
+import json, logging, os, sys
+logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+from flows.services.embedded import prefect_server
+wait = prefect_server()
+from flows.pipeline.flow import pipeline, started_services
+from flows.pipeline.stage_run import RUN_VARIABLE
+until = sys.argv[1]
+with started_services(until, [until]):
+    wait()
+    for line in sys.stdin:
+        os.environ.pop(RUN_VARIABLE, None)
+        state = pipeline(until=until, return_state=True)
+        print("ended: " + state.type.value, flush=True)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class FirstRun:
+    """The one `make run` of a test session, in a workspace that nobody changes: tests take copies of it.
+
+    Attributes:
+        code: its exit code.
+        printed: all that it printed.
+        opened: the ports that were open at some time of it.
+    """
+
+    folder: Path
+    code: int
+    printed: str
+    opened: tuple[Port, ...]
+
+    @classmethod
+    def make(cls, folder: Path) -> FirstRun:
+        """Run the pipeline in a new workspace."""
+        workspace = Workspace.clone(folder)
+        workspace.run("headwater", "params", "apply", "tiny")
+        log = folder.with_suffix(".log")
+        with (
+            log.open("w") as stream,
+            subprocess.Popen(
+                ["make", "run"],
+                cwd=folder,
+                env=workspace.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                text=True,
+            ) as process,
+        ):
+            opened = opened_by(process)
+        return cls(folder, process.returncode, log.read_text(), opened)
+
+    @classmethod
+    def read(cls, path: Path) -> FirstRun:
+        """Return what another process has written."""
+        told = json.loads(path.read_text())
+        return cls(Path(told["folder"]), told["code"], told["printed"], tuple(Port(**port) for port in told["opened"]))
+
+    def write(self, path: Path) -> None:
+        """Write it for other processes."""
+        path.write_text(json.dumps(asdict(self), default=str))
+
+    def copy(self, folder: Path) -> Workspace:
+        """Return a copy of the finished workspace, for a test to change as it likes."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return Workspace(folder)
 
 
 class Workspace:
@@ -75,6 +149,38 @@ class Workspace:
             f"{command} gave {result.returncode}:\n{result.stdout[-8000:]}"
         )
         return result.stdout
+
+    @contextmanager
+    def runs(self, until: str) -> Iterator[Callable[[], str]]:
+        """Give a function that runs until a stage, by one process for all calls, and returns what the run said."""
+        with subprocess.Popen(
+            [sys.executable, "-c", RUNS, until],
+            cwd=self.folder,
+            env=self.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            lines, ask = process.stdout, process.stdin
+
+            def run() -> str:
+                ask.write("\n")
+                ask.flush()
+                said: list[str] = []
+                for line in lines:
+                    if line.startswith("ended: "):
+                        assert line == "ended: COMPLETED\n", "".join(said)
+                        return "".join(said)
+                    said.append(line)
+                raise AssertionError("".join(said))
+
+            try:
+                yield run
+            finally:
+                ask.close()
+                process.wait(PATIENCE)
 
     def kill_when(self, command: list[str], ready: Callable[[], bool]) -> None:
         """Start a command in a process group of its own and kill -9 the whole group once `ready` says so."""

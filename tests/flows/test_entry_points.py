@@ -60,9 +60,3 @@ def test_a_stage_loads_heavy_libraries_only_at_work(module: str) -> None:
 
 def test_the_check_sees_what_is_loaded() -> None:
     assert loaded("import json.tool, sqlite3", {"sqlite3", "torch"}) == {"sqlite3"}
-
-
-def test_a_session_of_ray_is_kept_without_ray_data() -> None:
-    """It brings pandas, a second of a processor, and the process of the run only keeps the session."""
-    code = "from tasks.engine.session import RayParams, ray_session\nwith ray_session(RayParams(num_cpus=1)): pass"
-    assert loaded(code, {"ray", "ray.data", "pandas"}) == {"ray"}

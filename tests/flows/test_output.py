@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -30,7 +31,7 @@ from tasks.extract.stage import Params as ExtractParams
 from tests.conftest import ROOT
 from tests.flows.proof import traced_workspace
 from tests.flows.proof.traced_workspace import Planted
-from training.release.champions import promote
+from training.champions import promote
 
 HOSTILE = "\x1b[2J\x07\x9b31m\u202efdp\u2066\u2028[bold red]x[/]\x7f"
 SHOWN = r"\x1b[2J"
@@ -198,7 +199,7 @@ def _hostile_row(row: LedgerRow) -> LedgerRow:
 
 
 def _hostile_documents(folder: Path) -> None:
-    odd = {"title": HOSTILE, "license": HOSTILE, "language": HOSTILE, "opt_out": (HOSTILE,)}
+    odd: dict[str, Any] = {"title": HOSTILE, "license": HOSTILE, "language": HOSTILE, "opt_out": (HOSTILE,)}
     for path in sorted(folder.glob("part-*.parquet")):
         documents: list[Document] = list(read_documents(path))
         write_documents(path, [replace(one, **odd) for one in documents])
@@ -222,7 +223,7 @@ def inside(hostile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
 
 def test_a_runs_summary(inside: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """It ends a run, which no call above comes to."""
-    from flows.cli import main as cli
+    from flows.cli import run as cli
     from flows.workspace.graph import load_graph
 
     report = inside / "data" / "gate" / "report.json"

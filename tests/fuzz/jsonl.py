@@ -20,7 +20,8 @@ from tests.fuzz.mutate import mutate
 
 LINES = 1000
 NAMES = ("id", "url", "source", "date", "title", "language", "language_score", "license", "metadata", "text")
-ODD_VALUES = (None, 0, -1, 1e308, 10**400, True, [], {}, "", " ", "\0", "x\ny", "\u2028", "\ud800", "a" * 3000,
+ODD_VALUES: tuple[object, ...] = (
+              None, 0, -1, 1e308, 10**400, True, [], {}, "", " ", "\0", "x\ny", "\u2028", "\ud800", "a" * 3000,
               {"url": {}}, f"{AGAIN}1:0:x", f"{MADE_UP}x", "http://[::1/x", "text\nid-3")  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from random import Random
 
 import pytest
 
+from tasks.extract.warc_pages import read_pages
 from tests.fuzz import READERS, harness
 from tests.fuzz.harness import Wrong, checked, run
 from tests.fuzz.warc import batch as warc_batch
@@ -40,9 +41,6 @@ def test_a_hang_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_page_that_extract_does_not_see_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.fuzz import warc
-
-    read = warc.read_pages
-    monkeypatch.setattr(warc, "read_pages", lambda *given: list(read(*given))[1:])
+    monkeypatch.setattr("tests.fuzz.warc.read_pages", lambda *given: list(read_pages(*given))[1:])
     with pytest.raises(Wrong, match="extract reads"):
         warc_batch(Random(0), tmp_path)

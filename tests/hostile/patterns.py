@@ -66,8 +66,8 @@ def _inside(value: object, depth: int = 0) -> Iterator[re.Pattern[Any]]:
         parts = [*vars(value).values(), *_computed(value)]
     elif is_dataclass(value):
         parts = [getattr(value, field.name, None) for field in fields(value)]
-    elif callable(value) and isinstance(getattr(value, "__self__", None), re.Pattern):
-        yield value.__self__
+    elif callable(value) and isinstance(bound := getattr(value, "__self__", None), re.Pattern):
+        yield bound
     for part in parts[:2000]:
         yield from _inside(part, depth + 1)
 
@@ -141,7 +141,8 @@ def _one(operation: Any, given: Any, pieces: list[str], characters: dict[str, No
         case constants.ATOMIC_GROUP:
             return _text_of(given, pieces, characters)
         case constants.MAX_REPEAT | constants.MIN_REPEAT | constants.POSSESSIVE_REPEAT:
-            return _text_of(given[2], pieces, characters) * max(1, min(given[0], 40))
+            repeats: int = max(1, min(given[0], 40))
+            return _text_of(given[2], pieces, characters) * repeats
     if text:
         characters.setdefault(text)
     return text

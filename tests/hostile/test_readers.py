@@ -77,7 +77,7 @@ def content_codings(text: str) -> object:
 
 def rule(name: str) -> Callable[[str], object]:
     (loaded,) = load([{name: {}}])
-    page = {"doc_id": "1", "host": "h.example", "record_id": "1", "source": "t"}
+    page: dict[str, Any] = {"doc_id": "1", "host": "h.example", "record_id": "1", "source": "t"}
     return lambda text: loaded.call(document.Document(**page, url=f"http://h.example/{text[:4000]}", text=text))
 
 

@@ -208,7 +208,7 @@ def _ask(model: Path, params: Params, remote: Sequence[str], temporary: Path) ->
     for name in ("loglikelihood", "loglikelihood_rolling", "_loglikelihood_tokens"):
         setattr(language_model, name, _without_progress_bar(getattr(language_model, name)))
     try:
-        return lm_eval.simple_evaluate(
+        results: Mapping[str, Any] = lm_eval.simple_evaluate(
             model=language_model,
             tasks=list(params.tasks),
             num_fewshot=params.num_fewshot,
@@ -221,6 +221,7 @@ def _ask(model: Path, params: Params, remote: Sequence[str], temporary: Path) ->
             torch_random_seed=params.seed,
             fewshot_random_seed=params.seed,
         )
+        return results
     except AssertionError as error:  # lm-eval's own check that a choice fits, which says nothing
         raise InputError(
             "an evaluation item does not fit the model's context",

@@ -27,12 +27,12 @@ from tasks.contracts.durable_files import sha256_json, write_bytes, write_json
 from tasks.contracts.errors import GateError, HeadwaterError, InputError, ParamsError, did_you_mean
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest, read_manifest
 from tasks.contracts.workspace import state_folder
+from training.champions import Champion, champion_to_beat
 from training.evaluate import stage as evaluate
 from training.evaluate.stage import Sample, read_samples
 from training.gate.baseline import fit_on_mix
-from training.gate.gate_policy import Policy, policy_sha256
 from training.gate.intervals import Estimate, bootstrap_ratio, power, trials_for, wilson
-from training.release.champions import Champion, champion_to_beat
+from training.gate_policy import Policy, policy_sha256
 
 logger = logging.getLogger(__name__)
 

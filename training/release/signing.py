@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.contracts.durable_files import atomic_path, sha256_file
 from tasks.contracts.errors import HeadwaterError, InputError, ParamsError, UsageError
 from tasks.contracts.manifest import MANIFEST_NAME, manifest_hash, read_manifest
-from training.release.champions import kept_copy
+from training.champions import kept_copy
 from training.release.verify import BESIDE, MOST_JSON_BYTES, SIGNATURE, Break
 from training.release.verify import sha256_file as sha256_at_most
 
@@ -163,7 +163,7 @@ def sign_release(folder: Path, key: SigningKey) -> bool:
             return False
     # The library says str, and hands it to a function that takes bytes only.
     password: Any = key.password
-    config = signing.Config()  # type: ignore[no-untyped-call]
+    config = signing.Config()
     try:
         config.use_elliptic_key_signer(private_key=key.path, password=password).set_hashing_config(_hashing())
     except (OSError, ValueError, TypeError):
@@ -227,7 +227,7 @@ def differences(folder: Path, signature: Path, public_key: Path) -> Iterator[Bre
     if named is not None and named != given:
         yield Break(f"{signature}, key", f"made with the key {given}", f"made with the key {named}")
         return
-    config = verifying.Config()  # type: ignore[no-untyped-call]
+    config = verifying.Config()
     config.use_elliptic_key_verifier(public_key=public_key).set_hashing_config(_hashing())
     try:
         with redirect_stdout(sys.stderr):  # the library prints a warning where a signature names no key
@@ -276,7 +276,7 @@ def _hashing() -> Config:
     """Return which files are signed: all but three, files of git included (the library leaves those out)."""
     from model_signing import hashing
 
-    config = hashing.Config()  # type: ignore[no-untyped-call]
+    config = hashing.Config()
     return config.set_ignored_paths(paths=NOT_SIGNED, ignore_git_paths=False)
 
 

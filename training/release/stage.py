@@ -16,7 +16,7 @@ from tasks.contracts.base import StageParams, not_identity
 from tasks.contracts.durable_files import write_json
 from tasks.contracts.languages import LanguageCode
 from tasks.contracts.manifest import MANIFEST_NAME, Counts, Manifest, commit_manifest
-from training.release.champions import promote
+from training.champions import promote
 from training.release.local_tasks import write_local_tasks
 from training.release.papers.facts import Facts, read_facts
 from training.release.papers.statement import Statement

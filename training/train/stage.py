@@ -31,7 +31,7 @@ from tasks.contracts.manifest import Counts, Manifest, commit_manifest, manifest
 from tasks.contracts.tokens import TokensInfo, read_tokens_info
 from tasks.contracts.workspace import code_hash, state_folder
 from training.device import gpus, need_gpus
-from training.gate.gate_policy import policy_sha256, read_policy
+from training.gate_policy import policy_sha256, read_policy
 from training.train.checkpoint import finished_checkpoints, read_log
 from training.train.loop import LoopConfig
 from training.train.model import ModelSize, name_special_tokens

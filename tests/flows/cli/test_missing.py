@@ -13,7 +13,7 @@ from tasks.contracts.errors import InputError, ManifestError
 from tasks.contracts.manifest import commit_manifest, read_manifest, read_whole
 from tests.conftest import ROOT
 from tests.flows.proof.traced_workspace import PAGES, make
-from training.release.champions import champion_to_beat, champions, promote
+from training.champions import champion_to_beat, champions, promote
 
 COMMANDS = {
     "trace": ["trace", PAGES[0].url],

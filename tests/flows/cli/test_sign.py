@@ -15,7 +15,7 @@ from tasks.contracts.errors import ParamsError
 from tests.conftest import ROOT
 from tests.training.release.test_signing import write_key
 from tests.training.release.test_verify import build_release
-from training.release.champions import champions
+from training.champions import champions
 from training.release.signing import KEY_VARIABLE, PUBLIC_KEY_VARIABLE, differences, open_key
 
 

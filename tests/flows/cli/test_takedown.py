@@ -20,7 +20,7 @@ from tasks.contracts.manifest import MANIFEST_NAME, Counts, manifest_hash, read_
 from tasks.rights.takedowns import read_fingerprints, read_takedowns
 from tests.conftest import ROOT
 from tests.planted import plant_manifest
-from training.release.champions import promote
+from training.champions import promote
 
 TEXT = " ".join(f"word{number}" for number in range(60))
 

@@ -9,7 +9,7 @@ from tasks.contracts.durable_files import write_json
 from tasks.contracts.errors import InputError, ManifestError
 from tasks.contracts.manifest import Counts, manifest_hash
 from tests.planted import plant_manifest
-from training.release.champions import promote
+from training.champions import promote
 
 
 def doc_id(number: int) -> str:

@@ -54,7 +54,7 @@ def test_the_rows_are_right_also_where_all_hashes_are_equal(traced: Traced, monk
     open_index(traced.data)
     expected = [Tracer(open_index(traced.data), traced.data).trace(page.url) for page in PAGES]
     shutil.rmtree(index_folder())
-    monkeypatch.setattr(index_module.xxhash, "xxh3_64_intdigest", lambda _: 7)
+    monkeypatch.setattr("flows.history.trace_index.xxhash.xxh3_64_intdigest", lambda _: 7)
     assert [Tracer(open_index(traced.data), traced.data).trace_names(page.url) for page in PAGES] == expected
 
 

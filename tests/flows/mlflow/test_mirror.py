@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -18,7 +19,7 @@ from flows.history.digest import dvc_digest
 from flows.mlflow.mirror import SERVER_VARIABLE, StageMirror, mirror_server
 from tasks.contracts.manifest import Counts, manifest_hash
 from tests.planted import plant_manifest
-from training.release.champions import Champion
+from training.champions import Champion
 
 GRAPH: dict[str, list[str]] = {
     "crawl": [],
@@ -55,7 +56,7 @@ def run_stage(run: str, stage: str) -> StageMirror:
     shutil.rmtree(output, ignore_errors=True)
     inputs = {name: Path("data") / name for name in GRAPH[stage]}
     started_at = run_records.now()
-    params = {"steps": 3, "nested": {"rules": [{"use": "a"}]}}
+    params: dict[str, Any] = {"steps": 3, "nested": {"rules": [{"use": "a"}]}}
     with StageMirror(
         run=run, stage=stage, params=params, inputs=inputs, output=output, started_at=started_at
     ) as mirror:
@@ -89,6 +90,7 @@ def mlflow_run(stage: str, run: str = "r1"):  # type: ignore[no-untyped-def]
 
     client = open_client()
     found = client.get_experiment_by_name("headwater")
+    assert found is not None
     query = f"tags.`headwater.run` = '{run}' and tags.`headwater.stage` = '{stage}'"
     return client, client.search_runs([found.experiment_id], query)[0]
 

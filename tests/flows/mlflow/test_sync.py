@@ -18,7 +18,7 @@ from flows.mlflow.takedown_tags import mark_in_mlflow
 from tasks.contracts.errors import GateError
 from tasks.contracts.manifest import Counts
 from tests.planted import plant_manifest
-from training.release.champions import promote
+from training.champions import promote
 
 GRAPH: dict[str, list[str]] = {
     "crawl": [],
@@ -124,6 +124,7 @@ def content_of_mlflow() -> dict[str, Any]:
 
     client = open_client()
     experiment = client.get_experiment_by_name("headwater")
+    assert experiment is not None
     runs = list(reversed(client.search_runs([experiment.experiment_id], max_results=500)))
     names = {}
     for run in runs:
@@ -156,11 +157,15 @@ def content_of_mlflow() -> dict[str, Any]:
                 name: [(point.step, point.value) for point in client.get_metric_history(run_id, name)]
                 for name in run.data.metrics
             },
-            "datasets": {i.tags[0].value + " " + i.dataset.name: dict(i.dataset) for i in run.inputs.dataset_inputs},
+            "datasets": {
+                i.tags[0].value + " " + i.dataset.name: dict(i.dataset)
+                for i in (run.inputs.dataset_inputs if run.inputs else ())
+            },
             "artifacts": dict(artifacts(run_id)),
         }
     found["champion"] = client.get_model_version_by_alias("headwater", "champion").version
     for version in client.search_model_versions("name = 'headwater'"):
+        assert version.source is not None
         found[f"version {version.version}"] = {
             "tags": version.tags,
             "description": version.description,

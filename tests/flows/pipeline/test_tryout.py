@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -165,7 +166,7 @@ def test_putting_back_may_itself_be_killed_at_any_moment() -> None:
     before = everything()
     for number in itertools.count():
         in_a_child(lambda: try_out("holdout", kill))
-        ended = in_a_child(lambda number=number: undo_killed_at(number), kills=None)
+        ended = in_a_child(partial(undo_killed_at, number), kills=None)
         undo_killed()
         assert everything() == before, number
         assert not undo_killed()

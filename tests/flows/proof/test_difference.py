@@ -245,7 +245,15 @@ def test_a_release_does_not_differ_from_itself_nor_from_one_made_elsewhere(
         assert not any(stage.why or stage.first for stage in found.stages)
         assert len(found.stages) == 14
         whole = compare_folders(made["none"], other, everything=True)
-        rows = (whole.settings, whole.rules, whole.counts, whole.sources, whole.scores, whole.gate, whole.code)
+        rows: tuple[tuple[Any, ...], ...] = (
+            whole.settings,
+            whole.rules,
+            whole.counts,
+            whole.sources,
+            whole.scores,
+            whole.gate,
+            whole.code,
+        )
         assert all(rows)
         assert all(row.same for row in itertools.chain(*rows))
 

@@ -35,7 +35,7 @@ from tests.flows.proof.traced_workspace import (
     text_of,
 )
 from tests.planted import plant_manifest
-from training.release.champions import promote
+from training.champions import promote
 
 STAGES = ("extract", "filter", "dedup", "perplexity", "holdout", "decontaminate", "mix")
 

@@ -22,7 +22,7 @@ from tasks.contracts.tokens import TokenRange, TokenShard, TokensInfo, write_ind
 from tasks.crawl.warc_writer import Note, Page, Writer
 from tasks.rights.evidence import Evidence, RobotsVerdict, Signal
 from tests.planted import plant_manifest
-from training.release.champions import promote
+from training.champions import promote
 from training.train.order import Order, TokenStream, read_packing
 
 HOST = "site.example"

@@ -182,7 +182,18 @@ def _rest(folders: Mapping[str, Path], plan: Plan) -> None:
     for name, scored in rows.items():
         lines = [json.dumps({"item_id": f"{plan.items}-{number}", **one}) + "\n" for number, one in enumerate(scored)]
         write_bytes(folders["evaluate"] / "samples" / f"{name}.jsonl", "".join(lines).encode())
-    rule = {"rule": "floor", "task": "text", "verdict": "pass", "value": plan.floor, "low": -0.6, "high": -0.4}
-    report = {"verdict": "pass", "rules": [{**rule, "threshold": 0.0, "detail": "fine"}], "champion": None}
+    rule: dict[str, Any] = {
+        "rule": "floor",
+        "task": "text",
+        "verdict": "pass",
+        "value": plan.floor,
+        "low": -0.6,
+        "high": -0.4,
+    }
+    report: dict[str, Any] = {
+        "verdict": "pass",
+        "rules": [{**rule, "threshold": 0.0, "detail": "fine"}],
+        "champion": None,
+    }
     report |= {"confidence": 0.95, "policy_sha256": "p1", "weights_sha256": plan.weights}
     write_json(folders["gate"] / "report.json", report)

@@ -15,7 +15,8 @@ import psutil
 import pytest
 
 from flows.services import embedded as services
-from flows.services.embedded import ServiceError, Services, embedded_services, free_port, running_services
+from flows.services.access import HOST, Services, running_services
+from flows.services.embedded import ServiceError, embedded_services, free_port
 from tasks.contracts.errors import LockedError
 from tests.conftest import ROOT
 
@@ -48,7 +49,7 @@ with services._warden() as start:
 @pytest.fixture
 def listening() -> Iterator[socket.socket]:
     """Another program that listens on a port of the loopback."""
-    with socket.create_server((services.HOST, 0)) as server:
+    with socket.create_server((HOST, 0)) as server:
         yield server
 
 
@@ -71,7 +72,7 @@ def test_no_free_port_is_said_with_the_range(monkeypatch: pytest.MonkeyPatch) ->
     def refuse(_socket: object, _address: object) -> None:
         raise OSError("in use")
 
-    monkeypatch.setattr(services.socket.socket, "bind", refuse)
+    monkeypatch.setattr("flows.services.embedded.socket.socket.bind", refuse)
     with pytest.raises(ServiceError, match="4200 to 4299"):
         free_port(4200)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -47,6 +48,11 @@ class Asked:
                 await websocket.send_json({"type": "auth_success"})
         except WebSocketDisconnect:
             return
+
+
+def latin1(headers: Mapping[str, str]) -> dict[bytes, bytes]:
+    """Return header fields with bytes that a browser may send and httpx by itself would not."""
+    return {name.encode(): value.encode("latin-1") for name, value in headers.items()}
 
 
 @pytest.fixture
@@ -125,9 +131,9 @@ def test_what_is_ours_passes_with_the_secret_and_only_then(
         {"cookie": f"headwater-4200={TOKEN}é"},
     ]
     for secret in wrong:
-        encoded = {name: value.encode("latin-1") for name, value in {**own, **secret}.items()}
+        encoded = latin1({**own, **secret})
         assert client.get("/api/x", headers=encoded).status_code == 401
-        assert client.post("/api/x", headers={**JSON, **encoded}, content=b"{}").status_code == 401
+        assert client.post("/api/x", headers={**latin1(JSON), **encoded}, content=b"{}").status_code == 401
     assert asked.requests == 0
     for secret in (BASIC, COOKIE, {"authorization": "Basic b3RoZXI=", **COOKIE}):
         assert client.get("/api/x", headers={**own, **secret}).text == "secret data"
@@ -144,9 +150,9 @@ def test_the_cookies_of_other_programs_on_this_host_shut_nobody_out(
 ) -> None:
     ours = f"headwater-4200={TOKEN}"
     for line in (f"{other}; {ours}", f"{ours}; {other}", f"{other};{ours} ;{other}"):
-        assert client.get("/api/x", headers={"cookie": line.encode()}).status_code == 200
+        assert client.get("/api/x", headers={b"cookie": line.encode()}).status_code == 200
     for line in (f"{other}{ours}x", f"{other}; headwater-4200", f"{ours}; {other}; headwater-4200=other"):
-        assert client.get("/api/x", headers={"cookie": line.encode()}).status_code == 401
+        assert client.get("/api/x", headers={b"cookie": line.encode()}).status_code == 401
     assert asked.requests == 3
 
 
@@ -260,7 +266,7 @@ def test_health_is_told_without_a_secret_and_nothing_else_is(client: TestClient)
 )
 def test_nothing_gets_through_by_chance(headers: dict[str, str], method: str) -> None:
     asked = Asked()
-    encoded = {name: value.encode("latin-1") for name, value in headers.items()}
+    encoded = latin1(headers)
     answer = guarded(asked, prefect=True).request(method, "/api/x", headers=encoded)
     assert answer.status_code in (401, 403, 415)
     assert asked.requests == 0

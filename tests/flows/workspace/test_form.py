@@ -85,11 +85,13 @@ def server(project: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
 def filled_in(server: Server) -> dict[str, Any]:
     """What the form shows, as a browser would send it back."""
     assert server.deployment is not None
-    return json.loads(json.dumps(server.deployment.parameters["settings"]))
+    settings: dict[str, Any] = json.loads(json.dumps(server.deployment.parameters["settings"]))
+    return settings
 
 
 def properties(schema: dict[str, Any], section: str) -> dict[str, Any]:
-    return schema["definitions"][section]["properties"]
+    fields: dict[str, Any] = schema["definitions"][section]["properties"]
+    return fields
 
 
 def test_the_form_has_a_group_for_each_section_and_a_described_field_for_each_setting() -> None:
@@ -115,6 +117,7 @@ def test_the_filled_in_form_is_valid_and_a_wrong_value_or_name_is_refused_before
     untouched = json.loads(json.dumps(current_form().settings))
     assert validate({"settings": untouched}, schema) == []
     assert untouched["train"]["max_steps"] == read_params()["train"]["max_steps"]
+    wrong: dict[str, Any]
     for wrong in ({"train": {"max_steps": 0}}, {"train": {"steps": 5}}, {"tarin": {}}, {"crawl": {"source": "disk"}}):
         assert not is_valid({"settings": wrong}, schema), wrong
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -86,7 +87,7 @@ def test_settings_that_name_no_file_need_no_memory(workspace: Path) -> None:
 
 
 def test_stages_name_the_files_they_read() -> None:
-    rules = (
+    rules: tuple[dict[str, Any], ...] = (
         {"url": {"lists": ["ut1"], "hosts_file": "hosts.txt"}},
         {"use": "a.b:C", "with": {"path": "theirs"}},
         {"bad_words": {"lists": ["one.txt", "two.txt"]}},

@@ -148,7 +148,16 @@ def test_a_value_as_json_is_read_as_it_is(value: Any) -> None:
 @settings(max_examples=200, deadline=None)
 @given(st.lists(WORDS.filter(lambda word: word.strip() and not re.search(r"""[][{},\n]|^['"]""", word)), min_size=1))
 def test_a_list_of_words_needs_no_quotes(words: list[str]) -> None:
-    typed = {"null": None, "true": True, "1": 1, "1.5": 1.5, ".inf": float("inf"), "0x10": 16, "1e3": 1000.0, "~": None}
+    typed: dict[str, object] = {
+        "null": None,
+        "true": True,
+        "1": 1,
+        "1.5": 1.5,
+        ".inf": float("inf"),
+        "0x10": 16,
+        "1e3": 1000.0,
+        "~": None,
+    }
     typed |= {" o ": "o"}
     expected = [typed.get(word, word) for word in words]
     assert read_value(f"[{', '.join(words)}]") == expected

@@ -5,6 +5,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ def page(name: str) -> Document:
     return Document(doc_id=name, url=f"http://h/{name}", host="h", record_id=name, source="s", text=name)
 
 
-def drop(name: str | None, rule: str = "short", **more: str) -> LedgerRow:
+def drop(name: str | None, rule: str = "short", **more: Any) -> LedgerRow:
     return LedgerRow(stage="x", action="drop", rule=rule, doc_id=name, **more)
 
 

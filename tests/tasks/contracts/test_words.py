@@ -18,11 +18,11 @@ from tasks.contracts.words import words
         ("well-known / «quoted»", "well known quoted"),
     ],
 )
-def test_form_does_not_matter(one, other):
+def test_form_does_not_matter(one: str, other: str) -> None:
     assert words(one) == words(other)
 
 
-def test_scripts_without_spaces_give_characters_and_korean_gives_words():
+def test_scripts_without_spaces_give_characters_and_korean_gives_words() -> None:
     assert words("東京都。") == ["東", "京", "都"]
     assert words("한국어 문장") == ["한국어", "문장"]
     assert words("हिन्दी में") == ["हिन्दी", "में"]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -156,7 +157,7 @@ FINEWEB = {"id": "f1", "text": "Other text.", "dump": "CC-1", "url": "https://c.
 
 @pytest.mark.parametrize("kind", ["plain", "gz", "zst", "parquet"])
 def test_text_layouts_are_understood_in_every_packing(workspace: Path, kind: str) -> None:
-    rows = [DOLMA, FINEWEB]
+    rows: list[dict[str, Any]] = [DOLMA, FINEWEB]
     lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
     if kind == "parquet":
         names = {name: None for row in rows for name in row}

@@ -11,9 +11,11 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Lock, Thread
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -52,7 +54,7 @@ class Archive:
         self.index: list[dict[str, str]] = []
         self.asked: Counter[str] = Counter()
         self.served: Counter[str] = Counter()
-        self.answers: dict[str, Callable[[int], object]] = {}
+        self.answers: dict[str, Callable[[int], Any]] = {}
         self.slow = 0.0
         self.lock = Lock()
         for number, name in enumerate(FILES):
@@ -105,7 +107,7 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Archive
             content: bytes | None = holder.files.get(parts.path)
             if parts.path == f"/{SNAPSHOT}-index":
                 content = holder.query(parse_qs(parts.query))
-            answer = holder.answers.get(key, lambda _: None)(count)
+            answer = holder.answers[key](count) if key in holder.answers else None
             if isinstance(answer, tuple):
                 self.reply(*answer)
                 return
@@ -266,7 +268,7 @@ def test_what_goes_wrong_with_a_record_is_tried_again_and_then_a_ledger_row(arch
     stranger = response("https://two.example/stranger", b"<p>x")
     for line, content in ((other, stranger), (junk, b"no gzip at all")):
         line["length"] = str(len(content))
-        archive.answers[ranged(line)] = lambda _, content=content: content
+        archive.answers[ranged(line)] = partial(lambda content, _: content, content)
     wrong["digest"] = sha1(b"something else")
     archive.answers[ranged(gone)] = lambda _: (404, {}, b"")
     archive.answers[ranged(cut)] = lambda _: 100

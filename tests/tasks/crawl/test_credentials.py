@@ -118,7 +118,7 @@ def documents(number: int) -> bytes:
 def parquet() -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table({"id": ["p1"], "text": ["A text in a table. " * 10]}), sink)
-    return bytes(sink.getvalue())
+    return sink.getvalue().to_pybytes()
 
 
 def test_text_files_behind_a_login_and_a_signature(given: Path, capfd: pytest.CaptureFixture[str]) -> None:

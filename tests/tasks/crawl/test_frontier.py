@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,10 +25,10 @@ def page(links: list[str]) -> Answer:
 
 def crawl(folder: Path, routes: dict[tuple[str, str], Route], **more: object) -> tuple[Counts, list[LedgerRow], Web]:
     settings = {name: value for name, value in more.items() if name in OF_THE_CRAWL}
-    limits = {name: value for name, value in more.items() if name not in OF_THE_CRAWL}
+    limits: dict[str, Any] = {name: value for name, value in more.items() if name not in OF_THE_CRAWL}
     with serving(Web(routes)) as web:
         asked = crawl_of(web.port, seeds=[f"http://{FARM}/"], max_bytes=8_000_000, policy_files=False, **settings)
-        asked = replace(asked, limits=replace(asked.limits, **limits))  # type: ignore[arg-type]
+        asked = replace(asked, limits=replace(asked.limits, **limits))
         counts = crawl_sites(asked, source="sites", state=folder / "state", output=folder / "out")
     return counts, list(read_ledger(folder / "out" / "dropped" / "part-00000.parquet")), web
 

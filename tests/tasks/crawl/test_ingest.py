@@ -8,8 +8,9 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -22,6 +23,7 @@ from tasks.contracts.manifest import Manifest
 from tasks.crawl import archives, texts, work_units
 from tasks.crawl.input_files import _short_names
 from tasks.crawl.stage import Params, run
+from tasks.crawl.warc_reader import read_records
 from tasks.engine.session import RayParams, ray_session
 from tasks.extract.warc_pages import read_pages
 from tests.tasks.crawl.test_canonical import record
@@ -117,8 +119,12 @@ def test_lines_of_any_unicode_encoding_are_read(encoding: str, packing: str) -> 
     texts = ["naïve", "\u2028語", "𠀀 " * 100_000, "\ufeff"]
     mark = {"utf-16-be": codecs.BOM_UTF16_BE, "utf-32-be": codecs.BOM_UTF32_BE}.get(encoding, b"")
     content = mark + "\n".join(json.dumps({"text": text}, ensure_ascii=False) for text in texts).encode(encoding)
-    pack = {"plain": bytes, "gzip": gzip.compress, "zstd": zstandard.ZstdCompressor().compress}[packing]
-    Path("x.jsonl").write_bytes(pack(content))
+    packs: dict[str, Callable[[bytes], bytes]] = {
+        "plain": bytes,
+        "gzip": gzip.compress,
+        "zstd": zstandard.ZstdCompressor().compress,
+    }
+    Path("x.jsonl").write_bytes(packs[packing](content))
     manifest, output = crawl("text", "x.jsonl")
     assert [document.text for document in documents(output)] == texts
     assert manifest.counts.dropped == {}
@@ -221,13 +227,12 @@ def test_a_line_longer_than_any_document_is_one_row(monkeypatch: pytest.MonkeyPa
 
 def test_a_file_that_changes_while_it_is_read_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("a.warc").write_bytes(record())
-    read = archives.read_records
 
-    def changing(*given: object) -> object:
+    def changing(*given: Any) -> object:
         Path("a.warc").write_bytes(record() + b"\r\n")
-        return read(*given)  # type: ignore[arg-type]
+        return read_records(*given)
 
-    monkeypatch.setattr(archives, "read_records", changing)
+    monkeypatch.setattr("tasks.crawl.archives.read_records", changing)
     with pytest.raises(InputError, match="changed while it was read"):
         crawl("warc", "a.warc")
 
@@ -255,7 +260,10 @@ def test_an_ingest_that_was_killed_goes_on(source: str, monkeypatch: pytest.Monk
     Path("in").mkdir()
     for number in range(FILES):
         if source == "warc":
-            fields = {"WARC-Record-ID": f"<urn:{number}>", "WARC-Target-URI": f"http://a.example/{number}"}
+            fields: dict[str, str | None] = {
+                "WARC-Record-ID": f"<urn:{number}>",
+                "WARC-Target-URI": f"http://a.example/{number}",
+            }
             Path(f"in/{number}.warc").write_bytes(record(fields))
         else:
             write_rows(Path(f"in/{number}.jsonl"), *({"text": f"{number} {line}"} for line in range(5)))

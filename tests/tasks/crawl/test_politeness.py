@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import zlib
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -58,7 +59,7 @@ def in_two_seconds(count: int) -> Answer:
 def bomb(coding: str) -> Answer:
     content = b"<p>" + b"x" * BIG
     deflate = zlib.compressobj(9)
-    packed = {
+    packed: dict[str, Callable[[], bytes]] = {
         "gzip": lambda: gzip.compress(content),
         "deflate": lambda: deflate.compress(content) + deflate.flush(),
         "br": lambda: brotli.compress(content, quality=1),

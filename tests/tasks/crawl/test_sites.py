@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastwarc.warc import ArchiveIterator, WarcRecordType
@@ -17,10 +18,11 @@ from warcio.archiveiterator import ArchiveIterator as WarcioIterator
 
 from tasks.contracts.errors import NetworkError, RefusedError
 from tasks.contracts.ledger import read_ledger
+from tasks.crawl.jobs import Crawl
 from tasks.crawl.journal import read_progress
 from tasks.crawl.sample.pages import Page, render
 from tasks.crawl.sample.server import Site, serve
-from tasks.crawl.sites import Crawl, crawl_sites
+from tasks.crawl.sites import crawl_sites
 from tasks.crawl.urls import Limits
 from tests.tasks.crawl.web import Answer, Web, serving
 
@@ -33,22 +35,22 @@ class Counting(Site):
         self.asked: Counter[str] = Counter()
         inner = self.pages
 
-        class Pages(dict):  # type: ignore[type-arg]
-            def get(pages, place, default=None):  # noqa: N805
+        class Pages(dict[tuple[str, str], Page]):
+            def get(pages, place: Any, default: Any = None) -> Any:  # noqa: N805
                 self.asked["http://" + "".join(place)] += 1
                 return inner.get(place, default)
 
         self.pages = Pages(inner)
 
 
-def page(host: str, path: str, *links: str, text: str = "Some words.", **more: object) -> Page:
+def page(host: str, path: str, *links: str, text: str = "Some words.", **more: Any) -> Page:
     anchors = " ".join(f'<a href="{link}">x</a>' for link in links)
     body = render(site="Test", title=path, main=f"<h1>{path}</h1><p>{text * 40}</p>{anchors}")
     body = body.replace(b'<a href="/search">Search</a>', b"")
     return replace(Page(host, path, path, body, listed=False), **more)
 
 
-def crawl_of(port: int, **more: object) -> Crawl:
+def crawl_of(port: int, **more: Any) -> Crawl:
     plain = Crawl(
         seeds=["http://a.test.example/"],
         sitemaps=[],
@@ -166,7 +168,7 @@ def test_the_snapshot_holds_requests_and_robots_txt_too(crawled: tuple[Counting,
     assert kinds["metadata"] >= 2
 
 
-def responses(output: Path, decode: bool = True) -> Iterator[object]:
+def responses(output: Path, decode: bool = True) -> Iterator[Any]:
     for part in sorted(output.glob("part-*.warc.gz")):
         with part.open("rb") as stream:
             kind = WarcRecordType.response

@@ -7,6 +7,7 @@ import json
 import shutil
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -70,7 +71,7 @@ def test_a_big_file_is_taken_in_slices_and_nothing_changes(workspace: Path, monk
     broken[-6] ^= 0xFF
     members[80] = bytes(broken)
     (workspace / "big.warc.gz").write_bytes(b"".join(members))
-    small = {"shard_megabytes": 0.005}
+    small: dict[str, Any] = {"shard_megabytes": 0.005}
     whole, _ = taken("warc", "big.warc.gz", **small)
     rows = list(read_ledger(Path("out/dropped/part-00000.parquet")))
     content = b"".join(part.read_bytes() for part in sorted(Path("out").glob("part-*")))
@@ -100,7 +101,7 @@ def test_one_worker_and_several_write_the_same_bytes(workspace: Path, monkeypatc
         (workspace / f"{number}.jsonl").write_text("\n".join(lines))
     # A unit a file: every unit of text after the first holds ids of the ones before it.
     monkeypatch.setattr(work_units, "LEAST_BYTES", 1)
-    small = {"shard_megabytes": 0.01}
+    small: dict[str, Any] = {"shard_megabytes": 0.01}
     alone = [taken("warc", "*.warc.gz", **small), taken("text", "*.jsonl", **small)]
     with ray_session(RayParams(num_cpus=2)):
         together = [taken("warc", "*.warc.gz", **small), taken("text", "*.jsonl", **small)]

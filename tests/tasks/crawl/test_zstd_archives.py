@@ -22,7 +22,10 @@ EXTENSION = b"\x5a\x2a\x4d\x18\x05\0\0\0abcde"
 def warc(number: int) -> bytes:
     text = " ".join(f"river {number * n % 97} runs to the sea {n}" for n in range(60))
     block = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<html><body><p>" + text.encode()
-    name = {"WARC-Record-ID": f"<urn:x:{number}>", "WARC-Target-URI": f"http://a.example/{number}"}
+    name: dict[str, str | None] = {
+        "WARC-Record-ID": f"<urn:x:{number}>",
+        "WARC-Target-URI": f"http://a.example/{number}",
+    }
     return record(name, block=block)
 
 

@@ -40,9 +40,10 @@ def test_all_ways_to_split_a_text_agree(text: str) -> None:
 
 def words_one_by_one(text: str) -> list[str]:
     """Read a text slowly: character by character, without batches, bytes, arrays or a look at the whole of it."""
+    lookalikes = str.maketrans(dict[str, str | int | None](two_faced()))
     text = re.sub(
         r"\w+",
-        lambda word: word[0].translate(str.maketrans(two_faced())) if re.search("[A-Za-z]", word[0]) else word[0],
+        lambda word: word[0].translate(lookalikes) if re.search("[A-Za-z]", word[0]) else word[0],
         without_entities(text),
     )
     shown = [c for c in text if not entry(c) & characters._IS_DROPPED]

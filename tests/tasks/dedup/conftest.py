@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,14 +31,14 @@ class Outcome:
 Dedup = Callable[..., Outcome]
 
 
-def document(name: str, text: str, **more: str) -> Document:
-    fields = {"url": f"http://pages.example/{name}", "host": "pages.example", **more}
+def document(name: str, text: str, **more: Any) -> Document:
+    fields: dict[str, Any] = {"url": f"http://pages.example/{name}", "host": "pages.example", **more}
     return Document(
         doc_id=make_doc_id("test", name),
         record_id=name,
         source="test",
         text=text,
-        **fields,  # type: ignore[arg-type]
+        **fields,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import secrets
@@ -10,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from tasks.contracts.workspace import ROOT
 from tasks.dedup import candidates, verification
 from tasks.dedup.candidates import LEADERS, PAIR
 from tasks.dedup.corpus import first_places, repeated
+from tasks.dedup.shingles import jaccard
 from tasks.dedup.stage import Params, run
 from tasks.engine.shards import reused
 from tests.tasks.dedup.conftest import Dedup, document
@@ -137,14 +140,13 @@ def test_a_band_that_very_many_share_costs_no_more_for_each_of_them(dedup: Dedup
 def test_one_new_shard_verifies_only_what_it_brings(dedup: Dedup, monkeypatch: pytest.MonkeyPatch) -> None:
     documents = corpus()
     calls = 0
-    original = verification.jaccard
 
-    def counting(*arguments: object, **more: object) -> float:
+    def counting(*arguments: Any, **more: Any) -> float:
         nonlocal calls
         calls += 1
-        return original(*arguments, **more)  # type: ignore[arg-type]
+        return jaccard(*arguments, **more)
 
-    monkeypatch.setattr(verification, "jaccard", counting)
+    monkeypatch.setattr("tasks.dedup.verification.jaccard", counting)
     dedup(documents[:30], documents[30:])
     first, calls = calls, 0
     assert first > 20
@@ -251,7 +253,7 @@ def growing_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
     head = {"num_cpus": 1, "object_store_memory": 80 << 20, "temp_dir": folder}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
-        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+        ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
         ray.data.DataContext.get_current().enable_progress_bars = False
         yield cluster
     finally:

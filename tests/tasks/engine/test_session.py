@@ -48,7 +48,8 @@ if "first" in sys.argv:
 from tasks.engine.session import RayParams, ray_session
 with ray_session(RayParams(num_cpus=1)):
     import ray
-    ray.get(ray.remote(lambda: 1).remote())
+    loaded = sorted({"ray.data", "pandas"} & set(sys.modules))
+    niceness = ray.get(ray.remote(lambda: os.nice(0)).remote()) - os.nice(0)
     tree = [psutil.Process(), *psutil.Process().children(recursive=True)]
     lines = [line for process in tree for line in process.net_connections("inet") if line.status == "LISTEN"]
     there = {**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
@@ -58,6 +59,8 @@ with ray_session(RayParams(num_cpus=1)):
     strange = "import ray; ray.init()"
     others = [join(strange, RAY_AUTH_TOKEN="0" * 64), join(strange, RAY_AUTH_MODE="disabled", RAY_AUTH_TOKEN="")]
     print(json.dumps({
+        "loaded": loaded,
+        "niceness": niceness,
         "addresses": sorted({line.laddr.ip for line in lines}),
         "ports": len(lines),
         "token": os.environ["RAY_AUTH_TOKEN"],
@@ -87,6 +90,8 @@ def test_a_local_session_is_on_the_loopback_and_is_joined_with_its_token_only(lo
     assert len(seen["token"]) == 64
     assert seen["joined"] == 0
     assert 0 not in seen["refused"], "joined without the session's token"
+    assert seen["niceness"] == 0, "the default leaves the workers as they are"
+    assert seen["loaded"] == [], "Ray Data brings pandas, a second of a processor, and a run only keeps the session"
 
 
 AFTER_ANOTHER = """
@@ -109,34 +114,21 @@ def test_a_session_after_another_libraries_has_its_own_token(tmp_path: Path) -> 
     assert done.stdout.splitlines()[-1:] == ["worked"], done.stderr[-4000:]
 
 
-NICENESS = """
-import os, sys
-from tasks.engine.session import RayParams, ray_session
-with ray_session(RayParams(num_cpus=1, worker_niceness=int(sys.argv[1]))):
-    import ray
-    print(ray.get(ray.remote(lambda: os.nice(0)).remote()) - os.nice(0))
-"""
-
-
-@pytest.mark.parametrize("niceness", [0, 3])
-def test_a_local_sessions_workers_are_as_nice_as_it_is_set(niceness: int) -> None:
-    done = subprocess.run([sys.executable, "-c", NICENESS, str(niceness)], capture_output=True, text=True, check=True)
-    assert int(done.stdout.split()[-1]) == niceness
-
-
 ENDED = """
 import os, signal
 signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
 from tasks.engine.session import RayParams, ray_session
 try:
-    with ray_session(RayParams(num_cpus=1)):
+    with ray_session(RayParams(num_cpus=1, worker_niceness=3)):
+        import ray
+        print(ray.get(ray.remote(lambda: os.nice(0)).remote()) - os.nice(0), "nicer")
         os.kill(os.getpid(), signal.SIGTERM)
 except KeyboardInterrupt:
     print("put back")
 """
 
 
-def test_a_process_that_is_told_to_end_ends_in_its_own_way_while_ray_runs() -> None:
+def test_workers_are_as_nice_as_is_set_and_a_process_that_is_told_to_end_ends_in_its_own_way() -> None:
     """A cancelled run puts back what it changed when SIGTERM comes; Ray's answer to it is an abort."""
     ended = subprocess.run([sys.executable, "-c", ENDED], capture_output=True, text=True, check=False, timeout=120)
-    assert (ended.returncode, ended.stdout) == (0, "put back\n"), ended.stderr
+    assert (ended.returncode, ended.stdout) == (0, "3 nicer\nput back\n"), ended.stderr

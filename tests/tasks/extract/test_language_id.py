@@ -1,5 +1,7 @@
 """The language model is walked as py3langid walks it, and lines are told apart."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +15,7 @@ RUSSIAN = "Река берёт начало в горах и течёт к мо�
 
 
 @pytest.fixture(scope="module")
-def library() -> LanguageIdentifier:
+def library() -> Any:
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
 
@@ -22,7 +24,7 @@ def library() -> LanguageIdentifier:
     st.text(max_size=80)
     | st.sampled_from([ENGLISH, GERMAN, RUSSIAN, ENGLISH.upper(), "東京は日本の首都です。", "a", "é"])
 )
-def test_the_answer_is_py3langids(library: LanguageIdentifier, text: str) -> None:
+def test_the_answer_is_py3langids(library: Any, text: str) -> None:
     language, score = library.classify(text)
     found, probability = identify(text)
     assert probability == pytest.approx(score, abs=1e-4)
@@ -44,6 +46,11 @@ def test_lines_are_scored_by_their_length() -> None:
 def test_a_long_text_costs_no_more_lines_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tasks.extract.language_id.CLASSIFIED_LINES", 5)
     seen = []
-    monkeypatch.setattr("tasks.extract.language_id.identify", lambda line: (seen.append(line) or "en", 1.0))
+
+    def identify(line: str) -> tuple[str, float]:
+        seen.append(line)
+        return "en", 1.0
+
+    monkeypatch.setattr("tasks.extract.language_id.identify", identify)
     assert languages_by_line("\n".join([ENGLISH] * 23)) == {"en": 1.0}
     assert len(seen) <= 5

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from tasks.extract.blocks import read
-from tasks.extract.metadata import metadata_of
+from tasks.extract.metadata import Metadata, metadata_of
 
 
-def said(head: str, body: str = "<p>Text.</p>", heading: str | None = None):
+def said(head: str, body: str = "<p>Text.</p>", heading: str | None = None) -> Metadata:
     return metadata_of(read(f"<html><head>{head}</head><body>{body}</body></html>").head, heading)
 
 

@@ -45,7 +45,7 @@ def test_the_classes_are_those_of_justext(distance: int) -> None:
 def test_paragraphs_take_linear_time(kind: str, heading: bool) -> None:
     """Of one class each, so that no neighbour ends a walk."""
 
-    def work(text: str) -> object:
-        return revise([Paragraph(kind, heading, letter) for letter in text])
+    def work(text: str) -> None:
+        revise([Paragraph(kind, heading, letter) for letter in text])
 
     assert growth(work, "x".__mul__, 2000) <= MOST_GROWTH

@@ -3,7 +3,7 @@
 import gzip
 import shutil
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import brotli
 import pytest
@@ -11,8 +11,8 @@ import pytest
 from tasks.contracts.charset import decode
 from tasks.contracts.document import Document, read_documents, write_documents
 from tasks.contracts.errors import HeadwaterError, InputError
-from tasks.contracts.ledger import read_ledger
-from tasks.contracts.manifest import Counts, commit_manifest
+from tasks.contracts.ledger import LedgerRow, read_ledger
+from tasks.contracts.manifest import Counts, Manifest, commit_manifest
 from tasks.extract import stage
 from tasks.extract.stage import Params, run
 from tasks.extract.worker_messages import EngineName
@@ -33,7 +33,9 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def extracted(workspace: Path, records: list[bytes], user_agent: str = "Headwater/0.1", **params: object):
+def extracted(
+    workspace: Path, records: list[bytes], user_agent: str = "Headwater/0.1", **params: Any
+) -> tuple[Manifest, list[Document], list[LedgerRow]]:
     crawl, output = workspace / "crawl", workspace / "extract"
     crawl.mkdir(exist_ok=True)
     (crawl / "part-00000.warc.gz").write_bytes(b"".join(records))
@@ -64,16 +66,16 @@ def test_pages_and_reasons(workspace: Path) -> None:
         record(13, ONE_LINE),
     ]
     manifest, documents, rows = extracted(workspace, records, engine="trafilatura")
-    kept = {d.record_id[10:-1]: d for d in documents}
+    kept = {str(d.record_id)[10:-1]: d for d in documents}
     assert set(kept) == {"1", "2", "3", "4"}
     assert kept["1"].text == kept["2"].text == kept["3"].text == kept["4"].text
     assert (kept["1"].title, kept["1"].language, kept["1"].captured_at) == ("Rivers", "en", "2026-01-02T03:04:05Z")
     assert (kept["1"].warc_path, kept["1"].warc_offset) == ("part-00000.warc.gz", 0)
     assert kept["2"].warc_offset == len(records[0])
-    rules = {r.record_id[10:-1]: r.rule for r in rows if r.action == "drop"}
+    rules = {str(r.record_id)[10:-1]: r.rule for r in rows if r.action == "drop"}
     expected = {"5": "not_html", "6": "http_status", "7": "empty", "8": "opt_out", "9": "opt_out", "10": "too_large"}
     assert rules == {**expected, "11": "empty", "12": "parse_error", "13": "too_large"}
-    assert "nested" in next(r.detail for r in rows if r.rule == "empty" and "11" in r.record_id)
+    assert "nested" in next(str(r.detail) for r in rows if r.rule == "empty" and "11" in str(r.record_id))
     manifest.counts.check("here")
 
 
@@ -96,23 +98,23 @@ def test_a_page_that_is_cut_for_its_depth_is_marked_and_a_whole_one_is_not(works
     depths = [100, *range(246, 262), 300, 100_000]
     _, documents, rows = extracted(workspace, [record(depth, nested(depth)) for depth in depths], engine=engine)
     assert len(documents) == len(depths), "what stands above the cut is kept"
-    whole = {int(d.record_id[10:-1]) for d in documents if "lighthouse" in d.text}
-    marked = {int(r.record_id[10:-1]) for r in rows}
+    whole = {int(str(d.record_id)[10:-1]) for d in documents if "lighthouse" in d.text}
+    marked = {int(str(r.record_id)[10:-1]) for r in rows}
     assert {(r.action, r.rule) for r in rows} == {("note", "truncated_depth")}
     assert 100 in whole - marked
     assert {300, 100_000} <= marked - whole
     assert whole | marked == set(depths), "text went missing unseen"
     assert len(whole & marked) <= 1, "only the deepest page that is whole cannot be told from a cut one"
-    scored = {int(d.record_id[10:-1]) for d in documents if d.scores == {"extract.truncated_depth": 1.0}}
+    scored = {int(str(d.record_id)[10:-1]) for d in documents if d.scores == {"extract.truncated_depth": 1.0}}
     assert scored == marked
 
 
 def test_a_line_of_thirty_megabytes_that_is_allowed_costs_at_most_its_own_row(workspace: Path) -> None:
-    settings = {"max_page_bytes": 40_000_000, "page_seconds": 2.0, "max_failure_rate": 1.0}
+    settings: dict[str, Any] = {"max_page_bytes": 40_000_000, "page_seconds": 2.0, "max_failure_rate": 1.0}
     records = [record(1, PAGE), record(2, ONE_LINE), record(3, PAGE)]
     _, documents, rows = extracted(workspace, records, **settings)
-    kept = {d.record_id[10:-1] for d in documents}
-    rules = {r.record_id[10:-1]: r.rule for r in rows}
+    kept = {str(d.record_id)[10:-1] for d in documents}
+    rules = {str(r.record_id)[10:-1]: r.rule for r in rows}
     assert {"1", "3"} <= kept
     assert kept | set(rules) == {"1", "2", "3"}
     assert set(rules.values()) <= {"timeout", "out_of_memory"}, "whole HTML is neither empty nor broken"
@@ -138,10 +140,10 @@ def test_whatever_a_page_holds_it_costs_only_its_own_row(workspace: Path, engine
         workspace, records, engine=engine, max_failure_rate=1.0, page_seconds=4.0, language_by_line=True
     )
     manifest.counts.check("here")
-    kept = {int(d.record_id[10:-1]): d for d in documents}
+    kept = {int(str(d.record_id)[10:-1]): d for d in documents}
     expected = {0, len(odd) + 1} if engine == "justext" else {0, 2, 9, len(odd) + 1}  # it takes short prose for a menu
     assert expected <= set(kept)
-    dropped = {int(r.record_id[10:-1]) for r in rows if r.action == "drop"}
+    dropped = {int(str(r.record_id)[10:-1]) for r in rows if r.action == "drop"}
     assert set(kept) | dropped == set(range(len(records)))
     assert {r.rule for r in rows} <= {"empty", "parse_error", "crashed", "timeout", "truncated_depth"}
     assert (kept[0].author, kept[0].published, kept[0].language) == ("Ann Example", "2026-01-31", "en")
@@ -237,9 +239,9 @@ def test_stored_evidence_headers_and_html_are_judged_by_one_policy(workspace: Pa
         record(6, PAGE),
     ]
     manifest, documents, rows = extracted(workspace, records, opt_out={"noai": "keep", "ai_txt": "mark"})
-    kept = {d.record_id[10:-1]: d.opt_out for d in documents}
+    kept = {str(d.record_id)[10:-1]: d.opt_out for d in documents}
     assert kept == {"1": ("ai.txt:disallow",), "4": ("meta:noai",), "5": ("header:nosnippet",), "6": ()}
-    said = {(r.record_id[10:-1], r.action, r.rule, r.detail) for r in rows}
+    said = {(str(r.record_id)[10:-1], r.action, r.rule, r.detail) for r in rows}
     assert said == {
         ("1", "note", "opt_out", "ai.txt:disallow"),
         ("2", "drop", "opt_out", "tdmrep.json:tdm-reservation"),
@@ -258,8 +260,8 @@ def test_what_withholds_a_page_is_a_rule_of_its_own(workspace: Path) -> None:
         record(4, PAGE),
     ]
     _, documents, rows = extracted(workspace, records)
-    assert [d.record_id[10:-1] for d in documents] == ["4"]
-    said = {(r.record_id[10:-1], r.rule, r.score) for r in rows}
+    assert [str(d.record_id)[10:-1] for d in documents] == ["4"]
+    said = {(str(r.record_id)[10:-1], r.rule, r.score) for r in rows}
     assert said == {("1", "payment_required", 402.0), ("2", "legal_reasons", 451.0), ("3", "http_status", 403.0)}
 
 
@@ -267,7 +269,7 @@ def test_what_addresses_the_crawl_by_its_own_name_counts(workspace: Path) -> Non
     meta = PAGE.replace(b"<head>", b'<head><meta name="mytool" content="noindex">')
     records = [record(1, meta), record(2, PAGE, {"X-Robots-Tag": "mytool: noindex"}), record(3, PAGE)]
     _, documents, rows = extracted(workspace, records, user_agent="MyTool/1.0")
-    assert [d.record_id[10:-1] for d in documents] == ["3"]
+    assert [str(d.record_id)[10:-1] for d in documents] == ["3"]
     assert [r.detail for r in rows] == ["meta:noindex@mytool", "header:noindex@mytool"]
     shutil.rmtree(workspace / "extract")
     _, documents, rows = extracted(workspace, records, user_agent="Other/1.0")
@@ -304,9 +306,9 @@ def test_a_body_that_ends_early_is_kept_with_a_note(workspace: Path) -> None:
         record(7, brotli.compress(PAGE), {"Content-Encoding": "br", "Content-Length": "99999"}),
     ]
     manifest, documents, rows = extracted(workspace, records)
-    assert [d.record_id[10:-1] for d in documents] == ["1", "2", "3", "4", "5", "7"]
+    assert [str(d.record_id)[10:-1] for d in documents] == ["1", "2", "3", "4", "5", "7"]
     assert all("runs to the sea" in d.text for d in documents)
-    said = {(r.record_id[10:-1], r.action, r.rule): r.detail for r in rows}
+    said = {(str(r.record_id)[10:-1], r.action, r.rule): str(r.detail) for r in rows}
     assert set(said) == {
         *((number, "note", "truncated") for number in "1234"),
         ("6", "drop", "empty"),

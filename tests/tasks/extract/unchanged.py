@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
-from lxml import etree, html
+from lxml import html
 from trafilatura import external, settings, utils, xpaths
 
-from tasks.extract.selectors import expressions_in, lighten_trafilatura
+from tasks.extract.selectors import Expression, expressions_in, lighten_trafilatura
 
 
 @cache
-def own_expressions() -> dict[str, list[etree.XPath]]:
+def own_expressions() -> dict[str, list[Expression]]:
     """Return trafilatura's lists of expressions by name, from a second copy of their module."""
     spec = importlib.util.spec_from_file_location("unchanged_xpaths", xpaths.__file__)
     assert spec is not None

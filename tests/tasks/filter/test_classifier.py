@@ -9,6 +9,7 @@ import pytest
 
 from tasks.contracts.document import read_documents
 from tasks.contracts.errors import CorpusTooSmallError, InputError, ParamsError
+from tasks.contracts.manifest import Manifest
 from tasks.filter import stage
 from tasks.filter.classifier import load_classifier, train
 from tests.corpus import document, prose, write_stage
@@ -76,7 +77,7 @@ def folder(files: tuple[Path, Path], workspace: Path) -> Path:
     return workspace
 
 
-def filtered(folder: Path, name: str, **settings: object):
+def filtered(folder: Path, name: str, **settings: object) -> Manifest:
     params = stage.Params(rules=({"quality_classifier": {"model": "model.json", **settings}},))
     return stage.run(params=params, inputs={"extract": folder / "extract"}, output=folder / name)
 

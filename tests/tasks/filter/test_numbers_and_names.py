@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -85,7 +86,12 @@ def test_documents_that_are_brought_have_their_language_by_its_code(tmp_path: Pa
 
 @pytest.mark.parametrize("lost", [math.nan, math.inf, -math.inf])
 def test_a_score_that_is_no_number_keeps_no_document(lost: float, tmp_path: Path) -> None:
-    rows = {"id": ["a", "b", "c"], "text": [TEXT] * 3, "language": ["en"] * 3, "language_score": [lost, 0.9, None]}
+    rows: dict[str, list[Any]] = {
+        "id": ["a", "b", "c"],
+        "text": [TEXT] * 3,
+        "language": ["en"] * 3,
+        "language_score": [lost, 0.9, None],
+    }
     pq.write_table(pa.table(rows), "x.parquet")
     crawl(params=CrawlParams(source="text", paths=("x.parquet",)), inputs={}, output=tmp_path / "crawl")
     extract(params=ExtractParams(), inputs={"crawl": tmp_path / "crawl"}, output=tmp_path / "extract")

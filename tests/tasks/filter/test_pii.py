@@ -2,12 +2,14 @@
 
 import pytest
 
+from tasks.contracts.base import Edit
 from tasks.contracts.document import Document
 from tasks.filter.rules.pii import Pii
 
 
 def masked(text: str) -> str:
     edit = Pii()(Document(doc_id="1", url="", host="", record_id="1", source="x", text=text))
+    assert edit is None or isinstance(edit, Edit)
     return edit.text if edit else text
 
 

@@ -152,7 +152,7 @@ def test_a_page_that_is_mostly_repetition_is_dropped() -> None:
 
 def test_words_phrases_and_lists_count_whole_words(tmp_path: Path) -> None:
     (tmp_path / "more.txt").write_text("# mine\ngrawlix\nblue language\n色情\n")
-    settings = {"words": [], "lists": [str(tmp_path / "more.txt")], "min_count": 3, "min_share": 0.05}
+    settings: dict[str, Any] = {"words": [], "lists": [str(tmp_path / "more.txt")], "min_count": 3, "min_share": 0.05}
     answer = ask("bad_words", "Grawlix! Such BLUE  language, and 好色情片.", **settings)
     assert isinstance(answer, Drop)
     assert answer.detail == "blue language 1, grawlix 1, 色情 1"

@@ -1,13 +1,14 @@
 """The list of rules decides what is kept; every drop and edit is in the ledger."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tasks.contracts.document import Document, read_documents, write_documents
 from tasks.contracts.errors import HeadwaterError, ParamsError
 from tasks.contracts.ledger import read_ledger
-from tasks.contracts.manifest import Counts, commit_manifest
+from tasks.contracts.manifest import Counts, Manifest, commit_manifest
 from tasks.filter.stage import Params, run
 
 EXTERNAL = """
@@ -48,7 +49,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def filtered(workspace: Path, *rules: dict, name: str = "filter", **more: float):
+def filtered(workspace: Path, *rules: dict[str, Any], name: str = "filter", **more: Any) -> tuple[Manifest, Path]:
     output = workspace / name
     params = Params(rules=rules, **more)
     return run(params=params, inputs={"extract": workspace / "extract"}, output=output), output
@@ -101,7 +102,7 @@ def test_a_rule_that_fails_drops_the_document_and_the_stage_above_the_limit(work
         ({"use": "no_colon"}, "package.module:Class"),
     ],
 )
-def test_a_wrong_entry_says_what_is_allowed(rule: dict, said: str) -> None:
+def test_a_wrong_entry_says_what_is_allowed(rule: dict[str, Any], said: str) -> None:
     with pytest.raises(ParamsError) as caught:
         Params(rules=(rule,))
     assert "filter.rules[0]" in str(caught.value)

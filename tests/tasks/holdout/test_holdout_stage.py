@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -20,7 +21,7 @@ PARAMS = Params(fraction=0.3, min_documents=10, max_documents=50, min_items=10, 
 
 
 @pytest.fixture(autouse=True)
-def _workspace(tmp_path, monkeypatch):
+def _workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HEADWATER_STATE", str(tmp_path / "state"))
 
@@ -33,7 +34,7 @@ def kept_texts(folder: Path) -> list[str]:
     return [d.text for shard in text_shards(folder) for d in read_documents(folder / shard.name)]
 
 
-def test_every_document_is_either_held_out_or_kept():
+def test_every_document_is_either_held_out_or_kept() -> None:
     write_stage(Path("in"), corpus(80))
     manifest = run(params=PARAMS, inputs={"perplexity": Path("in")}, output=Path("out"))
     held, kept = held_texts(Path("out")), kept_texts(Path("out"))
@@ -45,7 +46,7 @@ def test_every_document_is_either_held_out_or_kept():
     assert len(rows) == len(held) == manifest.counts.dropped["held_out"]
 
 
-def test_the_split_follows_the_text_not_the_record():
+def test_the_split_follows_the_text_not_the_record() -> None:
     write_stage(Path("in"), corpus(80))
     run(params=PARAMS, inputs={"perplexity": Path("in")}, output=Path("out"))
     again = [[document(prose(i).upper(), name=f"recrawled-{i}") for i in range(80)]]
@@ -54,7 +55,7 @@ def test_the_split_follows_the_text_not_the_record():
     assert {t.upper() for t in held_texts(Path("out"))} == set(held_texts(Path("out2")))
 
 
-def test_two_runs_give_the_same_bytes_without_the_shard_cache(monkeypatch, tmp_path):
+def test_two_runs_give_the_same_bytes_without_the_shard_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     write_stage(Path("in"), corpus(60))
     first = run(params=PARAMS, inputs={"perplexity": Path("in")}, output=Path("out"))
     monkeypatch.setenv("HEADWATER_STATE", str(tmp_path / "other"))
@@ -63,7 +64,7 @@ def test_two_runs_give_the_same_bytes_without_the_shard_cache(monkeypatch, tmp_p
     assert sha256_file(Path("out/_manifest.json")) == sha256_file(Path("out2/_manifest.json"))
 
 
-def test_max_documents_limits_what_is_held_out():
+def test_max_documents_limits_what_is_held_out() -> None:
     write_stage(Path("in"), corpus(80))
     params = PARAMS.model_copy(update={"max_documents": 12, "min_documents": 5})
     run(params=params, inputs={"perplexity": Path("in")}, output=Path("out"))
@@ -72,7 +73,7 @@ def test_max_documents_limits_what_is_held_out():
     assert max(rank(t, 0) for t in held) < min(rank(t, 0) for t in kept_texts(Path("out")))
 
 
-def test_a_corpus_that_is_too_small_is_said_with_numbers():
+def test_a_corpus_that_is_too_small_is_said_with_numbers() -> None:
     write_stage(Path("in"), corpus(8))
     with pytest.raises(CorpusTooSmallError) as caught:
         run(params=PARAMS, inputs={"perplexity": Path("in")}, output=Path("out"))
@@ -80,13 +81,15 @@ def test_a_corpus_that_is_too_small_is_said_with_numbers():
     assert "of 8 documents" in str(caught.value)
 
 
-def test_documents_too_short_for_items_are_said_so():
+def test_documents_too_short_for_items_are_said_so() -> None:
     write_stage(Path("in"), [[document(f"short text number {i}", name=str(i)) for i in range(90)]])
     with pytest.raises(CorpusTooSmallError, match="evaluation items"):
         run(params=PARAMS, inputs={"perplexity": Path("in")}, output=Path("out"))
 
 
-def test_lm_eval_loads_the_tasks_offline_and_asks_what_the_items_say(monkeypatch, tmp_path):
+def test_lm_eval_loads_the_tasks_offline_and_asks_what_the_items_say(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
@@ -125,6 +128,6 @@ def test_lm_eval_loads_the_tasks_offline_and_asks_what_the_items_say(monkeypatch
 
 
 @pytest.mark.parametrize("wrong", [{"fraction": 0}, {"fraction": 1.0}, {"min_documents": 90, "max_documents": 80}])
-def test_impossible_params_are_refused(wrong):
+def test_impossible_params_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Params(**wrong)

@@ -4,32 +4,33 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tasks.contracts.document import read_documents
+from tasks.contracts.document import Document, read_documents
 from tasks.contracts.errors import CorpusTooSmallError
 from tasks.contracts.ledger import read_ledger
-from tasks.contracts.manifest import text_shards
+from tasks.contracts.manifest import Manifest, text_shards
 from tasks.mix.stage import Params, run
 from tests.corpus import corpus, write_stage
 
 
 @pytest.fixture(autouse=True)
-def _workspace(tmp_path, monkeypatch):
+def _workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HEADWATER_STATE", str(tmp_path / "state"))
 
 
-def mix(params: Params, output: str = "out"):
+def mix(params: Params, output: str = "out") -> Manifest:
     return run(params=params, inputs={"decontaminate": Path("in")}, output=Path(output))
 
 
-def documents(folder: str = "out"):
+def documents(folder: str = "out") -> list[Document]:
     return [d for shard in text_shards(Path(folder)) for d in read_documents(Path(folder) / shard.name)]
 
 
-def two_hosts():
+def two_hosts() -> None:
     few, many = corpus(10, host="few.example"), corpus(90, host="many.example", source="other")
     write_stage(Path("in"), [*few, *many])
 
@@ -37,7 +38,7 @@ def two_hosts():
 GROUPS = ({"name": "few", "hosts": ["few.*"], "weight": 1, "max_epochs": 3}, {"name": "many", "sources": ["other"]})
 
 
-def test_without_groups_everything_goes_in_once():
+def test_without_groups_everything_goes_in_once() -> None:
     two_hosts()
     manifest = mix(Params())
     assert manifest.counts.out == 100
@@ -45,7 +46,7 @@ def test_without_groups_everything_goes_in_once():
     assert {d.scores["mix.epochs"] for d in documents()} == {1.0}
 
 
-def test_kept_documents_say_their_epochs_and_the_others_are_in_the_ledger():
+def test_kept_documents_say_their_epochs_and_the_others_are_in_the_ledger() -> None:
     two_hosts()
     manifest = mix(Params(groups=GROUPS, total_bytes=60_000))
     few = [d for d in documents() if d.host == "few.example"]
@@ -57,7 +58,7 @@ def test_kept_documents_say_their_epochs_and_the_others_are_in_the_ledger():
     assert len(rows) == 90 - len(many) == manifest.counts.dropped["not_sampled"] > 0
 
 
-def test_mixture_json_says_what_was_asked_and_what_came_out():
+def test_mixture_json_says_what_was_asked_and_what_came_out() -> None:
     two_hosts()
     mix(Params(groups=GROUPS))
     mixture = json.loads(Path("out/mixture.json").read_text())
@@ -70,7 +71,7 @@ def test_mixture_json_says_what_was_asked_and_what_came_out():
     assert mixture["resulting_bytes"] == written == sum(g["resulting_bytes"] for g in mixture["groups"])
 
 
-def test_a_token_budget_is_met_about_and_what_is_missing_is_explained():
+def test_a_token_budget_is_met_about_and_what_is_missing_is_explained() -> None:
     two_hosts()
     mix(Params(groups=GROUPS, total_tokens=50_000, bytes_per_token=3))
     mixture = json.loads(Path("out/mixture.json").read_text())
@@ -87,7 +88,7 @@ def test_a_token_budget_is_met_about_and_what_is_missing_is_explained():
         Params(total_tokens=1, total_bytes=1)
 
 
-def test_sampling_does_not_depend_on_the_shards(monkeypatch, tmp_path):
+def test_sampling_does_not_depend_on_the_shards(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     two_hosts()
     mix(Params(groups=GROUPS, total_bytes=60_000))
     everything = [d for shard in text_shards(Path("in")) for d in read_documents(Path("in") / shard.name)]
@@ -102,7 +103,7 @@ def test_sampling_does_not_depend_on_the_shards(monkeypatch, tmp_path):
     assert {d.doc_id: d.scores for d in documents()} == {d.doc_id: d.scores for d in documents("out2")}
 
 
-def test_an_empty_mixture_is_an_error():
+def test_an_empty_mixture_is_an_error() -> None:
     two_hosts()
     with pytest.raises(CorpusTooSmallError, match="mixture is empty"):
         mix(Params(groups=({"name": "rest", "weight": 0},)))
@@ -111,6 +112,6 @@ def test_an_empty_mixture_is_an_error():
 @pytest.mark.parametrize(
     "groups", [[{"name": "a"}, {"name": "a"}], [{"name": "rest", "hosts": ["x"]}], [{"name": "a", "wieght": 1}]]
 )
-def test_groups_that_cannot_be_meant_are_refused(groups):
+def test_groups_that_cannot_be_meant_are_refused(groups: Any) -> None:
     with pytest.raises(ValueError, match=r"same name|no conditions|wieght"):
         Params(groups=groups)

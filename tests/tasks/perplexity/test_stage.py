@@ -18,8 +18,7 @@ from tasks.contracts.document import Document, make_doc_id, read_documents, writ
 from tasks.contracts.errors import CorpusTooSmallError, InputError, ModelError, ParamsError, ToolMissingError
 from tasks.contracts.ledger import read_ledger
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest
-from tasks.engine.shards import ShardWork
-from tasks.perplexity import kenlm_model as model_module
+from tasks.engine.shards import ShardWork, map_shards
 from tasks.perplexity import stage as stage_module
 from tasks.perplexity.kenlm_model import find_tool
 from tasks.perplexity.reference import Reference
@@ -140,14 +139,13 @@ def test_scores_do_not_depend_on_order_or_shards(perplexity: Perplexity) -> None
 
 def test_a_moved_threshold_scores_nothing_again(perplexity: Perplexity, monkeypatch: pytest.MonkeyPatch) -> None:
     hits: list[tuple[str, int]] = []
-    real = stage_module.map_shards
 
     def counted(*args: Any, **kwargs: Any) -> Any:
-        result = real(*args, **kwargs)
+        result = map_shards(*args, **kwargs)
         hits.append((kwargs["stage"], result.hits))
         return result
 
-    monkeypatch.setattr(stage_module, "map_shards", counted)
+    monkeypatch.setattr("tasks.perplexity.stage.map_shards", counted)
     first = perplexity(corpus()[:25], corpus()[25:])
     second = perplexity(corpus()[:25], corpus()[25:], params=SMALL.model_copy(update={"max_percentile": 50.0}))
     scored = [count for stage, count in hits if stage == "perplexity.scores"]
@@ -353,7 +351,7 @@ def test_prose_is_told_from_its_imitations(perplexity: Perplexity) -> None:
 def test_a_missing_lmplz_says_how_to_build_it(
     perplexity: Perplexity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_module.sys, "executable", str(tmp_path / "bin" / "python"))
+    monkeypatch.setattr("sys.executable", str(tmp_path / "bin" / "python"))
     monkeypatch.setenv("PATH", "")
     with pytest.raises(ToolMissingError, match=r"infra/build_lmplz\.sh"):
         perplexity(corpus())
@@ -367,7 +365,7 @@ def test_a_failing_lmplz_shows_its_last_words(
         tool.parent.mkdir(exist_ok=True)
         tool.write_text("#!/bin/sh\necho out of luck >&2\nexit 3\n")
         tool.chmod(0o755)
-    monkeypatch.setattr(model_module.sys, "executable", str(tmp_path / "bin" / "python"))
+    monkeypatch.setattr("sys.executable", str(tmp_path / "bin" / "python"))
     assert find_tool("lmplz") == tmp_path / "bin" / "lmplz"
     with pytest.raises(ModelError, match=r"exit status 3[\s\S]*out of luck"):
         perplexity(corpus())

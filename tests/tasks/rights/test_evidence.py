@@ -18,8 +18,8 @@ from tasks.rights.evidence import (
     judge,
     page_signals,
     read_evidence,
-    refuses_training,
 )
+from tasks.rights.preferences import refuses_training
 from tasks.rights.robots import Robots
 
 URL = "http://h.example/a/page.html"

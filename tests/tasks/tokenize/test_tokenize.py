@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ HELD = [document(prose(1000 + i), name=f"held-{i}") for i in range(3)]
 
 
 @pytest.fixture(autouse=True)
-def _workspace(tmp_path, monkeypatch):
+def _workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HEADWATER_STATE", str(tmp_path / "state"))
 
@@ -42,7 +43,7 @@ def ids_of(name: str) -> np.ndarray:
     return np.fromfile(Path("out") / name, dtype=np.dtype(info.dtype).newbyteorder("<"))
 
 
-def test_each_range_decodes_to_its_document_and_ends_with_eos():
+def test_each_range_decodes_to_its_document_and_ends_with_eos() -> None:
     parts = with_epochs(corpus(20))
     run(params=Params(), inputs=prepare(parts), output=Path("out"))
     info = read_tokens_info(Path("out"))
@@ -64,7 +65,7 @@ def test_each_range_decodes_to_its_document_and_ends_with_eos():
         assert [one.doc_id for one in ranges if one.epoch == 1] == [d.doc_id for d in parts[k]]
 
 
-def test_tokens_json_adds_up():
+def test_tokens_json_adds_up() -> None:
     parts = with_epochs(corpus(20))
     manifest = run(params=Params(), inputs=prepare(parts), output=Path("out"))
     info = read_tokens_info(Path("out"))
@@ -77,7 +78,7 @@ def test_tokens_json_adds_up():
     assert ids_of("part-00000.bin").max() < 500
 
 
-def test_validation_holds_the_held_out_documents_and_training_does_not():
+def test_validation_holds_the_held_out_documents_and_training_does_not() -> None:
     run(params=Params(), inputs=prepare(corpus(20)), output=Path("out"))
     held = [one.doc_id for one in read_index(Path("out/validation.parquet"))]
     assert held == [d.doc_id for d in HELD]
@@ -85,14 +86,14 @@ def test_validation_holds_the_held_out_documents_and_training_does_not():
     assert not trained & set(held)
 
 
-def test_text_that_looks_like_the_end_of_a_document_does_not_end_it():
+def test_text_that_looks_like_the_end_of_a_document_does_not_end_it() -> None:
     parts = [[document(f"before <|endoftext|> after {prose(i)}", name=str(i)) for i in range(20)]]
     run(params=Params(), inputs=prepare(parts), output=Path("out"))
     ids = ids_of("part-00000.bin")
     assert (ids == read_tokens_info(Path("out")).eos_id).sum() == 20
 
 
-def test_batches_do_not_change_the_bytes(monkeypatch, tmp_path):
+def test_batches_do_not_change_the_bytes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     inputs = prepare(with_epochs(corpus(20)))
     first = run(params=Params(batch_documents=1), inputs=inputs, output=Path("out"))
     monkeypatch.setenv("HEADWATER_STATE", str(tmp_path / "other"))
@@ -100,9 +101,10 @@ def test_batches_do_not_change_the_bytes(monkeypatch, tmp_path):
     assert first == second == read_manifest(Path("out2"))
 
 
-def test_a_large_vocabulary_is_written_in_four_bytes(tmp_path):
+def test_a_large_vocabulary_is_written_in_four_bytes(tmp_path: Path) -> None:
     prepare(corpus(20))
-    for dtype, width in (("uint16", 2), ("uint32", 4)):
+    widths: dict[Literal["uint16", "uint32"], int] = {"uint16": 2, "uint32": 4}
+    for dtype, width in widths.items():
         write_token_shard(
             tmp_path / f"{dtype}.bin", HELD, tokenizer=load_tokenizer(Path("tokenizer")), dtype=dtype, batch=2
         )
@@ -112,7 +114,7 @@ def test_a_large_vocabulary_is_written_in_four_bytes(tmp_path):
     assert wide.tolist() == np.fromfile(tmp_path / "uint16.bin", "<u2").tolist()
 
 
-def test_nothing_to_train_on_or_to_validate_on_is_an_error():
+def test_nothing_to_train_on_or_to_validate_on_is_an_error() -> None:
     inputs = prepare(corpus(20), held=[])
     with pytest.raises(CorpusTooSmallError, match="held-out"):
         run(params=Params(), inputs=inputs, output=Path("out"))

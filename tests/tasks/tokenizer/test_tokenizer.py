@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Regex
+from tokenizers import Regex, Tokenizer
 from tokenizers.pre_tokenizers import Split
 
 from tasks.contracts.durable_files import sha256_file
@@ -31,13 +32,13 @@ FILES = (
 
 
 @pytest.fixture(autouse=True)
-def _workspace(tmp_path, monkeypatch):
+def _workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HEADWATER_STATE", str(tmp_path / "state"))
 
 
 @pytest.fixture(scope="module", params=["gpt4", "gpt2"])
-def tokenizer(tmp_path_factory, request):
+def tokenizer(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Tokenizer:
     folder = tmp_path_factory.mktemp("tokenizer")
     texts = [prose(i) for i in range(20)]
     save_tokenizer(train_tokenizer(texts, vocab_size=600, pre_tokenization=request.param), folder)
@@ -54,7 +55,7 @@ ANY_BYTES = st.one_of(
 
 @settings(max_examples=150, deadline=None)
 @given(text=st.one_of(st.text(), ODD_TEXT, ANY_BYTES))
-def test_any_text_comes_back(tokenizer, text):
+def test_any_text_comes_back(tokenizer: Tokenizer, text: str) -> None:
     ids = tokenizer.encode(text).ids
     assert tokenizer.decode(ids, skip_special_tokens=False) == text
     assert all(0 <= number < tokenizer.get_vocab_size() for number in ids)
@@ -73,7 +74,7 @@ def test_any_text_comes_back(tokenizer, text):
         ("gpt4", "cafe\u0301 हिन्दी", ["cafe\u0301", " हिन्दी"]),
     ],
 )
-def test_where_text_is_cut(kind, text, pieces):
+def test_where_text_is_cut(kind: Literal["gpt4", "gpt2"], text: str, pieces: list[str]) -> None:
     cut = Split(Regex(PATTERNS[kind]), behavior="isolated").pre_tokenize_str(text)
     assert [piece for piece, _ in cut] == pieces
 
@@ -81,13 +82,13 @@ def test_where_text_is_cut(kind, text, pieces):
 @pytest.mark.parametrize(
     "text", [f"a {EOS} b", PADDING, "naïve 東京 ไทย 👩‍👩‍👧 \x00\r\n\t", "x" * 5000, "1234567 don't  \n"]
 )
-def test_hard_texts_come_back_and_never_become_special_tokens(tokenizer, text):
+def test_hard_texts_come_back_and_never_become_special_tokens(tokenizer: Tokenizer, text: str) -> None:
     ids = tokenizer.encode(text).ids
     assert tokenizer.decode(ids, skip_special_tokens=False) == text
     assert not {tokenizer.token_to_id(EOS), tokenizer.token_to_id(PADDING)} & set(ids)
 
 
-def test_special_tokens_get_ids_and_are_text_in_a_document(monkeypatch):
+def test_special_tokens_get_ids_and_are_text_in_a_document(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     write_stage(Path("in"), corpus(30))
     params = Params(vocab_size=700, special_tokens=("<|user|>", "<|tool|>"))
@@ -111,7 +112,7 @@ def test_special_tokens_get_ids_and_are_text_in_a_document(monkeypatch):
         Params(vocab_size=258, special_tokens=("<a>",))
 
 
-def test_a_sample_of_the_mixture_is_learnt_from_where_it_is_large():
+def test_a_sample_of_the_mixture_is_learnt_from_where_it_is_large() -> None:
     write_stage(Path("in"), corpus(60))
     whole, part = (Params(vocab_size=400, max_bytes=size) for size in (10**9, 20_000))
     run(params=whole, inputs={"mix": Path("in")}, output=Path("whole"))
@@ -119,7 +120,7 @@ def test_a_sample_of_the_mixture_is_learnt_from_where_it_is_large():
     assert sha256_file(Path("whole/tokenizer.json")) != sha256_file(Path("part/tokenizer.json"))
 
 
-def test_of_texts_captured_again_the_same_sample_is_learnt_from():
+def test_of_texts_captured_again_the_same_sample_is_learnt_from() -> None:
     write_stage(Path("in"), corpus(60))
     again = [[document(d.text, name=f"{d.record_id} again") for d in part] for part in corpus(60)]
     write_stage(Path("again"), again)
@@ -130,7 +131,7 @@ def test_of_texts_captured_again_the_same_sample_is_learnt_from():
 
 
 @pytest.mark.parametrize("parallel", ["true", "false"])
-def test_two_runs_give_the_same_files(monkeypatch, parallel):
+def test_two_runs_give_the_same_files(monkeypatch: pytest.MonkeyPatch, parallel: str) -> None:
     write_stage(Path("in"), corpus(60))
     run(params=Params(vocab_size=1000), inputs={"mix": Path("in")}, output=Path("one"))
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", parallel)
@@ -138,7 +139,7 @@ def test_two_runs_give_the_same_files(monkeypatch, parallel):
     assert [sha256_file(Path("one") / n) for n in FILES] == [sha256_file(Path("two") / n) for n in FILES]
 
 
-def test_transformers_loads_it_and_agrees(monkeypatch):
+def test_transformers_loads_it_and_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     write_stage(Path("in"), corpus(30))
     run(params=Params(vocab_size=700), inputs={"mix": Path("in")}, output=Path("out"))
@@ -152,7 +153,7 @@ def test_transformers_loads_it_and_agrees(monkeypatch):
     assert len(loaded) == 700
 
 
-def test_metrics_are_those_of_the_texts():
+def test_metrics_are_those_of_the_texts() -> None:
     parts = [[document("badu gela badu gela", name=str(i), host=f"h{i % 2}.example") for i in range(40)]]
     write_stage(Path("in"), [*parts, *corpus(30, language="de", host="other.example")])
     run(params=Params(vocab_size=500), inputs={"mix": Path("in")}, output=Path("out"))
@@ -164,14 +165,14 @@ def test_metrics_are_those_of_the_texts():
     assert metrics["documents"] == 70
 
 
-def test_a_corpus_too_small_for_the_vocabulary_is_said_with_numbers():
+def test_a_corpus_too_small_for_the_vocabulary_is_said_with_numbers() -> None:
     write_stage(Path("in"), [[document("too little text", name="1")]])
     with pytest.raises(CorpusTooSmallError) as caught:
         run(params=Params(vocab_size=4096), inputs={"mix": Path("in")}, output=Path("out"))
     assert "4096 entries" in str(caught.value)
 
 
-def test_a_damaged_tokenizer_is_an_error(tmp_path):
+def test_a_damaged_tokenizer_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(InputError, match="cannot be read"):
         load_tokenizer(tmp_path)

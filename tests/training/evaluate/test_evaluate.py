@@ -20,7 +20,7 @@ from training.evaluate.stage import Params, read_samples, run
 TEXTS = [
     {"item_id": f"b{n}", "doc_id": f"d{n}", "text": f"{prose(n, sentences=2, words=8)} naïve"} for n in (2, 0, 1, 3)
 ]
-QUESTIONS = [
+QUESTIONS: list[dict[str, Any]] = [
     {
         "item_id": f"c{n}",
         "doc_id": f"d{n}",
@@ -152,7 +152,7 @@ def few_hub_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     """lm-eval with one folder of its tasks: reading all of its thousands of files takes half a minute."""
     import lm_eval.tasks
 
-    class FewTasks(lm_eval.tasks.TaskManager):
+    class FewTasks(lm_eval.tasks.TaskManager):  # type: ignore[misc, no-any-unimported]  # lm-eval has no types
         def __init__(self, *, include_path: str, include_defaults: bool) -> None:
             hub = [str(Path(lm_eval.tasks.__file__).parent / "hellaswag")] if include_defaults else []
             super().__init__(include_path=[*hub, include_path], include_defaults=False)

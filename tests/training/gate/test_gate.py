@@ -2,6 +2,7 @@ import json
 import math
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,11 +11,11 @@ from tasks.contracts.durable_files import write_json
 from tasks.contracts.errors import GateError, InputError
 from tasks.contracts.manifest import Counts, manifest_hash, read_manifest
 from tests.planted import plant_manifest
+from training.champions import champion_to_beat, champions, promote
 from training.gate import stage as gate
 from training.gate.baseline import ByteTrigrams
-from training.gate.gate_policy import policy_sha256, read_policy
 from training.gate.intervals import bootstrap_ratio, power, wilson
-from training.release.champions import champion_to_beat, champions, promote
+from training.gate_policy import policy_sha256, read_policy
 
 TASKS = ("heldout_bits_per_byte", "heldout_continuation")
 TEXT = "the quick brown fox jumps over the lazy dog and then it does so again, said nobody "
@@ -26,7 +27,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def commit(folder: Path, stage: str, params: dict | None = None) -> Path:
+def commit(folder: Path, stage: str, params: dict[str, Any] | None = None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     none = Counts(in_=0, out=0)
     plant_manifest(folder, stage=stage, unit="documents", params=params or {}, inputs={}, counts=none)
@@ -35,7 +36,7 @@ def commit(folder: Path, stage: str, params: dict | None = None) -> Path:
 
 def make_inputs(
     root: Path, *, bits: float = 1.5, right: float = 0.6, weights: str = "w1", items: int = 80, noise: float = 0.02
-) -> dict:
+) -> dict[str, Any]:
     generator = random.Random(7)
     mix, holdout, train, scored = (root / name for name in ("mix", "holdout", "train", "evaluate"))
     document = Document(doc_id="d", url="u", host="h", record_id="r", source="s", text=TEXT * 50)
@@ -59,7 +60,7 @@ def make_inputs(
     for task, samples in zip(TASKS, (nats, answers), strict=True):
         (scored / "samples").mkdir(parents=True, exist_ok=True)
         (scored / "samples" / f"{task}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in samples))
-    figures = {task: {"items": items, "items_sha256": str(items)} for task in TASKS}
+    figures: dict[str, Any] = {task: {"items": items, "items_sha256": str(items)} for task in TASKS}
     write_json(scored / "results.json", {"tasks": figures, "settings": {}})
     write_json(train / "metrics.json", {"weights_sha256": weights})
     policy = policy_sha256(read_policy({}), TASKS)
@@ -68,12 +69,13 @@ def make_inputs(
     return {"mix": mix, "holdout": holdout, "train": train, "evaluate": scored}
 
 
-def judge(inputs: dict, output: Path, **changed: object) -> dict:
+def judge(inputs: dict[str, Any], output: Path, **changed: object) -> dict[str, Any]:
     gate.run(params=gate.Params(tasks=TASKS, **changed), inputs=inputs, output=output)
-    return json.loads((output / "report.json").read_text())
+    report: dict[str, Any] = json.loads((output / "report.json").read_text())
+    return report
 
 
-def crown(root: Path, inputs: dict, name: str, weights: str) -> None:
+def crown(root: Path, inputs: dict[str, Any], name: str, weights: str) -> None:
     release = root / "release"
     (release / "evaluation").mkdir(parents=True)
     for path in inputs["evaluate"].rglob("*.json*"):
@@ -98,7 +100,9 @@ def test_a_good_model_passes_without_a_champion(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "rule"), [({"bits": 30.0}, "floor"), ({"right": 0.26}, "chance"), ({"right": 0.3}, "chance")]
 )
-def test_a_failed_rule_is_named_with_how_much_and_the_attempt_is_kept(tmp_path: Path, wrong: dict, rule: str) -> None:
+def test_a_failed_rule_is_named_with_how_much_and_the_attempt_is_kept(
+    tmp_path: Path, wrong: dict[str, Any], rule: str
+) -> None:
     with pytest.raises(GateError, match=rf"{rule}: (.|\n)*fails by 0?\.?\d"):
         judge(make_inputs(tmp_path / "a", **wrong), tmp_path / "out")
     kept = list((tmp_path / "state" / "attempts").glob("*/report.json"))
@@ -175,7 +179,7 @@ def test_a_model_worse_than_the_champion_fails_and_an_equal_one_passes(tmp_path:
         judge(make_inputs(tmp_path / "d", right=0.4, weights="w4"), tmp_path / "o4")
 
 
-def rule(reports: Path, name: str, verdict: str) -> dict:
+def rule(reports: Path, name: str, verdict: str) -> dict[str, Any]:
     """Return one rule of the only report with this verdict under a folder."""
     [report] = [
         r for path in reports.glob("**/report.json") if (r := json.loads(path.read_text()))["verdict"] == verdict
@@ -254,8 +258,10 @@ def test_the_interval_narrows_with_items_and_holds_the_truth() -> None:
 def test_the_report_says_how_many_items_are_not_protected(tmp_path: Path) -> None:
     inputs = make_inputs(tmp_path / "a")
     folder = tmp_path / "decontaminate"
-    found = {"quiz.jsonl": {"items": 50, "by_ngrams": 40, "whole": 3, "not_protected": 7, "reasons": {"one word": 7}}}
-    write_json(folder / "protected.json", {"items": found})
+    found: dict[str, Any] = {
+        "quiz.jsonl": {"items": 50, "by_ngrams": 40, "whole": 3, "not_protected": 7, "reasons": {"one word": 7}}
+    }
+    write_json(folder / "protected.json", {"items": {"quiz.jsonl": found}})
     plant_manifest(folder, stage="decontaminate", unit="documents", params={}, inputs={}, counts=Counts(in_=0, out=0))
     report = judge({**inputs, "decontaminate": folder}, tmp_path / "out")
     assert report["protection"] == found

@@ -83,6 +83,11 @@ def bound_socket(path: Path) -> None:
         one.bind(str(path))
 
 
+def unreadable(path: Path) -> None:
+    path.write_bytes(b"x")
+    path.chmod(0)
+
+
 def loop(path: Path) -> None:
     path.mkdir()
     (path / "again").symlink_to(path)
@@ -109,7 +114,7 @@ IN_PLACE: dict[str, Callable[[Path], object]] = {
     "folder that holds itself": loop,
     "deep folder": deep,
     "huge file": sparse,
-    "unreadable file": lambda path: (path.write_bytes(b"x"), path.chmod(0)),
+    "unreadable file": unreadable,
 }
 
 
@@ -236,7 +241,13 @@ def hurt(folder: Path, generator: random.Random) -> None:
     kind = generator.choice(["bytes", "insert", "cut", "json", "kind", "name"])
     if kind == "kind":
         path.unlink()
-        generator.choice([os.mkfifo, loop, lambda p: p.mkdir(), lambda p: p.symlink_to("/dev/zero")])(path)
+        kinds: list[Callable[[Path], None]] = [
+            os.mkfifo,
+            loop,
+            lambda p: p.mkdir(),
+            lambda p: p.symlink_to("/dev/zero"),
+        ]
+        generator.choice(kinds)(path)
     elif kind == "name":
         path.rename(path.with_name(os.fsdecode(generator.randbytes(8).replace(b"/", b"_").replace(b"\0", b"_"))))
     elif kind == "json":

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -7,8 +8,9 @@ from tasks.contracts.errors import InputError, ManifestError
 from tasks.contracts.manifest import Counts, manifest_hash, read_manifest
 from tests.planted import plant_manifest
 from tests.training.release.papers.chain import make_chain
+from training.champions import champions
 from training.release import stage as release
-from training.release.champions import champions
+from training.release.papers.facts import STAGES
 from training.release.papers.write import PAPERS
 from training.train.model import ModelSize, build_model, model_config, save_model
 
@@ -34,7 +36,7 @@ def test_a_release_loads_and_generates_and_its_cards_say_what_the_manifests_say(
 
     stages = make_stages(tmp_path / "data")
     release.run(params=release.Params(), inputs=stages, output=tmp_path / "out")
-    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    model: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert model.generate(torch.tensor([[1, 2]]), max_new_tokens=3).shape[1] > 2
     card, data = (tmp_path / "out" / "README.md").read_text(), (tmp_path / "out" / "data_card.md").read_text()
     figures = json.loads((stages["train"] / "metrics.json").read_text())
@@ -45,7 +47,7 @@ def test_a_release_loads_and_generates_and_its_cards_say_what_the_manifests_say(
     assert len(modes) == 1, "who may read the card may read the weights"
     lineage = json.loads((tmp_path / "out" / "lineage.json").read_text())
     assert lineage["stages"]["gate"]["inputs"] == {"evaluate": manifest_hash(stages["evaluate"])}
-    assert {path.stem for path in (tmp_path / "out" / "manifests").iterdir()} == set(release.STAGES)
+    assert {path.stem for path in (tmp_path / "out" / "manifests").iterdir()} == set(STAGES)
     assert {path.name for path in (tmp_path / "out").iterdir()} >= set(PAPERS)
     assert [champion.weights_sha256 for champion in champions()] == ["w1"]
 

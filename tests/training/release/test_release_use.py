@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,7 +44,7 @@ def make_release(root: Path) -> Path:
         for n, some in enumerate(choices)
     ]
     write_task(folders["holdout"] / "tasks", CONTINUATION, questions)
-    figures = {"acc": 0.5, "items": 3, "items_sha256": "x"}
+    figures: dict[str, Any] = {"acc": 0.5, "items": 3, "items_sha256": "x"}
     write_json(
         folders["evaluate"] / "results.json", {"tasks": {BITS_PER_BYTE: figures, CONTINUATION: figures}, "settings": {}}
     )

@@ -16,8 +16,8 @@ from tasks.contracts.durable_files import sha256_file
 from tasks.contracts.errors import InputError, ParamsError, UsageError
 from tests.mutations import KINDS, mutate
 from tests.training.release.test_verify import build_release, edit, rehash
+from training.champions import champions, kept_copy
 from training.release import verify
-from training.release.champions import champions, kept_copy
 from training.release.signing import (
     KEY_VARIABLE,
     PASSWORD_VARIABLE,

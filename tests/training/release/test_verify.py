@@ -15,7 +15,7 @@ from tasks.contracts.manifest import Counts, Unit
 from tests.mutations import mutate
 from tests.planted import plant_manifest
 from tests.training.release.papers.chain import Figures, documents, write_texts
-from training.gate.gate_policy import Policy, policy_sha256
+from training.gate_policy import Policy, policy_sha256
 from training.release import stage as release
 from training.release import verify
 from training.release.papers.facts import STAGES, TEXT_STAGES
@@ -36,7 +36,7 @@ def build_release(root: Path) -> Path:
             write_documents(folders[stage] / f"part-{part:05d}.parquet", shard)
     write_json(folders["crawl"] / "sources.json", {"source": "sites", "sources": []})
     write_json(folders["mix"] / "mixture.json", {"groups": [numbers.group("main")]})
-    protected = {"tasks": TASKS, "benchmarks": {}, "protected_texts": 3}
+    protected: dict[str, Any] = {"tasks": TASKS, "benchmarks": {}, "protected_texts": 3}
     write_json(folders["decontaminate"] / "protected.json", protected)
     size = ModelSize(layers=1, hidden_size=16, heads=2, kv_heads=1)
     weights = dict(build_model(model_config(size, vocab_size=50, seq_len=16, eos_id=0), seed=1).named_parameters())
@@ -45,7 +45,7 @@ def build_release(root: Path) -> Path:
     wrote = weights_sha256(weights.items())
     write_json(folders["train"] / "metrics.json", {**figures, "weights_sha256": wrote})
     items = [{"item_id": f"item-{number}", "doc_id": None, "acc": float(number % 2)} for number in range(4)]
-    scored = {"heldout": {"acc": 0.5, "items": 4, "items_sha256": "x"}}
+    scored: dict[str, Any] = {"heldout": {"acc": 0.5, "items": 4, "items_sha256": "x"}}
     write_json(folders["evaluate"] / "results.json", {"tasks": scored, "settings": {}})
     (folders["evaluate"] / "samples").mkdir()
     (folders["evaluate"] / "samples/heldout.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))

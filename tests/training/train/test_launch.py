@@ -1,11 +1,12 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tasks.contracts.errors import CorpusTooSmallError, ParamsError
 from tasks.contracts.tokens import TokenShard, TokensInfo
-from training.gate.gate_policy import policy_sha256, read_policy
+from training.gate_policy import policy_sha256, read_policy
 from training.train.checkpoint import StepLog, finished_checkpoints, read_log
 from training.train.stage import Params, make_order
 
@@ -47,7 +48,7 @@ def test_a_batch_that_ranks_cannot_share_is_an_error() -> None:
         make_order(Params(batch_size=10, num_ranks=2, gradient_accumulation=2), info(10**6), 3000, "0" * 64)
 
 
-def test_an_unfinished_checkpoint_is_never_looked_at(tmp_path) -> None:
+def test_an_unfinished_checkpoint_is_never_looked_at(tmp_path: Path) -> None:
     for name, whole in [("step-00000010", True), ("step-00000020", False), ("unfinished-step-00000030", True)]:
         (tmp_path / name).mkdir()
         if whole:
@@ -55,7 +56,7 @@ def test_an_unfinished_checkpoint_is_never_looked_at(tmp_path) -> None:
     assert [path.name for path in finished_checkpoints(tmp_path)] == ["step-00000010"]
 
 
-def test_a_step_log_is_cut_back_to_the_checkpoint_and_each_step_stands_once(tmp_path) -> None:
+def test_a_step_log_is_cut_back_to_the_checkpoint_and_each_step_stands_once(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     log = StepLog(path, 0)
     for step in range(8):

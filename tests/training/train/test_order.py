@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -83,7 +85,7 @@ def test_a_step_sees_the_same_sequences_on_any_number_of_ranks(ranks: int) -> No
         assert sorted(together) == sorted(alone.sequences_at(step, 0))
 
 
-def test_the_stream_reads_across_shards(tmp_path) -> None:
+def test_the_stream_reads_across_shards(tmp_path: Path) -> None:
     np.arange(0, 5, dtype="<u2").tofile(tmp_path / "a.bin")
     (tmp_path / "b.bin").write_bytes(b"")
     np.arange(5, 12, dtype="<u2").tofile(tmp_path / "c.bin")
@@ -136,7 +138,7 @@ def test_documents_stay_whole_where_they_fit() -> None:
     assert packing.sequences * 256 - sum(lengths) <= 0.01 * packing.sequences * 256
 
 
-def toy_shards(tmp_path, lengths: tuple[list[int], ...] = ([5, 3, 11], [], [2, 4])) -> tuple[TokenShard, ...]:
+def toy_shards(tmp_path: Path, lengths: tuple[list[int], ...] = ([5, 3, 11], [], [2, 4])) -> tuple[TokenShard, ...]:
     shards, value = [], 1
     for k, some in enumerate(lengths):
         ids: list[int] = []
@@ -151,7 +153,7 @@ def toy_shards(tmp_path, lengths: tuple[list[int], ...] = ([5, 3, 11], [], [2, 4
     return tuple(shards)
 
 
-def test_a_row_is_the_token_before_the_pieces_and_padding(tmp_path) -> None:
+def test_a_row_is_the_token_before_the_pieces_and_padding(tmp_path: Path) -> None:
     shards = toy_shards(tmp_path)
     packing, stream = read_packing(tmp_path, shards, 8), TokenStream(tmp_path, shards, "uint16")
     rows = packing.rows(range(packing.sequences), stream, 0)

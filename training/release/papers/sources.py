@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,9 +18,6 @@ import pyarrow.parquet as pq
 import tldextract
 
 from tasks.contracts.errors import InputError
-
-if TYPE_CHECKING:
-    from training.release.papers.facts import Facts
 
 COLUMNS = ("doc_id", "host", "language", "license", "source", "opt_out", "captured_at")
 GROUPS = ("host", "language", "license", "source", "opt_out")
@@ -93,9 +89,9 @@ def read_sources(parts: Sequence[tuple[Path, Path]]) -> Sources:
     )
 
 
-def sources_json(facts: Facts) -> bytes:
+def sources_json(sources: Sources) -> bytes:
     """Return sources.json: all of it for programs, where the papers for people show the largest."""
-    return json.dumps(asdict(facts.sources), indent=1, ensure_ascii=False).encode() + b"\n"
+    return json.dumps(asdict(sources), indent=1, ensure_ascii=False).encode() + b"\n"
 
 
 def _sized(documents: Path, index: Path) -> pa.Table:

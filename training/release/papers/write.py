@@ -19,7 +19,7 @@ from training.release.papers.sources import sources_json
 PAPERS: Mapping[str, Callable[[Facts], bytes]] = {
     "README.md": model_card,
     "data_card.md": data_card,
-    "sources.json": sources_json,
+    "sources.json": lambda facts: sources_json(facts.sources),
     "croissant.json": croissant,
     "eu_ai_act_summary.md": eu_summary_markdown,
     "eu_ai_act_summary.json": eu_summary_json,

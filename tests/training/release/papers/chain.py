@@ -70,8 +70,14 @@ def make_chain(root: Path, number: int = 10_007, params: Mapping[str, dict[str, 
     write_texts(folders, figures)
     write_json(folders["crawl"] / "sources.json", {"source": "sites", "sources": [{"name": "x", "sha256": "0" * 64}]})
     write_json(folders["mix"] / "mixture.json", {"groups": [figures.group("main"), figures.group("rest")]})
-    tasks = {"heldout": {"acc": figures.real(), "bits": figures.real(), "items": figures.next(), "items_sha256": "x"}}
-    protected = {"tasks": ["heldout"], "benchmarks": {"quiz.jsonl": "f" * 64}, "protected_texts": figures.next()}
+    tasks: dict[str, Any] = {
+        "heldout": {"acc": figures.real(), "bits": figures.real(), "items": figures.next(), "items_sha256": "x"}
+    }
+    protected: dict[str, Any] = {
+        "tasks": ["heldout"],
+        "benchmarks": {"quiz.jsonl": "f" * 64},
+        "protected_texts": figures.next(),
+    }
     write_json(folders["decontaminate"] / "protected.json", protected)
     write_json(folders["evaluate"] / "results.json", {"tasks": tasks, "settings": {}})
     write_json(folders["gate"] / "report.json", figures.report(tasks["heldout"]["acc"]))
@@ -136,7 +142,7 @@ def write_texts(folders: Mapping[str, Path], figures: Figures) -> None:
         write_index(folders["tokenize"] / f"part-{part:05d}.parquet", ranges)
         tokens += sum(range.length for range in ranges)
         size += sum(range.bytes for range in ranges)
-    known = {"documents": 3, "bytes": size, "tokens": tokens, "vocab_size": figures.next()}
+    known: dict[str, Any] = {"documents": 3, "bytes": size, "tokens": tokens, "vocab_size": figures.next()}
     write_json(folders["tokenize"] / "tokens.json", known)
     for stage in TEXT_STAGES:
         rows = [LedgerRow(stage=stage, action="drop", rule=rule, doc_id="x") for rule in RULES[stage]]

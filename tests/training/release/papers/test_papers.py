@@ -192,7 +192,7 @@ def test_small_enterprises_may_name_fewer_domains() -> None:
 @pytest.mark.parametrize("name", sorted(PAPERS))
 def test_no_figure_of_a_paper_is_typed_by_hand(facts: Facts, tmp_path: Path, name: str) -> None:
     """Of two chains with no figure in common, the papers share names of laws, small counts and nothing else."""
-    params = PARAMS | {"crawl": {**PARAMS["crawl"], "delay_seconds": 77.5}}
+    params = {**PARAMS, "crawl": {**PARAMS["crawl"], "delay_seconds": 77.5}}
     other = read(make_chain(tmp_path / "other", 5_000_011, params), statement=Statement(sme=True))
     here, there = (_figures(PAPERS[name](one)) for one in (facts, other))
     sizes = {str(shard.bytes) for manifest in facts.manifests.values() for shard in manifest.shards}

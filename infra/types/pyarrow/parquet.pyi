@@ -1,0 +1,63 @@
+"""The part of pyarrow.parquet that Headwater uses."""
+
+from collections.abc import Iterator, Sequence
+from os import PathLike
+from typing import Any, BinaryIO, Self
+
+from pyarrow import BufferOutputStream, RecordBatch, Schema, Table
+
+_Place = str | PathLike[str] | BinaryIO | BufferOutputStream
+
+class Statistics:
+    min: Any
+    max: Any
+    has_min_max: bool
+
+class ColumnChunkMetaData:
+    path_in_schema: str
+    statistics: Statistics | None
+    total_uncompressed_size: int
+
+class RowGroupMetaData:
+    num_rows: int
+    num_columns: int
+    def column(self, i: int) -> ColumnChunkMetaData: ...
+
+class FileMetaData:
+    num_rows: int
+    num_row_groups: int
+    def row_group(self, i: int) -> RowGroupMetaData: ...
+
+class ParquetFile:
+    metadata: FileMetaData
+    num_row_groups: int
+    schema_arrow: Schema
+    def __init__(self, source: _Place, *, memory_map: bool = False, pre_buffer: bool = False) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *args: object) -> None: ...
+    def close(self) -> None: ...
+    def iter_batches(
+        self, batch_size: int = ..., row_groups: Sequence[int] | None = None, columns: Sequence[str] | None = None
+    ) -> Iterator[RecordBatch]: ...
+    def read(self, columns: Sequence[str] | None = None) -> Table: ...
+    def read_row_group(self, i: int, columns: Sequence[str] | None = None) -> Table: ...
+
+class ParquetWriter:
+    def __init__(self, where: _Place, schema: Schema, *, compression: str = ..., **options: Any) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *args: object) -> None: ...
+    def write_table(self, table: Table, row_group_size: int | None = None) -> None: ...
+    def write_batch(self, batch: RecordBatch, row_group_size: int | None = None) -> None: ...
+    def close(self) -> None: ...
+
+def read_metadata(where: _Place) -> FileMetaData: ...
+def read_schema(where: _Place) -> Schema: ...
+def read_table(
+    source: _Place,
+    *,
+    columns: Sequence[str] | None = None,
+    filters: Sequence[tuple[str, str, object]] | None = None,
+    memory_map: bool = False,
+    schema: Schema | None = None,
+) -> Table: ...
+def write_table(table: Table, where: _Place, row_group_size: int | None = None, **options: Any) -> None: ...
