@@ -20,9 +20,9 @@ from flows.history.chain import making as making_of
 from flows.history.run_stages import what_of
 from flows.report import drops
 from flows.report.verdict import Verdict, read_verdict
-from flows.workspace.graph import load_graph
 from tasks.contracts.durable_files import write_bytes
-from tasks.contracts.errors import InputError, ManifestError
+from tasks.contracts.errors import InputError
+from tasks.contracts.manifest import MANIFEST_NAME, chain_order, read_manifest
 from tasks.contracts.workspace import state_folder
 
 PICTURE = "lineage.html"
@@ -162,11 +162,9 @@ def lineage_page(end: Link, *, data: Path, making: Making | None, history: Seque
 
 
 def _end(data: Path) -> Link:
-    for name in reversed(load_graph()):
-        try:
-            return link_of(data / name)
-        except ManifestError:
-            continue
+    made = {path.parent.name: read_manifest(path.parent).inputs for path in data.glob(f"*/{MANIFEST_NAME}")}
+    if made:
+        return link_of(data / chain_order(made)[-1])
     raise InputError("no stage has run here", where=str(data), fix="`headwater run` runs the pipeline")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -123,9 +123,14 @@ class StageFunction(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drop:
-    """Why a document is dropped: the rule's name, and the score that crossed the threshold."""
+    """Why a document is dropped: what of the rule decided it, and the score that crossed the threshold.
 
-    rule: str
+    Attributes:
+        rule: of a filter's answer the part after the filter's own name, which stands before it in the ledger; empty
+            where there is one reason only.
+    """
+
+    rule: str = ""
     score: float | None = None
     threshold: float | None = None
     survivor_id: str | None = None
@@ -134,15 +139,30 @@ class Drop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edit:
-    """A document that stays with another text: the rule's name, the new text, and what was changed."""
+    """A document that stays with another text: the new text, and what was changed; `rule` as in Drop."""
 
-    rule: str
     text: str
+    rule: str = ""
     score: float | None = None
     detail: str | None = None
 
 
-class Filter(Protocol):
-    """A rule in `tasks/filter/rules/`: None keeps the document, a Drop drops it, an Edit changes its text."""
+class Rule(FrozenModel):
+    """A filter in `tasks/filter/rules/`: its settings as fields, each with a docstring, and what it does when called.
 
-    def __call__(self, document: Document) -> Drop | Edit | None: ...
+    A rule that measures with a model does so in `scores`, and decides in its call from the document's scores alone: the
+    two are made apart, so that another threshold measures nothing again.
+    """
+
+    paths: ClassVar[tuple[str, ...]] = ()
+    """The settings that name files or folders, whose content decides the answers."""
+    score_settings: ClassVar[tuple[str, ...]] = ()
+    """The settings that decide what `scores` gives; a rule that names none has no scores."""
+
+    def scores(self, document: Document) -> Mapping[str, float]:
+        """Return what the rule measures of a document, by names that begin with "filter."."""
+        raise NotImplementedError
+
+    def __call__(self, document: Document) -> Drop | Edit | None:
+        """Return None to keep the document, a Drop to drop it, an Edit to change its text."""
+        raise NotImplementedError

@@ -88,8 +88,9 @@ class Manifest(_Frozen):
 
     @property
     def holds_documents(self) -> bool:
-        """Whether its parts are documents, or the pages that documents are made from (and not token shards)."""
-        return bool(held(Path(), self).parts)
+        """Whether it puts out documents, or the pages that documents are made from, and not what is made of them."""
+        of_text = self.unit in ("urls", "records", "documents")
+        return of_text and not any(shard.name == "tokens.json" or shard.name.endswith(".bin") for shard in self.shards)
 
     def shard(self, name: str) -> Shard:
         """Return the entry of one file.

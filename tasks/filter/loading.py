@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from pydantic import JsonValue, ValidationError
 
-from tasks.contracts.base import Drop, Edit, Filter, FrozenModel
+from tasks.contracts.base import Drop, Edit, Rule
 from tasks.contracts.document import Document
 from tasks.contracts.durable_files import sha256_path
 from tasks.contracts.errors import ParamsError, did_you_mean
@@ -74,7 +74,7 @@ def available() -> tuple[str, ...]:
     return tuple(sorted(module.name for module in pkgutil.iter_modules(rules_package.__path__)))
 
 
-def rule_class(name: str, where: str = SECTION) -> type[FrozenModel]:
+def rule_class(name: str, where: str = SECTION) -> type[Rule]:
     """Return the class of a rule: `gopher_quality.py` holds `GopherQuality`.
 
     Raises:
@@ -92,11 +92,11 @@ def rule_class(name: str, where: str = SECTION) -> type[FrozenModel]:
     module = imported(f"{rules_package.__name__}.{name}", problem, where, f"take {name} off the list")
     class_name = "".join(word.capitalize() for word in name.split("_"))
     kind = getattr(module, class_name, None)
-    if not (isinstance(kind, type) and issubclass(kind, FrozenModel) and _can_be_called(kind)):
+    if not (isinstance(kind, type) and issubclass(kind, Rule) and kind.__call__ is not Rule.__call__):
         raise ParamsError(
             f"the file of the filter {name} holds none",
             where=where,
-            expected=f"class {class_name}(FrozenModel) with __call__(self, document)",
+            expected=f"class {class_name}(Rule) with __call__(self, document)",
             found=f"{shown(str(module.__file__))}: "
             + (f"{kind!r}" if kind is not None else f"nothing called {class_name}"),
             fix="docs/filters.md, Add a filter, shows one",
@@ -142,7 +142,7 @@ def named_files(entries: Sequence[Mapping[str, JsonValue]]) -> tuple[str, ...]:
     for index, entry in enumerate(entries):
         if "use" not in entry:
             _, rule = _rule(entry, f"{SECTION}[{index}]")
-            named += [name for setting in getattr(rule, "paths", ()) for name in _names(getattr(rule, setting))]
+            named += [name for setting in rule.paths for name in _names(getattr(rule, setting))]
     return tuple(named)
 
 
@@ -154,15 +154,22 @@ def _load(entry: Mapping[str, JsonValue], where: str) -> LoadedFilter:
     return LoadedFilter(
         name=name,
         settings=rule.model_dump(mode="json"),
-        call=cast(Filter, rule).__call__,
-        own_call=cast(Filter, rule).__call__,
-        files={setting: _paths(rule, setting, f"{where}.{name}") for setting in getattr(rule, "paths", ())},
-        scores=getattr(rule, "scores", None),
-        score_settings=getattr(rule, "score_settings", ()),
+        call=lambda document: _under(name, rule(document)),
+        own_call=rule.__call__,
+        files={setting: _paths(rule, setting, f"{where}.{name}") for setting in rule.paths},
+        scores=rule.scores if rule.score_settings else None,
+        score_settings=rule.score_settings,
     )
 
 
-def _paths(rule: FrozenModel, setting: str, where: str) -> tuple[Path, ...]:
+def _under(name: str, answer: Drop | Edit | None) -> Drop | Edit | None:
+    """Return a rule's answer with the rule's own name before what decided it; one that is no answer as it is."""
+    if not isinstance(answer, Drop | Edit) or not isinstance(answer.rule, str):
+        return answer
+    return replace(answer, rule=f"{name}.{answer.rule}" if answer.rule else name)
+
+
+def _paths(rule: Rule, setting: str, where: str) -> tuple[Path, ...]:
     """Return the files and folders that a setting names: one path, several, or none."""
     named = _names(getattr(rule, setting))
     for name in named:
@@ -181,7 +188,7 @@ def _names(value: str | Sequence[str] | None) -> list[str]:
     return [] if value is None else [value] if isinstance(value, str) else list(value)
 
 
-def _check_language(rule: FrozenModel, where: str) -> None:
+def _check_language(rule: Rule, where: str) -> None:
     language = getattr(rule, "language", None)
     if not isinstance(language, str):
         return
@@ -200,7 +207,7 @@ def _check_language(rule: FrozenModel, where: str) -> None:
         ) from error
 
 
-def _rule(entry: Mapping[str, JsonValue], where: str) -> tuple[str, FrozenModel]:
+def _rule(entry: Mapping[str, JsonValue], where: str) -> tuple[str, Rule]:
     if len(entry) != 1:
         raise ParamsError(
             "an entry of the list names one filter",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from flows.report.page import build_report
 from flows.report.picture import write_picture
 from tasks.contracts.manifest import read_manifest
+from tests.conftest import ROOT
 from tests.training.release.test_release_use import make_release
 from training.gate.stage import rules_met
 
@@ -30,6 +32,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str
         patch.setenv("HEADWATER_STATE", str(root / "state"))
         release = make_release(root)
         release.rename(root / "data" / "release")
+        shutil.copy2(ROOT / "dvc.yaml", root)
         pages = {"report.html": build_report(root), "lineage.html": write_picture(root)}
         named = {name: (root / "data/release" / name) for name in _papers(root)}
         found = {name: path.read_text() for name, path in {**pages, **named}.items()}

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from tasks.contracts.base import Drop, FrozenModel
+from tasks.contracts.base import Drop, Rule
 from tasks.contracts.document import Document
 from tasks.contracts.words import NO_SPACE_SCRIPTS
 from tasks.filter.list_files import read_list
@@ -18,16 +18,15 @@ _WORD = re.compile(r"\w+")
 _NO_SPACES = re.compile(f"[{NO_SPACE_SCRIPTS}]")
 
 
-class BadWords(FrozenModel):
+class BadWords(Rule):
     """Which words count, and how many a document may have.
 
     C4 (Raffel et al. 2020, arXiv:1910.10683) drops a page with one word of its list, which also drops medicine, law
     and dictionaries (Dodge et al. 2021, arXiv:2104.08758); so here a number and a share must both be reached. No list
     of others is shipped: `lists` takes files with a word or phrase a line, such as LDNOOBW's.
 
-    >>> page = dict(doc_id="1", url="", host="", record_id="1", source="x")
-    >>> BadWords()(Document(**page, text="A court ruled on a porn site. It broke the law on the age of users."))
-    >>> BadWords(min_count=2)(Document(**page, text="Free porn! XXX videos, porn, NSFW.")).detail
+    >>> BadWords()(document("A court ruled on a porn site. It broke the law on the age of users."))
+    >>> BadWords(min_count=2)(document("Free porn! XXX videos, porn, NSFW.")).detail
     'porn 2, nsfw 1, xxx 1'
     """
 
@@ -76,7 +75,6 @@ class BadWords(FrozenModel):
             return None
         most = sorted(found.items(), key=lambda item: (-item[1], item[0]))[:5]
         return Drop(
-            rule="bad_words",
             score=count / len(words),
             threshold=self.min_share,
             detail=", ".join(f"{word} {number}" for word, number in most),

@@ -11,7 +11,7 @@ from datatrove.pipeline.filters.c4_filters import CITATION_REGEX, ELLIPSIS, END_
 from datatrove.utils.text import split_into_sentences
 from pydantic import Field
 
-from tasks.contracts.base import Drop, Edit, FrozenModel
+from tasks.contracts.base import Drop, Edit, Rule
 from tasks.contracts.document import Document
 from tasks.filter.line_parts import shortened
 from tasks.filter.word_splitting import datatrove_language, splitter
@@ -20,17 +20,16 @@ _LOREM = "lorem ipsum"
 _JAVASCRIPT = "javascript"
 
 
-class C4(FrozenModel):
+class C4(Rule):
     """Which lines go, and how many sentences must be left. -1 turns a number's rule off.
 
     Defaults: Raffel et al. 2020 (arXiv:1910.10683), section 2.2, as its code applies them.
 
-    >>> page = dict(doc_id="1", url="", host="", record_id="1", source="x")
     >>> prose = "This line is a sentence. It has another one.\\n" * 3
-    >>> C4()(Document(**page, text=prose + "Home | About")).detail
+    >>> C4()(document(prose + "Home | About")).detail
     '1 of 4 lines removed'
-    >>> C4()(Document(**page, text="lorem ipsum dolor sit amet, a filler of type setters.")).rule
-    'c4.lorem_ipsum'
+    >>> C4()(document("lorem ipsum dolor sit amet, a filler of type setters.")).rule
+    'lorem_ipsum'
     """
 
     split_paragraph: bool = True
@@ -73,13 +72,13 @@ class C4(FrozenModel):
                 continue
             if phrases and (found := _first(phrases, line.lower())):
                 if found == _LOREM:
-                    return Drop(rule="c4.lorem_ipsum", detail=shortened(line))
+                    return Drop(rule="lorem_ipsum", detail=shortened(line))
                 if found == _JAVASCRIPT:
                     continue
             else:
                 found = None
             if self.filter_curly_bracket and "{" in line:
-                return Drop(rule="c4.curly_bracket", detail=shortened(line))
+                return Drop(rule="curly_bracket", detail=shortened(line))
             if found:
                 continue
             # Each line that is kept has at least one sentence: they need counting only until there are enough.
@@ -88,14 +87,14 @@ class C4(FrozenModel):
                 sentences += splitter(self.language).sentences(line, missing) if self.split_paragraph else 1
             kept.append(line)
         if sentences < self.min_num_sentences:
-            return Drop(rule="c4.too_few_sentences", score=float(sentences), threshold=float(self.min_num_sentences))
+            return Drop(rule="too_few_sentences", score=float(sentences), threshold=float(self.min_num_sentences))
         text = ("\n" if self.split_paragraph else " ").join(kept).strip()
         if text == document.text:
             return None
         removed = len(lines) - len(kept)
         what = "lines" if self.split_paragraph else "sentences"
         detail = f"{removed} of {len(lines)} {what} removed" if removed else "citations or white space removed"
-        return Edit(rule="c4", text=text, score=float(removed), detail=detail)
+        return Edit(text=text, score=float(removed), detail=detail)
 
     def _parts(self, text: str) -> Sequence[str]:
         if self.split_paragraph:

@@ -7,21 +7,20 @@ from functools import cached_property
 from datatrove.utils.text import TERMINAL_PUNCTUATION
 from pydantic import Field, field_validator
 
-from tasks.contracts.base import Drop, FrozenModel
+from tasks.contracts.base import Drop, Rule
 from tasks.contracts.document import Document
 from tasks.filter.line_parts import repeated_parts
 from tasks.filter.word_splitting import fewest_words, words_of
 
 
-class Fineweb(FrozenModel):
+class Fineweb(Rule):
     """Bounds on lines: how many end a sentence, are short, or stood before.
 
     Defaults: Penedo et al. 2024 (arXiv:2406.17557), section 3.6; datatrove's code for `new_line_ratio`.
 
-    >>> page = dict(doc_id="1", url="", host="", record_id="1", source="x")
-    >>> Fineweb()(Document(**page, text="One line of prose that is long enough, and ends as prose does."))
-    >>> Fineweb()(Document(**page, text="Home\\nAbout us\\nContact")).rule
-    'fineweb.line_punct_ratio'
+    >>> Fineweb()(document("One line of prose that is long enough, and ends as prose does."))
+    >>> Fineweb()(document("Home\\nAbout us\\nContact")).rule
+    'line_punct_ratio'
     """
 
     line_punct_thr: float = Field(0.12, ge=0, le=1)
@@ -56,20 +55,20 @@ class Fineweb(FrozenModel):
         text = document.text
         lines = [line for line in text.split("\n") if line and not line.isspace()]
         if not lines:
-            return Drop(rule="fineweb.empty")
+            return Drop(rule="empty")
         ended = sum(line[-1] in self._stops for line in lines) / len(lines)
         if ended < self.line_punct_thr and not (ended == 0 and self.line_punct_exclude_zero):
-            return Drop(rule="fineweb.line_punct_ratio", score=ended, threshold=self.line_punct_thr)
+            return Drop(rule="line_punct_ratio", score=ended, threshold=self.line_punct_thr)
         short = sum(len(line) <= self.short_line_length for line in lines) / len(lines)
         if short > self.short_line_thr:
-            return Drop(rule="fineweb.short_line_ratio", score=short, threshold=self.short_line_thr)
+            return Drop(rule="short_line_ratio", score=short, threshold=self.short_line_thr)
         breaks = text.count("\n")
         repeated = repeated_parts(lines)[1] / (len(text) - breaks)
         if repeated > self.char_duplicates_ratio:
-            return Drop(rule="fineweb.char_dup_ratio", score=repeated, threshold=self.char_duplicates_ratio)
+            return Drop(rule="char_dup_ratio", score=repeated, threshold=self.char_duplicates_ratio)
         listed = breaks / max(1, fewest_words(text, self.language))
         if listed > self.new_line_ratio:
             listed = breaks / len(words_of(text, self.language))
         if listed > self.new_line_ratio:
-            return Drop(rule="fineweb.list_ratio", score=listed, threshold=self.new_line_ratio)
+            return Drop(rule="list_ratio", score=listed, threshold=self.new_line_ratio)
         return None

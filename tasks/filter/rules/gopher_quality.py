@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from pydantic import Field
 
-from tasks.contracts.base import Drop, FrozenModel
+from tasks.contracts.base import Drop, Rule
 from tasks.contracts.document import Document
 from tasks.filter.word_splitting import Words, words_of
 
@@ -16,16 +16,15 @@ _BULLETS = frozenset("•-")
 _ELLIPSES = ("...", "…")
 
 
-class GopherQuality(FrozenModel):
+class GopherQuality(Rule):
     """Bounds on length, word length, symbols, bullets, ellipses and stop words. 0 turns a rule off.
 
     Defaults: Rae et al. 2021 (arXiv:2112.11446), section A.1.1.
 
-    >>> page = dict(doc_id="1", url="", host="", record_id="1", source="x")
     >>> prose = "The river rises in the hills and runs to the sea, where it is met with the tide. "
-    >>> GopherQuality()(Document(**page, text=prose * 4))
-    >>> GopherQuality()(Document(**page, text="Too short.")).rule
-    'gopher_quality.short_doc'
+    >>> GopherQuality()(document(prose * 4))
+    >>> GopherQuality()(document("Too short.")).rule
+    'short_doc'
     """
 
     min_doc_words: int = Field(50, ge=0)
@@ -56,7 +55,7 @@ class GopherQuality(FrozenModel):
         words = words_of(text, self.language)
         for name, measured, bound, crossed in self._bounds(text, words):
             if bound and crossed:
-                return Drop(rule=f"gopher_quality.{name}", score=float(measured), threshold=float(bound))
+                return Drop(rule=name, score=float(measured), threshold=float(bound))
         return None
 
     def _bounds(self, text: str, words: Words) -> Iterator[tuple[str, float, float, bool]]:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from tasks.contracts.base import Drop, FrozenModel
+from tasks.contracts.base import Drop, Rule
 from tasks.contracts.document import Document
 from tasks.filter.line_parts import repeated_parts
 from tasks.filter.word_splitting import Hashes, Words, words_of
@@ -21,19 +21,18 @@ _PARAGRAPHS = re.compile(r"\n{2,}")
 _LINES = re.compile(r"\n+")
 
 
-class GopherRepetition(FrozenModel):
+class GopherRepetition(Rule):
     """Largest shares of repeated lines, paragraphs and n-grams.
 
     Defaults: Rae et al. 2021 (arXiv:2112.11446), table A1. 0 turns a line or paragraph rule off.
 
-    >>> page = dict(doc_id="1", url="", host="", record_id="1", source="x")
     >>> prose = (
     ...     "The river rises in the hills and runs to the sea. Along its banks are mills, which ground corn for a "
     ...     "hundred villages until steam came. Today most stand empty, but two were made into museums."
     ... )
-    >>> GopherRepetition()(Document(**page, text=prose))
-    >>> GopherRepetition()(Document(**page, text="Buy now\\n" * 20)).rule
-    'gopher_repetition.dup_line_frac'
+    >>> GopherRepetition()(document(prose))
+    >>> GopherRepetition()(document("Buy now\\n" * 20)).rule
+    'dup_line_frac'
     """
 
     dup_line_frac: float = Field(0.3, ge=0, le=1)
@@ -61,10 +60,10 @@ class GopherRepetition(FrozenModel):
     def __call__(self, document: Document) -> Drop | None:
         text = document.text
         if not text:
-            return Drop(rule="gopher_repetition.empty")
+            return Drop(rule="empty")
         for name, share, bound in self._shares(text):
             if share > bound:
-                return Drop(rule=f"gopher_repetition.{name}", score=share, threshold=bound)
+                return Drop(rule=name, score=share, threshold=bound)
         return None
 
     def _shares(self, text: str) -> Iterator[tuple[str, float, float]]:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from tasks.contracts.base import Drop, FrozenModel
+from tasks.contracts.base import Drop, Rule
 from tasks.contracts.document import Document
 from tasks.contracts.languages import LanguageCode, same_code
 
 
-class Language(FrozenModel):
+class Language(Rule):
     """Languages to keep, and how sure the identification must be.
 
     The threshold is that of FineWeb (Penedo et al. 2024, arXiv:2406.17557): 0.65.
 
-    >>> page = dict(doc_id="1", url="", host="", record_id="1", source="x", text="…")
-    >>> Language()(Document(**page, language="en", language_score=0.99))
-    >>> Language(keep=["English"])(Document(**page, language="eng_Latn"))
-    >>> Language()(Document(**page, language="de", language_score=0.99)).rule
-    'language.other'
+    >>> Language()(document(language="en", language_score=0.99))
+    >>> Language(keep=["English"])(document(language="eng_Latn"))
+    >>> Language()(document(language="de", language_score=0.99)).rule
+    'other'
     """
 
     keep: tuple[LanguageCode, ...] = ("en",)
@@ -28,9 +27,9 @@ class Language(FrozenModel):
 
     def __call__(self, document: Document) -> Drop | None:
         if same_code(document.language) not in self.keep:
-            return Drop(rule="language.other", score=document.language_score, detail=document.language or "unknown")
+            return Drop(rule="other", score=document.language_score, detail=document.language or "unknown")
         score = document.language_score
         # A source that names its language without a score is believed; a score that is no number reaches no threshold.
         if score is not None and not score >= self.min_score:
-            return Drop(rule="language.min_score", score=score, threshold=self.min_score, detail=document.language)
+            return Drop(rule="min_score", score=score, threshold=self.min_score, detail=document.language)
         return None

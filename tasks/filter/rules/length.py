@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from tasks.contracts.base import Drop, FrozenModel
+from tasks.contracts.base import Drop, Rule
 from tasks.contracts.document import Document
 
 
-class Length(FrozenModel):
+class Length(Rule):
     """The bounds of a document. Words are what stands between spaces.
 
     The defaults are those of Gopher (Rae et al. 2021, arXiv:2112.11446, table A1): 50 to 100,000 words.
 
     >>> rule = Length(min_words=3)
-    >>> rule(Document(doc_id="1", url="", host="", record_id="1", source="x", text="three words here"))
-    >>> rule(Document(doc_id="1", url="", host="", record_id="1", source="x", text="two words")).rule
-    'length.min_words'
+    >>> rule(document("three words here"))
+    >>> rule(document("two words")).rule
+    'min_words'
     """
 
     min_words: int = Field(50, ge=0)
@@ -38,5 +38,5 @@ class Length(FrozenModel):
         )
         for name, score, threshold, crossed in bounds:
             if crossed:
-                return Drop(rule=f"length.{name}", score=float(score), threshold=float(threshold))
+                return Drop(rule=name, score=float(score), threshold=float(threshold))
         return None

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import field_validator
 
-from tasks.contracts.base import Drop, Edit, FrozenModel
+from tasks.contracts.base import Drop, Edit, Rule
 from tasks.contracts.document import Document
 
 Kind = Literal["email", "ip", "phone", "card", "iban", "national_id"]
@@ -36,7 +36,7 @@ _ES_LETTERS = "TRWAGMYFPDXBNJZSQVHLCKE"
 _IBAN_LENGTHS = range(15, 35)  # ISO 13616: from Norway's 15 characters to the largest that is allowed
 
 
-class Pii(FrozenModel):
+class Pii(Rule):
     """Which kinds are looked for, and what is done about them.
 
     Card numbers must pass the Luhn check (ISO/IEC 7812-1, annex B), bank account numbers (IBAN) the remainder 1 modulo
@@ -45,9 +45,8 @@ class Pii(FrozenModel):
     American with the area code in brackets; national identity numbers are those of the United States (SSN), the
     United Kingdom (national insurance) and Spain (DNI, with its check letter).
 
-    >>> page = dict(doc_id="1", url="", host="", record_id="1", source="x")
-    >>> Pii()(Document(**page, text="Version 1.2.3.4 listens on 192.168.0.1."))
-    >>> edit = Pii()(Document(**page, text="Write to jane@corp.example or call +44 20 7946 0958."))
+    >>> Pii()(document("Version 1.2.3.4 listens on 192.168.0.1."))
+    >>> edit = Pii()(document("Write to jane@corp.example or call +44 20 7946 0958."))
     >>> edit.text, edit.detail
     ('Write to <email> or call <phone>.', 'email: 1, phone: 1')
     """
@@ -86,8 +85,8 @@ class Pii(FrozenModel):
         detail = ", ".join(f"{kind}: {n}" for kind, n in sorted(counts.items()))
         total = float(sum(counts.values()))
         if self.action == "drop":
-            return Drop(rule="pii", score=total, detail=detail)
-        return Edit(rule="pii", text=text, score=total, detail=detail)
+            return Drop(score=total, detail=detail)
+        return Edit(text=text, score=total, detail=detail)
 
 
 def _masked(text: str, pattern: re.Pattern[str], meant: Callable[[re.Match[str]], bool], mask: str) -> tuple[str, int]:

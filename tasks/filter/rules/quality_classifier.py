@@ -9,24 +9,23 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from tasks.contracts.base import Drop, FrozenModel
+from tasks.contracts.base import Drop, Rule
 from tasks.contracts.document import Document
 
 if TYPE_CHECKING:
     from tasks.filter.classifier import Classifier
 
 
-class QualityClassifier(FrozenModel):
+class QualityClassifier(Rule):
     """The model, and the score from which a document stays.
 
     `headwater filters train-classifier` makes the model from files of good and bad texts. The extracted text is scored
     first, and the score stays on the document under `filter.NAME`; another threshold does not score again.
 
-    >>> page = dict(doc_id="1", url="", host="", record_id="1", source="x", text="…")
     >>> rule = QualityClassifier(model="quality.json")
-    >>> rule(Document(**page, scores={"filter.quality": 0.9}))
-    >>> rule(Document(**page, scores={"filter.quality": 0.1})).rule
-    'quality_classifier.min_score'
+    >>> rule(document(scores={"filter.quality": 0.9}))
+    >>> rule(document(scores={"filter.quality": 0.1})).rule
+    'min_score'
     """
 
     paths: ClassVar[tuple[str, ...]] = ("model",)
@@ -52,5 +51,5 @@ class QualityClassifier(FrozenModel):
     def __call__(self, document: Document) -> Drop | None:
         score = document.scores[f"filter.{self.name}"]
         if not score >= self.min_score:  # NaN reaches no threshold
-            return Drop(rule="quality_classifier.min_score", score=score, threshold=self.min_score)
+            return Drop(rule="min_score", score=score, threshold=self.min_score)
         return None

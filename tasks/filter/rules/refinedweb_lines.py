@@ -8,7 +8,7 @@ from functools import cached_property
 
 from pydantic import Field, field_validator
 
-from tasks.contracts.base import Drop, Edit, FrozenModel
+from tasks.contracts.base import Drop, Edit, Rule
 from tasks.contracts.document import Document
 from tasks.filter.line_parts import shortened
 
@@ -20,7 +20,7 @@ _COUNTER = re.compile(
 )
 
 
-class RefinedwebLines(FrozenModel):
+class RefinedwebLines(Rule):
     """Which lines go, which are shortened, and how many a document may have.
 
     Source: Penedo et al. 2023 (arXiv:2306.01116), appendix G.2: a line goes that is mainly upper case, only numbers, a
@@ -28,12 +28,11 @@ class RefinedwebLines(FrozenModel):
     a document is dropped where the flagged lines hold more than 5 % of its words. The paper gives an example of each
     kind of phrase; the lists below are ours. 0 turns a number's rule off.
 
-    >>> page = dict(doc_id="1", url="", host="", record_id="1", source="x")
     >>> prose = "The river rises in the hills and runs to the sea, where it meets the tide. " * 3
-    >>> RefinedwebLines()(Document(**page, text=prose + "\\n3 likes")).detail
+    >>> RefinedwebLines()(document(prose + "\\n3 likes")).detail
     '1 line removed, 0 shortened'
-    >>> RefinedwebLines()(Document(**page, text="HOME\\nSign in\\nThe river rises.")).rule
-    'refinedweb_lines.flagged_words'
+    >>> RefinedwebLines()(document("HOME\\nSign in\\nThe river rises.")).rule
+    'flagged_words'
     """
 
     max_uppercase: float = Field(0.5, ge=0, le=1)
@@ -93,13 +92,13 @@ class RefinedwebLines(FrozenModel):
         share = flagged / words
         if share > self.max_flagged_words:
             return Drop(
-                rule="refinedweb_lines.flagged_words",
+                rule="flagged_words",
                 score=share,
                 threshold=self.max_flagged_words,
                 detail=shortened(first.strip()),
             )
         detail = f"{removed} line{'' if removed == 1 else 's'} removed, {shortened_lines} shortened"
-        return Edit(rule="refinedweb_lines", text="\n".join(kept), score=share, detail=detail)
+        return Edit(text="\n".join(kept), score=share, detail=detail)
 
     def _corrected(self, line: str, words: int) -> str | None:
         """Return the line, what is left of it, or None where it goes; a blank line stays."""

@@ -7,24 +7,23 @@ from collections import Counter
 
 from pydantic import Field
 
-from tasks.contracts.base import Drop, Edit, FrozenModel
+from tasks.contracts.base import Drop, Edit, Rule
 from tasks.contracts.document import Document
 
 _PARAGRAPH_BREAK = re.compile(r"(\n{2,})")
 
 
-class RepeatedLines(FrozenModel):
+class RepeatedLines(Rule):
     """How often a line or a paragraph may stand in a document. 0 turns a number's rule off.
 
     A unit that stands more often keeps its first place only. That is milder than Gopher's repetition rules, which drop
     the whole document; lines that recur in many documents are the dedup stage's.
 
-    >>> page = dict(doc_id="1", url="", host="", record_id="1", source="x")
     >>> text = "Back to the top\\nThe first part.\\nBack to the top\\nThe second.\\nBack to the top"
-    >>> RepeatedLines(max_line_count=2)(Document(**page, text=text)).text
+    >>> RepeatedLines(max_line_count=2)(document(text)).text
     'Back to the top\\nThe first part.\\nThe second.'
-    >>> RepeatedLines(max_removed=0.1)(Document(**page, text="Back to the top\\n" * 9)).rule
-    'repeated_lines.max_removed'
+    >>> RepeatedLines(max_removed=0.1)(document("Back to the top\\n" * 9)).rule
+    'max_removed'
     """
 
     max_line_count: int = Field(3, ge=0)
@@ -58,8 +57,8 @@ class RepeatedLines(FrozenModel):
         share = 1 - len(text) / len(document.text)
         detail = f"{lines} lines and {paragraphs} paragraphs removed"
         if share > self.max_removed:
-            return Drop(rule="repeated_lines.max_removed", score=share, threshold=self.max_removed, detail=detail)
-        return Edit(rule="repeated_lines", text=text, score=share, detail=detail)
+            return Drop(rule="max_removed", score=share, threshold=self.max_removed, detail=detail)
+        return Edit(text=text, score=share, detail=detail)
 
     def _first_places(self, units: list[str], most: int) -> list[bool]:
         """Return, for each unit, whether it stays."""

@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tasks.contracts.base import Drop, Edit, FrozenModel
+from tasks.contracts.base import Drop, Edit, Rule
 from tasks.contracts.document import Document
 
 
@@ -67,15 +67,14 @@ KINDS = tuple(dict.fromkeys(form.kind for form in _FORMS))
 _PLACEHOLDER = re.compile(r"example|sample|placeholder|your|changeme|xxxx|0123456789|abcdefgh", re.IGNORECASE)
 
 
-class Secrets(FrozenModel):
+class Secrets(Rule):
     """What is looked for, and what is done about it.
 
     Forms with a service's prefix are taken at their word; all must be as mixed as random text, in bits of entropy a
     character (Shannon 1948), and none may say that it is an example.
 
-    >>> page = dict(doc_id="1", url="", host="", record_id="1", source="x")
-    >>> Secrets()(Document(**page, text='Set token = "your-token-goes-here" first.'))
-    >>> Secrets()(Document(**page, text='token = "q8Zt2LmX0vBn7RkY4sWd"')).text
+    >>> Secrets()(document('Set token = "your-token-goes-here" first.'))
+    >>> Secrets()(document('token = "q8Zt2LmX0vBn7RkY4sWd"')).text
     'token = "<secret>"'
     """
 
@@ -100,8 +99,8 @@ class Secrets(FrozenModel):
         detail = ", ".join(f"{kind}: {number}" for kind, number in sorted(counts.items()))
         total = float(sum(counts.values()))
         if self.action == "drop":
-            return Drop(rule="secrets", score=total, detail=detail)
-        return Edit(rule="secrets", text=text, score=total, detail=detail)
+            return Drop(score=total, detail=detail)
+        return Edit(text=text, score=total, detail=detail)
 
     def _masked(self, form: _Form, text: str, counts: Counter[str]) -> Iterator[str]:
         after = 0

@@ -9,24 +9,23 @@ from typing import ClassVar
 
 from pydantic import field_validator
 
-from tasks.contracts.base import Drop, FrozenModel
+from tasks.contracts.base import Drop, Rule
 from tasks.contracts.document import Document
 from tasks.filter.list_files import read_list, url_lists
 
 _SCHEME = re.compile(r"^[a-z][a-z0-9+.-]*://(?:[^/@]*@)?", re.IGNORECASE)
 
 
-class Url(FrozenModel):
+class Url(Rule):
     """What an address must not hold. Nothing is denied unless it is listed.
 
     It works as the URL filter of RefinedWeb (Penedo et al. 2023, arXiv:2306.01116, appendix G.1), without its lists.
 
-    >>> page = dict(doc_id="1", record_id="1", source="x", text="…")
     >>> rule = Url(deny_hosts=["spam.example"], deny_words=["casino"])
-    >>> rule(Document(**page, url="https://docs.example/casinos", host="docs.example"))
-    >>> rule(Document(**page, url="https://a.spam.example/", host="a.spam.example")).rule
-    'url.host'
-    >>> rule(Document(**page, url="https://docs.example/best-casino", host="docs.example")).detail
+    >>> rule(document(url="https://docs.example/casinos", host="docs.example"))
+    >>> rule(document(url="https://a.spam.example/", host="a.spam.example")).rule
+    'host'
+    >>> rule(document(url="https://docs.example/best-casino", host="docs.example")).detail
     'casino'
     """
 
@@ -80,16 +79,16 @@ class Url(FrozenModel):
         labels = document.host.lower().split(".")
         parents = [".".join(labels[start:]) for start in range(len(labels))]
         if denied := next((host for host in parents if host in self._hosts), None):
-            return Drop(rule="url.host", detail=denied)
+            return Drop(rule="host", detail=denied)
         if self._listed and (entry := self._first_listed(document.url, parents)):
-            return Drop(rule="url.list", detail=f"{self._listed[entry]}: {entry}")
+            return Drop(rule="list", detail=f"{self._listed[entry]}: {entry}")
         if self._words:
             words = re.split(r"[^a-z0-9]+", document.url.lower())
             if denied := next((word for word in words if word in self._words), None):
-                return Drop(rule="url.word", detail=denied)
+                return Drop(rule="word", detail=denied)
         for pattern in self.deny_patterns:
             if re.search(pattern, document.url):
-                return Drop(rule="url.pattern", detail=pattern)
+                return Drop(rule="pattern", detail=pattern)
         return None
 
     def _first_listed(self, url: str, parents: list[str]) -> str | None:

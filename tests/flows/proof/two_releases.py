@@ -16,9 +16,8 @@ from tasks.contracts.ledger import LedgerRow, write_ledger
 from tasks.contracts.manifest import Counts
 from tasks.contracts.tokens import TokenRange, write_index
 from tests.planted import plant_manifest
-from tests.training.release.papers.chain import UNITS
+from tests.training.release.papers.chain import STAGES, TEXT_STAGES, UNITS
 from training.release import stage as release
-from training.release.papers.facts import STAGES, TEXT_STAGES
 
 INPUTS: Mapping[str, tuple[str, ...]] = {
     "crawl": (),

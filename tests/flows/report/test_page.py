@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from flows.report.charts import funnel, loss_chart
-from flows.report.page import STAGES, build_report, summary_rows
+from flows.report.page import build_report, summary_rows
+from flows.workspace.graph import load_graph
 from tasks.contracts.document import Document, write_documents
 from tasks.contracts.manifest import Counts, Unit, manifest_hash
+from tests.conftest import ROOT
 from tests.planted import plant_manifest
 
+STAGES = tuple(load_graph())
 PLANTED: dict[str, tuple[Unit, int, dict[str, int]]] = {
     "crawl": ("urls", 2214, {"robots_disallowed": 64, "http_error": 12, "noai": 9}),
     "extract": ("records", 2129, {"no_text": 38, "not_html": 4, "parser_timeout": 1}),
@@ -41,6 +45,7 @@ INPUTS = {
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HEADWATER_STATE", str(tmp_path / ".headwater"))
+    shutil.copy2(ROOT / "dvc.yaml", tmp_path)
     return tmp_path
 
 

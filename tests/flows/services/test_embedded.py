@@ -38,7 +38,7 @@ time.sleep(600)
 """
 OWNER = """
 import os, sys, time
-from flows import services
+from flows.services import embedded as services
 services.STOP_SECONDS = 1.0
 with services._warden() as start:
     start("stubborn", [sys.executable, "-c", sys.argv[1], sys.argv[2]], os.environ)

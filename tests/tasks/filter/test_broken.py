@@ -19,7 +19,7 @@ from tasks.filter.stage import Params, run
 from tests.conftest import ROOT
 from tests.corpus import corpus, write_stage
 
-HEAD = "from tasks.contracts.base import Drop, Edit, FrozenModel\n\n\nclass Own(FrozenModel):\n    "
+HEAD = "from tasks.contracts.base import Drop, Edit, Rule\n\n\nclass Own(Rule):\n    "
 CALL = HEAD + "def __call__(self, document):\n        "
 FILES = {
     "syntax": (CALL.replace("document):", "document)") + "return None\n", "SyntaxError", 5),
@@ -30,7 +30,7 @@ FILES = {
     "exit": ("raise SystemExit(3)\n", "SystemExit", 1),
     "no class": ('"""Nothing."""\n', "nothing called Own", None),
     "another name": (CALL.replace("class Own", "class Mine") + "return None\n", "nothing called Own", None),
-    "plain class": (CALL.replace("(FrozenModel)", "") + "return None\n", "Own", None),
+    "plain class": (CALL.replace("(Rule)", "") + "return None\n", "Own", None),
     "no call": (HEAD + "limit: int = 3\n", "__call__(self, document)", None),
     "field": (HEAD + "limit: int = Field(3)\n", "NameError", 5),
     "default": (

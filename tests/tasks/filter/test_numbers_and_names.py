@@ -31,11 +31,13 @@ pytestmark = pytest.mark.usefixtures("workspace")
 TEXT = "The river rises in the hills and runs to the sea, where it is met with the tide. " * 3
 NAN_RULE = """
 import math
-from tasks.contracts.base import Drop, FrozenModel
-class Sure(FrozenModel):
+from tasks.contracts.base import Drop, Rule
+class Sure(Rule):
+    score_settings = ("how",)
+    how: str = "any"
     def scores(self, document): return {"filter.sure": math.nan if "hills" in document.text else 0.9}
     def __call__(self, document):
-        return Drop(rule="sure") if document.scores["filter.sure"] < 0.5 else None
+        return Drop() if document.scores["filter.sure"] < 0.5 else None
 """
 
 
@@ -49,7 +51,7 @@ def test_a_language_means_the_same_in_settings_and_documents(code: str) -> None:
     for setting in NAMED[code]:
         for stated in NAMED[code]:
             assert Language(keep=(setting,))(document(stated)) is None, (setting, stated)
-        assert Language(keep=(setting,))(document("la")).rule == "language.other"  # type: ignore[union-attr]
+        assert Language(keep=(setting,))(document("la")).rule == "other"  # type: ignore[union-attr]
         assert Group(name="g", languages=(setting,)).takes(document(NAMED[code][-1]))
         assert not Group(name="g", languages=(setting,)).takes(document("la"))
 
@@ -111,13 +113,13 @@ def test_a_score_that_is_no_number_keeps_no_document(lost: float, tmp_path: Path
 def test_nan_reaches_no_threshold_of_a_rule() -> None:
     for bound in (0.0, 0.5):
         rule = QualityClassifier(model="x.json", min_score=bound)
-        assert rule(document(scores={"filter.quality": math.nan})).rule == "quality_classifier.min_score"  # type: ignore[union-attr]
-        assert Language(min_score=bound)(document(score=math.nan)).rule == "language.min_score"  # type: ignore[union-attr]
+        assert rule(document(scores={"filter.quality": math.nan})).rule == "min_score"  # type: ignore[union-attr]
+        assert Language(min_score=bound)(document(score=math.nan)).rule == "min_score"  # type: ignore[union-attr]
     # A text of signs alone has no average word.
     without = GopherQuality(min_doc_words=0, max_non_alpha_words_ratio=0, min_stop_words=0)
     answered = without(document(text="; . ; ."))
     assert answered is not None
-    assert answered.rule == "gopher_quality.below_avg_threshold"
+    assert answered.rule == "below_avg_threshold"
 
 
 def test_a_filter_of_ones_own_that_measures_nan_keeps_nothing_by_it(

@@ -110,7 +110,7 @@ def our_answer(rule: Any, text: str) -> tuple[str, str]:
     document = Document(doc_id="1", url="", host="", record_id="1", source="t", text=text)
     answer = rule(document)
     if isinstance(answer, Drop):
-        return "drop", answer.rule.partition(".")[2]
+        return "drop", answer.rule
     if isinstance(answer, Edit):
         return ("keep", answer.text) if answer.text.strip() else ("drop", "empty")
     return "keep", text

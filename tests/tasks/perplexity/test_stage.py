@@ -18,7 +18,7 @@ from tasks.contracts.document import Document, make_doc_id, read_documents, writ
 from tasks.contracts.errors import CorpusTooSmallError, InputError, ModelError, ParamsError, ToolMissingError
 from tasks.contracts.ledger import read_ledger
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest
-from tasks.engine.shards import ShardWork, map_shards
+from tasks.engine.shards import MapResult, ShardWork, map_shards
 from tasks.perplexity import stage as stage_module
 from tasks.perplexity.kenlm_model import find_tool
 from tasks.perplexity.reference import Reference
@@ -296,10 +296,10 @@ def test_a_perplexity_that_is_no_number_has_no_place(tmp_path: Path) -> None:
     work = ShardWork(name="part-00000", inputs=(tmp_path / "part-00000.parquet",), input_hashes=("0",))
     rows = [{"model": "en", "value": value} for value in values]
     write_rows(tmp_path / "scores" / "part-00000.parquet", rows, stage_module._SCORE_SCHEMA)
-    (tmp_path / "decisions").mkdir()
+    scored = MapResult(folders={work.name: tmp_path / "scores"})
     for most in (100.0, 97.0):
         params = Params(max_percentile=most, model="x")
-        (decided,) = stage_module._write_decisions(params, [work], tmp_path)
+        (decided,) = stage_module._write_decisions(params, [work], scored, tmp_path / "decisions")
         (tmp_path / "out").mkdir(exist_ok=True)
         stage_module._write_part(decided, tmp_path / "out")
         kept = list(read_documents(tmp_path / "out" / "part-00000.parquet"))

@@ -7,10 +7,9 @@ import pytest
 from tasks.contracts.errors import InputError, ManifestError
 from tasks.contracts.manifest import Counts, manifest_hash, read_manifest
 from tests.planted import plant_manifest
-from tests.training.release.papers.chain import make_chain
+from tests.training.release.papers.chain import STAGES, make_chain
 from training.champions import champions
 from training.release import stage as release
-from training.release.papers.facts import STAGES
 from training.release.papers.write import PAPERS
 from training.train.model import ModelSize, build_model, model_config, save_model
 

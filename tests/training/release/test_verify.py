@@ -14,11 +14,10 @@ from tasks.contracts.durable_files import sha256_file, write_json
 from tasks.contracts.manifest import Counts, Unit
 from tests.mutations import mutate
 from tests.planted import plant_manifest
-from tests.training.release.papers.chain import Figures, documents, write_texts
+from tests.training.release.papers.chain import STAGES, TEXT_STAGES, Figures, documents, write_texts
 from training.gate_policy import Policy, policy_sha256
 from training.release import stage as release
 from training.release import verify
-from training.release.papers.facts import STAGES, TEXT_STAGES
 from training.train.model import ModelSize, build_model, model_config, save_model, weights_sha256
 
 TASKS = ["heldout_bits_per_byte"]

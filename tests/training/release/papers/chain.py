@@ -12,11 +12,13 @@ from tasks.contracts.ledger import LedgerRow, write_ledger
 from tasks.contracts.manifest import Counts, Unit
 from tasks.contracts.tokens import TokenRange, write_index
 from tests.planted import plant_manifest
-from training.release.papers.facts import STAGES, TEXT_STAGES
 
+TEXT_STAGES = ("crawl", "extract", "filter", "dedup", "perplexity", "holdout", "decontaminate", "mix")
+STAGES = (*TEXT_STAGES, "tokenizer", "tokenize", "train", "evaluate", "gate")
 UNITS: Mapping[str, Unit] = {
     "crawl": "urls",
     "extract": "records",
+    "tokenizer": "files",
     "train": "tokens",
     "evaluate": "items",
     "gate": "rules",
