@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable
+from functools import cache
 
 import pytest
 from packaging.requirements import Requirement
@@ -27,16 +28,23 @@ PART_OF = {"pydantic_core": "pydantic"}
 WITHOUT_NEED = {"magic": "tests/bench/datatrove_peer.py looks whether it is there"}
 
 
-def imported(folders: Iterable[str]) -> set[str]:
-    """Return the top-level modules of others that the code of these folders imports, wherever in a file."""
+@cache
+def imported_in(folder: str) -> set[str]:
+    """Return the top-level modules of others that the code of a folder imports, wherever in a file."""
     names: set[str] = set()
-    for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
+    for path in (ROOT / folder).rglob("*.py"):
+        if path.name == "conftest.py" and folder != "tests":
+            continue
         for node in ast.walk(ast.parse(path.read_bytes())):
             if isinstance(node, ast.Import):
                 names.update(alias.name for alias in node.names)
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 names.add(str(node.module))
     return {name.partition(".")[0] for name in names} - sys.stdlib_module_names - OURS
+
+
+def imported(folders: Iterable[str]) -> set[str]:
+    return {name for folder in folders for name in imported_in(folder)}
 
 
 def distributions(requirements: Iterable[str]) -> set[str]:
