@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import psutil
 
 LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
-LOOK_SECONDS = 0.3
+LOOK_SECONDS = 1.0
 FOREIGN = [
     {"Host": "evil.example"},
     {"Host": "127.0.0.1:{port}", "Origin": "http://evil.example"},
