@@ -334,8 +334,12 @@ def _kept_problems(record: str, sha256: str) -> list[str]:
     return [] if sha256_file(path) == sha256 else [f"{record}: the kept manifest was changed ({path.name})"]
 
 
+@cache
 def code_state() -> Code:
-    """Return the git commit of the project, whether its files differ from it, and the hash of its sources."""
+    """Return the git commit of the project, whether its files differ from it, and the hash of its sources.
+
+    Asked once: a process goes on with the code that it has loaded.
+    """
     pins = ROOT / "constraints.txt"
     sha256 = sha256_json([code_hash("tasks", "training"), sha256_file(pins) if pins.is_file() else None])
     commit = _git("rev-parse", "HEAD")
