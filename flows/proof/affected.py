@@ -38,7 +38,8 @@ from flows.workspace.graph import load_graph
 from flows.workspace.params import read_params
 from tasks.contracts.ledger import read_ledger
 from tasks.contracts.manifest import Shard
-from tasks.dedup.shingles import normal_bytes, shingle_sets
+from tasks.contracts.normal_form import normal_bytes
+from tasks.dedup.shingles import shingle_sets
 from tasks.dedup.taken_down_copies import Lookup, text_key
 from tasks.rights.takedowns import SHINGLE_WORDS, Fingerprint, Takedowns, text_sha256
 from training.release.local_tasks import FOLDER

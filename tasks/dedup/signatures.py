@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 from tasks.contracts.document import ROWS_PER_GROUP, open_shard
 from tasks.contracts.errors import InputError
 from tasks.contracts.manifest import Counts
+from tasks.contracts.normal_form import normal_bytes
 from tasks.dedup.minhash import Hasher, Sketch, band_keys, hasher
 from tasks.dedup.passages import BlockKind, block_keys
-from tasks.dedup.shingles import ShingleSets, normal_bytes, shingle_sets
+from tasks.dedup.shingles import ShingleSets, shingle_sets
 from tasks.engine.shards import ShardWork
 
 Exact = Literal["url", "payload", "text"]

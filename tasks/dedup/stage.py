@@ -306,7 +306,12 @@ class _Run:
         identity: dict[str, JsonValue] = {
             "shingle_words": self.sketch.shingle_words,
             "max_shingles": self.sketch.max_shingles,
-            "code": code_hash("tasks.dedup.shingles", "tasks.dedup.verification"),
+            "code": code_hash(
+                "tasks.contracts.normal_form",
+                "tasks.contracts.scripts",
+                "tasks.dedup.shingles",
+                "tasks.dedup.verification",
+            ),
         }
         memory = Memory(self.internal / f"memory-{name}-{sha256_json(identity)[:16]}.bin")
         memory.discard_if_damaged()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
@@ -25,6 +24,7 @@ from tasks.contracts.draws import DRAW_RANGE, draw
 from tasks.contracts.errors import CorpusTooSmallError
 from tasks.contracts.ledger import LedgerRow, ledger_row
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest
+from tasks.contracts.normal_form import normal_form
 from tasks.contracts.workspace import state_folder
 from tasks.engine.shards import ShardWork, keep_or_drop, map_shards, work_for
 from tasks.holdout.evaluation_items import (
@@ -118,8 +118,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
 
 def rank(text: str, seed: int) -> int:
     """Return a 64-bit hash of a text's content: equal whatever its case, Unicode form or white space."""
-    normal = " ".join(unicodedata.normalize("NFKC", text).lower().split())
-    return draw(normal, seed=seed, purpose="holdout")
+    return draw(normal_form(text), seed=seed, purpose="holdout")
 
 
 def held_out(documents: Iterable[Document], params: Params) -> list[Document]:

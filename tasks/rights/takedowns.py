@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -25,6 +24,7 @@ from pydantic import Field, ValidationError, model_validator
 from tasks.contracts.base import FrozenModel
 from tasks.contracts.durable_files import canonical_json, sha256_json, write_bytes
 from tasks.contracts.errors import InputError
+from tasks.contracts.normal_form import normal_bytes
 
 LIST: Final = Path("infra/takedowns.jsonl")
 FINGERPRINTS: Final = Path("infra/takedowns.fingerprints.jsonl")
@@ -125,15 +125,10 @@ def _tracks(parameter: str) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in _TRACKING)
 
 
-def normal_text(text: str) -> str:
-    """Return the form in which two equal texts are equal: Unicode NFKC, case folded, white space collapsed."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-
-
 def text_sha256(text: str) -> str | None:
     """Return the hash of a text's normal form, None for a text without any: all empty pages are not one document."""
-    normal = normal_text(text)
-    return hashlib.sha256(normal.encode("utf-8", "surrogatepass")).hexdigest() if normal else None
+    normal = normal_bytes(text)
+    return hashlib.sha256(normal).hexdigest() if normal else None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.contracts.errors import InputError
-from tasks.dedup.shingles import normalise
 from tasks.rights.takedowns import (
     LIST,
     Fingerprint,
@@ -89,15 +88,6 @@ def test_a_line_that_cannot_be_read_stops_the_run(workspace: Path) -> None:
         stream.write('{"id": "1"}\n')
     with pytest.raises(InputError, match="line 2"):
         read_takedowns()
-
-
-@given(st.text())
-def test_texts_are_equal_as_they_are_for_dedup(text: str) -> None:
-    import hashlib
-
-    normal = normalise(text)
-    expected = hashlib.sha256(normal.encode("utf-8", "surrogatepass")).hexdigest() if normal else None
-    assert text_sha256(text) == expected
 
 
 @given(st.text())
