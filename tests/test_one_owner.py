@@ -36,6 +36,13 @@ FACTS = (
         r"(?i)u4e00|0x4e00|u0e00|0x0e00|u3040|0x3040",
         ("tasks/contracts/scripts.py",),
     ),
+    Fact("how a URL is escaped", r"0-9A-Fa-f\]\{2\}", ("tasks/contracts/urls.py",)),
+    Fact("which parameters only track", r'"gclid"', ("tasks/contracts/urls.py",)),
+    Fact(
+        "which hosts a pattern names",
+        r"fnmatchcase",
+        ("tasks/contracts/urls.py",),
+    ),
 )
 
 

@@ -38,9 +38,8 @@ from tasks.contracts.durable_files import atomic_folder, write_json
 from tasks.contracts.ledger import LEDGER_SCHEMA
 from tasks.contracts.manifest import MANIFEST_NAME, Manifest, chain_order, manifest_hash, read_manifest
 from tasks.contracts.tokens import INDEX_SCHEMA
-from tasks.contracts.warc import host_of
+from tasks.contracts.urls import canonical_url, host_of
 from tasks.contracts.workspace import state_folder
-from tasks.crawl.urls import canonical_url
 from tasks.rights.evidence import CONTENT_TYPE
 
 logger = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from tasks.contracts.document import make_doc_id
 from tasks.contracts.errors import ManifestError
 from tasks.contracts.manifest import read_manifest
 from tasks.contracts.tokens import VALIDATION_NAME
-from tasks.crawl.urls import canonical_host, canonical_url
+from tasks.contracts.urls import canonical_host, canonical_url
 from tasks.rights.evidence import CONTENT_TYPE
 
 MOST_CANDIDATES = 10_000

@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 from scrapy.core.downloader.handlers.http11 import HTTP11DownloadHandler
 from scrapy.exceptions import IgnoreRequest
 
-from tasks.crawl.addresses import GuardedResolver, RefusedAddressError, named
+from tasks.contracts.urls import named
+from tasks.crawl.addresses import GuardedResolver, RefusedAddressError
 from tasks.crawl.certificates import CertificateRefusedError, Certificates, fingerprint
 from tasks.crawl.credentials import Placeholders, basic, login
 from tasks.crawl.exchange import POLICY_FILE, BoundedFactory, HeadersTooLongError

@@ -29,11 +29,11 @@ from tasks.contracts.ledger import LedgerRow, write_ledger
 from tasks.contracts.manifest import Counts
 from tasks.contracts.redaction import without_userinfo
 from tasks.contracts.text_files import json_value
+from tasks.contracts.urls import canonical_host
 from tasks.crawl.archives import take_archives
 from tasks.crawl.credentials import joined
 from tasks.crawl.remote import NotServed, Remote, Unavailable, Untrusted, fail
 from tasks.crawl.streams import Damage
-from tasks.crawl.urls import canonical_host
 from tasks.crawl.warc_parts import PartWriter
 from tasks.crawl.warc_reader import Record, header_fields, inflated, read_records
 

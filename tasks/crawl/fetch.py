@@ -29,8 +29,7 @@ from tasks.contracts.durable_files import disk_full_is_clear
 from tasks.contracts.http_responses import REFUSALS, may_pass, no_page
 from tasks.contracts.media_types import is_html
 from tasks.contracts.redaction import without_secrets, without_userinfo
-from tasks.contracts.warc import host_of
-from tasks.crawl.addresses import named
+from tasks.contracts.urls import canonical_url, host_of, named
 from tasks.crawl.backoff import BROKEN_OFF, CERTIFICATE, RETRIES, SHORTEST_DELAY_SECONDS, HostBusy
 from tasks.crawl.exchange import (
     REDIRECTS,
@@ -45,8 +44,8 @@ from tasks.crawl.frontier import Refusals
 from tasks.crawl.hosts import Forbidden, HostRules, RobotsFailed, TooSlow, Unreachable, evidence_of
 from tasks.crawl.jobs import Job, owner
 from tasks.crawl.journal import DONE, FAR, NOTE, PAGE, PASSING, TAKEN, Journal
+from tasks.crawl.limits import Counted
 from tasks.crawl.page_links import Links, absolute_link, links_of, location_of, sitemap_links
-from tasks.crawl.urls import Counted, canonical_url
 from tasks.crawl.warc_writer import Note, Page, Writer, warc_date
 from tasks.rights.evidence import Certificate, Evidence
 from tasks.rights.robot_words import forbids_following

@@ -19,10 +19,10 @@ from scrapy.utils.defer import maybe_deferred_to_future
 from twisted.internet.defer import Deferred
 
 from tasks.contracts.http_responses import REFUSALS
+from tasks.contracts.urls import canonical_url
 from tasks.crawl.backoff import HostBusy
 from tasks.crawl.exchange import MOST_POLICY_BYTES, POLICY_FILE, REDIRECTS, header_fields, stop_at_limit
 from tasks.crawl.page_links import location_of
-from tasks.crawl.urls import canonical_url
 from tasks.rights.evidence import (
     READER,
     Certificate,

@@ -22,15 +22,15 @@ from tasks.contracts.document import make_doc_id
 from tasks.contracts.errors import NetworkError, RefusedError
 from tasks.contracts.ledger import LedgerRow, write_ledger
 from tasks.contracts.manifest import Counts
-from tasks.contracts.warc import host_of
+from tasks.contracts.urls import host_of
 from tasks.crawl.credentials import Placeholders
 from tasks.crawl.faults import clean, starts
 from tasks.crawl.frontier import Refusals
 from tasks.crawl.jobs import Crawl, Job, owner
 from tasks.crawl.journal import COUNTED, TAKEN, Journal, Place, Progress, read_progress
 from tasks.crawl.journal import PASSING as PASSING
+from tasks.crawl.limits import LIMIT_RULES, Counted
 from tasks.crawl.processes import run_in_processes
-from tasks.crawl.urls import LIMIT_RULES, Counted
 from tasks.crawl.warc_parts import PartWriter
 from tasks.crawl.warc_writer import SOFTWARE, Writer, sha1, warc_date
 

@@ -18,16 +18,17 @@ from tasks.contracts.base import StageParams, not_identity
 from tasks.contracts.durable_files import sha256_json, write_json
 from tasks.contracts.errors import HeadwaterError
 from tasks.contracts.manifest import Counts, Manifest, Unit, commit_manifest
+from tasks.contracts.urls import TRACKING
 from tasks.contracts.workspace import state_folder
 from tasks.crawl.archives import take_archives
 from tasks.crawl.common_crawl import Selection, take_common_crawl
 from tasks.crawl.faults import contact, faults_of, placeholders, roots, selection
 from tasks.crawl.jobs import Crawl
+from tasks.crawl.limits import Limits
 from tasks.crawl.processes import available
 from tasks.crawl.remote import Remote
 from tasks.crawl.sites import crawl_sites
 from tasks.crawl.texts import Columns, take_texts
-from tasks.crawl.urls import Limits
 from tasks.rights.takedowns import read_takedowns
 
 logger = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ class Params(StageParams):
     host's queue since."""
     policy_files: bool = True
     """sites: ask each host for /ai.txt and /.well-known/tdmrep.json too."""
-    drop_query: tuple[str, ...] = ("utm_*", "gclid", "fbclid", "msclkid")
+    drop_query: tuple[str, ...] = TRACKING
     """sites: query parameters left out of every URL, since they only track who followed a link."""
     max_url_length: int = Field(2000, ge=20)
     """sites: characters of a URL, at most (url_too_long)."""

@@ -27,7 +27,7 @@ from tasks.contracts.ledger import LedgerRow, write_ledger
 from tasks.contracts.manifest import Counts
 from tasks.contracts.redaction import without_userinfo
 from tasks.contracts.text_files import in_utf8
-from tasks.contracts.warc import host_of
+from tasks.contracts.urls import host_of
 from tasks.crawl.input_files import Identity, SourceFile, check_unchanged, find_files, open_hashed, opened
 from tasks.crawl.processes import spread
 from tasks.crawl.streams import Unpacked

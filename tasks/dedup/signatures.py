@@ -11,7 +11,6 @@ A part's files are arrays of fixed-size little-endian items, so that any slice i
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from tasks.contracts.document import ROWS_PER_GROUP, open_shard
 from tasks.contracts.errors import InputError
 from tasks.contracts.manifest import Counts
 from tasks.contracts.normal_form import normal_bytes
+from tasks.contracts.urls import host_matches
 from tasks.dedup.minhash import Hasher, Sketch, band_keys, hasher
 from tasks.dedup.passages import BlockKind, block_keys
 from tasks.dedup.shingles import ShingleSets, shingle_sets
@@ -221,7 +221,7 @@ class _Preference:
     def _rank(self, host: str) -> int:
         rank = self._ranks.get(host)
         if rank is None:
-            matches = (n for n, pattern in enumerate(self._patterns) if fnmatch.fnmatchcase(host, pattern))
+            matches = (n for n, pattern in enumerate(self._patterns) if host_matches(host, pattern))
             rank = self._ranks[host] = next(matches, len(self._patterns))
         return rank
 

@@ -21,7 +21,8 @@ from tasks.contracts.base import Drop
 from tasks.contracts.bodies import ERRORS, Body, opened
 from tasks.contracts.http_responses import REFUSALS, no_page
 from tasks.contracts.media_types import is_html
-from tasks.contracts.warc import host_of, http_answer, utc
+from tasks.contracts.urls import host_of
+from tasks.contracts.warc import http_answer, utc
 from tasks.extract.host_files import HostFile, read_files, signals_of, unreadable
 from tasks.rights.evidence import CONTENT_TYPE, Evidence, header_signals, read_evidence
 from tasks.rights.robots import url_path

@@ -17,13 +17,13 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from urllib.parse import quote, urlsplit
 
+from tasks.contracts.urls import percent_form
+
 MOST_BYTES = 500 * 1024  # section 2.5: at least this much must be parsed; what is beyond it is ignored
 MOST_STATEMENTS = 100  # preferences of a group that are read, and licences of a file; examples have two or three
 EVERYONE = "*"
 USAGE, SIGNAL, AI_TRAINING, NOINDEX = "content-usage", "content-signal", "ai-training", "noindex"
-_UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _PRINTABLE = bytes(range(0x21, 0x7F))
-_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 _PLAIN = re.compile(r"[/*][!-#&-~]*\$?")  # nothing to escape, and no escape to spell in another way
 _LINES = re.compile(r"\r\n|\r|\n")
 _PRODUCT = re.compile(r"[^\s/;(]+")
@@ -385,14 +385,8 @@ def normal_path(path: str) -> str:
     """
     if _PLAIN.fullmatch(path):
         return path
-    escaped = quote(path.encode("utf-8", "replace"), safe=_PRINTABLE).encode()
-    normal = _ESCAPE.sub(_unescape, escaped).decode("ascii")
+    normal = percent_form(quote(path.encode("utf-8", "replace"), safe=_PRINTABLE))
     return normal if normal.startswith(("/", "*")) else f"/{normal}"
-
-
-def _unescape(found: re.Match[bytes]) -> bytes:
-    byte = int(found[1], 16)
-    return bytes([byte]) if byte in _UNRESERVED else b"%%%02X" % byte
 
 
 def matches(pattern: str, path: str) -> bool:
