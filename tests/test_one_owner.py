@@ -43,6 +43,9 @@ FACTS = (
         r"fnmatchcase",
         ("tasks/contracts/urls.py",),
     ),
+    Fact("what a child process imports", "PYTHONPATH", ("tasks/contracts/workspace.py",)),
+    Fact("where this Python's programs are", r'\["PATH"\]|get\("PATH"|"PATH":', ("tasks/contracts/workspace.py",)),
+    Fact("the state folder", r"def state_folder", ("tasks/contracts/workspace.py",)),
 )
 
 

@@ -25,7 +25,7 @@ from typing import Any
 from flows.history import run_records
 from flows.services.tracking import QUIET
 from tasks.contracts.durable_files import write_bytes
-from tasks.contracts.workspace import ROOT, state_folder
+from tasks.contracts.workspace import child_environment, state_folder
 
 logger = logging.getLogger(__name__)
 
@@ -209,12 +209,11 @@ def mirror_server() -> Iterator[None]:
 
 def start_mirror_process(arguments: Sequence[str], **pipes: Any) -> subprocess.Popen[bytes]:
     """Start `flows.mlflow.mirror_process`, out of reach of a Ctrl-C that is meant for the stage."""
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     with log_path().open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "flows.mlflow.mirror_process", *arguments],
             stderr=log,
-            env={**QUIET, **os.environ, "PYTHONPATH": path, "HEADWATER_STATE": str(state_folder())},
+            env=child_environment(defaults=QUIET),
             start_new_session=True,
             **pipes,
         )

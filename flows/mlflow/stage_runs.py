@@ -323,7 +323,7 @@ def _facts(record: run_records.RunRecord | None) -> dict[str, str]:
     code = record.code if record else run_records.code_state()
     machine = record.machine if record else run_records.machine()
     found = record.versions if record else run_records.versions()
-    flow_run = record.prefect.flow_run_id if record else os.environ.get("HEADWATER_FLOW_RUN_ID")
+    flow_run = record.prefect.flow_run_id if record else os.environ.get(run_records.FLOW_RUN_VARIABLE)
     tags = {f"version.{name}": version for name, version in found.items()}
     tags |= {"machine.cpus": str(machine.cpus), "machine.memory": str(machine.memory)}
     tags |= {"machine.platform": machine.platform, "git.dirty": str(code.dirty).lower()}

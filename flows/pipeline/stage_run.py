@@ -19,7 +19,16 @@ import psutil
 from flows.history.digest import dvc_digest
 from flows.history.marks import restore_mark
 from flows.history.releases import remember_release
-from flows.history.run_records import PrefectIds, kept_manifest, now, records_on_disk, write_record
+from flows.history.run_records import (
+    FLOW_RUN_VARIABLE,
+    RUN_VARIABLE,
+    TASK_RUN_VARIABLE,
+    PrefectIds,
+    kept_manifest,
+    now,
+    records_on_disk,
+    write_record,
+)
 from flows.mlflow.mirror import StageMirror
 from flows.pipeline.snapshot import put_back, replaced_when_complete
 from flows.workspace.graph import Stage, load_graph, select
@@ -38,10 +47,6 @@ from training.release.signing import SigningKey, sign_release
 from training.release.verify import SIGNATURE
 
 logger = logging.getLogger(__name__)
-
-RUN_VARIABLE = "HEADWATER_RUN"
-FLOW_RUN_VARIABLE = "HEADWATER_FLOW_RUN_ID"
-TASK_RUN_VARIABLE = "HEADWATER_TASK_RUN_ID"
 
 
 def run_stage(name: str) -> Manifest:

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from pydantic import JsonValue
 
+from tasks.contracts.code_hash import code_hash
 from tasks.contracts.durable_files import atomic_folder, disk_full_is_clear, sha256_json, sync_folder, write_json
 from tasks.contracts.ledger import LedgerRow, read_ledger, write_ledger
-from tasks.contracts.workspace import code_hash
 from tasks.crawl.input_files import Identity, SourceFile, identify, local_path
 from tasks.crawl.processes import spread
 

@@ -27,9 +27,10 @@ import numpy as np
 from pydantic import Field, JsonValue, model_validator
 
 from tasks.contracts.base import StageParams, not_identity
+from tasks.contracts.code_hash import code_hash
 from tasks.contracts.durable_files import sha256_file, sha256_json
 from tasks.contracts.manifest import Manifest, commit_manifest
-from tasks.contracts.workspace import code_hash, state_folder
+from tasks.contracts.workspace import state_folder
 from tasks.dedup.candidates import FEWEST_PAIRS, GROUP, PAIR, find_candidates
 from tasks.dedup.corpus import Corpus, even_ranges
 from tasks.dedup.decisions import count_hosts, mark_kept, write_decisions

@@ -23,13 +23,14 @@ from typing import Any
 import xxhash
 from pydantic import BaseModel, ConfigDict, JsonValue
 
+from tasks.contracts.code_hash import code_hash
 from tasks.contracts.conservation import REPORT
 from tasks.contracts.document import Document, read_documents, write_documents
 from tasks.contracts.durable_files import atomic_folder, disk_full_is_clear, sha256_file, sha256_json, write_json
 from tasks.contracts.errors import ConservationError, HeadwaterError, ManifestError
 from tasks.contracts.ledger import LedgerRow, write_ledger
 from tasks.contracts.manifest import NO_COUNTS, Counts, Shard, count_rows, describe_file, manifest_hash, text_shards
-from tasks.contracts.workspace import code_hash, state_folder
+from tasks.contracts.workspace import state_folder
 from tasks.engine.session import open_session, ray_data, session_is_open
 
 logger = logging.getLogger(__name__)

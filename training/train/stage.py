@@ -24,12 +24,13 @@ import pyarrow as pa
 from pydantic import Field, JsonValue
 
 from tasks.contracts.base import StageParams, borrowed_from, not_identity
+from tasks.contracts.code_hash import code_hash
 from tasks.contracts.document import write_rows
 from tasks.contracts.durable_files import sha256_json, write_bytes, write_json
 from tasks.contracts.errors import CorpusTooSmallError, HeadwaterError, ParamsError, TrainingError, raised
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest, manifest_hash
 from tasks.contracts.tokens import TokensInfo, read_tokens_info
-from tasks.contracts.workspace import code_hash, state_folder
+from tasks.contracts.workspace import state_folder
 from training.device import gpus, need_gpus
 from training.gate.gate_policy import policy_sha256, read_policy
 from training.train.checkpoint import finished_checkpoints, read_log
