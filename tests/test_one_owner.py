@@ -5,12 +5,15 @@ A row of FACTS is a fact, what it looks like in the source, and who may say it. 
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tasks.contracts import files, manifest, release, tokens
 from tasks.contracts.workspace import ROOT
 
 SOURCE = sorted(path for folder in ("flows", "tasks", "training") for path in (ROOT / folder).rglob("*.py"))
@@ -43,6 +46,13 @@ FACTS = (
         r"fnmatchcase",
         ("tasks/contracts/urls.py",),
     ),
+    Fact("how a part of a stage is called", r'(?:glob|startswith)\(f?"part-|f"part-', ("training/release/verify.py",)),
+    Fact("settings that fix Parquet's bytes", r"ParquetWriter\(", ("tasks/contracts/document.py",)),
+    Fact(
+        "how drops are counted",
+        r"dropped\.get\(row\.rule|Counter\(row\.rule",
+        ("tasks/contracts/ledger.py",),
+    ),
     Fact("what a child process imports", "PYTHONPATH", ("tasks/contracts/workspace.py",)),
     Fact("where this Python's programs are", r'\["PATH"\]|get\("PATH"|"PATH":', ("tasks/contracts/workspace.py",)),
     Fact("the state folder", r"def state_folder", ("tasks/contracts/workspace.py",)),
@@ -57,3 +67,46 @@ def test_a_fact_is_said_by_its_owner_only(fact: Fact) -> None:
 
 def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8")
+
+
+VERIFIER = ROOT / "training/release/verify.py"
+OWNERS = (files, release, tokens, manifest)
+NAMES = {
+    str(value): name
+    for owner in OWNERS
+    for name, value in vars(owner).items()
+    if name.endswith("_NAME") and isinstance(value, str)
+}
+FOLDERS = {
+    str(value): name for owner in OWNERS for name, value in vars(owner).items() if name.endswith("_FOLDER") and value
+}
+
+
+@pytest.mark.parametrize("path", SOURCE, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_file_or_folder_that_others_read_is_named_by_its_owner_only(path: Path) -> None:
+    if path == VERIFIER or path in {Path(owner.__file__ or "") for owner in OWNERS}:
+        return
+    said = [
+        f"line {line}: {text!r}, which is {NAMES.get(text) or FOLDERS.get(text)} of tasks.contracts"
+        for line, text, joined in _texts(ast.parse(_text(path)))
+        if text in NAMES or (joined and text in FOLDERS)
+    ]
+    assert not said
+
+
+def test_the_verifier_that_is_copied_into_a_release_uses_the_same_names() -> None:
+    said = {text for _, text, _ in _texts(ast.parse(_text(VERIFIER)))}
+    looking_like_names = {text for text in said if re.fullmatch(r"[\w.]+\.(?:json|md|sig|csv|parquet|yaml)", text)}
+    assert {"_manifest.json", "lineage.json", "gate.json", "model.sig"} <= looking_like_names
+    assert looking_like_names <= NAMES.keys()
+
+
+def _texts(tree: ast.AST) -> Iterator[tuple[int, str, bool]]:
+    """Yield line, text and whether it is joined to a path, of each literal and of each part of a path in one."""
+    documentation = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    joined = {id(node.right) for node in ast.walk(tree) if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation:
+            yield node.lineno, node.value, id(node) in joined
+            for part in node.value.split("/") if "/" in node.value and " " not in node.value else ():
+                yield node.lineno, part, False

@@ -33,8 +33,10 @@ from flows.workspace.graph import load_graph, select
 from flows.workspace.secrets import hide_secrets
 from tasks.contracts.disk import disk_full
 from tasks.contracts.errors import HeadwaterError, InputError, UsageError, did_you_mean
+from tasks.contracts.files import REPORT_NAME
 from tasks.contracts.manifest import absent
 from tasks.contracts.redaction import without_secrets
+from tasks.contracts.release import RELEASE_FOLDER
 
 app = typer.Typer(
     name="headwater",
@@ -442,7 +444,7 @@ def _print_places(stages: Sequence[str]) -> None:
     console.print()
     places: list[tuple[str, Any]] = [
         *([("verdict", _verdict())] if "gate" in stages else []),
-        *([("release", "data/release")] if "release" in stages else []),
+        *([("release", RELEASE_FOLDER)] if "release" in stages else []),
         ("report", os.path.relpath(build_report(Path()))),
         ("UIs", "`.venv/bin/headwater up` opens Prefect and MLflow"),
     ]
@@ -452,7 +454,7 @@ def _print_places(stages: Sequence[str]) -> None:
 
 def _verdict() -> str:
     """Return what the gate said, in one line; a run that it stops says why instead."""
-    told = json.loads(Path("data/gate/report.json").read_bytes())
+    told = json.loads(Path("data/gate", REPORT_NAME).read_bytes())
     rules = Counter(rule["verdict"] for rule in told["rules"])
     counted = ", ".join(f"{verdict} {number}" for verdict, number in rules.items())
     return f"{told['verdict']} (rules: {counted}; data/gate/report.md says by how much)"

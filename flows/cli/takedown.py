@@ -18,6 +18,7 @@ import typer
 from flows.output import console
 from tasks.contracts.errors import InputError, UsageError, did_you_mean
 from tasks.contracts.redaction import without_userinfo
+from tasks.contracts.release import RELEASE_FOLDER
 from tasks.contracts.urls import canonical_host, page_key
 from tasks.rights.takedowns import (
     LIST,
@@ -212,7 +213,7 @@ def apply(as_json: JsonOption = False) -> None:
                 }
                 for name, number in sorted(counted.items())
             }
-            folders = [release.folder, *([Path("data/release")] if is_release(Path("data/release"), manifest) else [])]
+            folders = [release.folder, *([Path(RELEASE_FOLDER)] if is_release(Path(RELEASE_FOLDER), manifest) else [])]
             for folder in dict.fromkeys(folders):
                 if is_release(folder, manifest):
                     changed += mark_release(folder, manifest, tombstones)

@@ -17,10 +17,10 @@ from flows.output import console
 from flows.proof import verify_again, verify_documents, verify_figures, verify_files
 from tasks.contracts.errors import HeadwaterError, UsageError
 from tasks.contracts.manifest import MANIFEST_NAME
+from tasks.contracts.release import MANIFESTS_FOLDER, RELEASE_FOLDER, SIGNATURE_NAME
 from training.release.signing import PUBLIC_KEY_VARIABLE, check_public_key, differences, find_signature, signer_of
 from training.release.verify import (
     MOST_JSON_BYTES,
-    SIGNATURE,
     Break,
     NotCheckableError,
     Result,
@@ -43,7 +43,7 @@ SIGNED = (
 
 
 def verify(
-    release: Annotated[Path, typer.Argument(metavar="[RELEASE_DIR]", help="The release.")] = Path("data/release"),
+    release: Annotated[Path, typer.Argument(metavar="[RELEASE_DIR]", help="The release.")] = Path(RELEASE_FOLDER),
     deep: Annotated[bool, typer.Option("--deep", help="Make digests, texts, tokens and batches again.")] = False,
     sample: Annotated[int, typer.Option(min=1, help="Documents and steps that --deep makes again.")] = 100,
     expect: Annotated[
@@ -187,7 +187,7 @@ def signature(release: Path, public_key: Path | None) -> Iterator[Break]:
             raise NotCheckableError("no signature stands here")
         raise NotCheckableError(f"{signed} was made with the key {signer_of(signed)}: give its file, --public-key")
     if signed is None:
-        yield Break(str(release / SIGNATURE), "a signature by the key that was given", "no signature")
+        yield Break(str(release / SIGNATURE_NAME), "a signature by the key that was given", "no signature")
         return
     yield from differences(release, signed, public_key)
 
@@ -211,4 +211,4 @@ def _same_release(release: Path, data: Path) -> bool:
 
 
 def _stages(release: Path) -> list[str]:
-    return sorted(path.stem for path in (release / "manifests").glob("*.json"))
+    return sorted(path.stem for path in (release / MANIFESTS_FOLDER).glob("*.json"))

@@ -41,6 +41,7 @@ from tasks.contracts.durable_files import (
 from tasks.contracts.errors import HeadwaterError, ManifestError, UsageError
 from tasks.contracts.manifest import MANIFEST_NAME, Manifest
 from tasks.contracts.redaction import without_secrets
+from tasks.contracts.release import MANIFESTS_FOLDER
 from tasks.contracts.workspace import ROOT, state_folder
 
 logger = logging.getLogger(__name__)
@@ -390,7 +391,7 @@ def _chain_path() -> Path:
 
 def kept_manifest_path(sha256: str) -> Path:
     """Return where the manifest with this hash is kept, if any run of this workspace made it."""
-    return runs_folder() / "manifests" / f"{sha256}.json"
+    return runs_folder() / MANIFESTS_FOLDER / f"{sha256}.json"
 
 
 def _record_paths() -> Iterable[Path]:

@@ -25,7 +25,7 @@ from typing import Any
 from flows.history import run_records
 from flows.services.tracking import QUIET
 from tasks.contracts.durable_files import write_bytes
-from tasks.contracts.workspace import child_environment, state_folder
+from tasks.contracts.workspace import child_environment, progress_path, state_folder
 
 logger = logging.getLogger(__name__)
 
@@ -34,11 +34,6 @@ SERVER_VARIABLE = "HEADWATER_MIRROR"
 
 PATIENCE = 600.0
 """Seconds to wait for MLflow at the end of a stage: uploading a release may take a while."""
-
-
-def progress_path() -> Path:
-    """Return the file that training appends {"step", "loss", …} lines to."""
-    return state_folder() / "train" / "progress.jsonl"
 
 
 def kept_progress_path(run: str, started_at: str) -> Path:

@@ -7,9 +7,9 @@ from hashlib import sha256
 from pathlib import Path
 
 from tasks.contracts.manifest import manifest_hash
+from tasks.contracts.release import SIGNATURE_NAME
 from training.release.champions import kept_copy
 from training.release.signing import SigningKey, sign_release, signer_of
-from training.release.verify import SIGNATURE
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ def sign_if_not(release: Path, key: SigningKey) -> bool:
     """
     own = manifest_hash(release)
     kept = kept_copy(own)
-    if kept is None or signer_of(kept / SIGNATURE) == sha256(key.public_pem).hexdigest():
+    if kept is None or signer_of(kept / SIGNATURE_NAME) == sha256(key.public_pem).hexdigest():
         return False
     made = sign_release(kept, key)
     if made:

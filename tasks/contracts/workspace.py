@@ -17,6 +17,11 @@ def state_folder() -> Path:
     return Path(os.environ.get(STATE_VARIABLE, ".headwater")).resolve()
 
 
+def progress_path() -> Path:
+    """Return the file that training appends {"step", "loss", …} lines to."""
+    return state_folder() / "train" / "progress.jsonl"
+
+
 def child_environment(
     more: Mapping[str, str] | None = None, *, defaults: Mapping[str, str] | None = None
 ) -> dict[str, str]:

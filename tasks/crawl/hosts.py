@@ -33,7 +33,7 @@ from tasks.rights.evidence import (
     most_telling,
     page_signals,
 )
-from tasks.rights.robots import Decision, Robots, names_of
+from tasks.rights.robots import AI_TXT, ROBOTS_TXT, TDMREP, Decision, Robots, names_of
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,6 @@ logger = logging.getLogger(__name__)
 MOST_REDIRECTS = 5
 # Of the files of all hosts whose rules are kept, parsed; a host that was forgotten is asked again when its turn comes.
 MOST_RULES_BYTES = 16 << 20
-AI_TXT, TDMREP = "/ai.txt", "/.well-known/tdmrep.json"
 URGENT = 1000
 
 
@@ -156,7 +155,7 @@ class HostGate:
 
     async def _read(self, place: str) -> HostRules:
         rules = HostRules(read_at=time.monotonic())
-        url = f"{place}/robots.txt"
+        url = f"{place}{ROBOTS_TXT}"
         try:
             response = await self._fetch(url)
         except IgnoreRequest as error:

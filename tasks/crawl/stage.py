@@ -17,6 +17,7 @@ from pydantic import Field, JsonValue
 from tasks.contracts.base import StageParams, not_identity
 from tasks.contracts.durable_files import sha256_json, write_json
 from tasks.contracts.errors import HeadwaterError
+from tasks.contracts.files import SOURCES_NAME
 from tasks.contracts.manifest import Counts, Manifest, Unit, commit_manifest
 from tasks.contracts.urls import TRACKING
 from tasks.contracts.workspace import state_folder
@@ -143,7 +144,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     """
     output.mkdir(parents=True)
     unit, counts, sources = _SOURCES[params.source](params, output)
-    write_json(output / "sources.json", {"source": params.source, "sources": sources})
+    write_json(output / SOURCES_NAME, {"source": params.source, "sources": sources})
     logger.info("crawl: %d %s in, %d kept", counts.in_, unit, counts.out)
     manifest = commit_manifest(output, stage="crawl", unit=unit, params=params.identity(), inputs=inputs, counts=counts)
     shutil.rmtree(_units_folder(params), ignore_errors=True)

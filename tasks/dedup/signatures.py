@@ -53,6 +53,7 @@ DOCUMENT: Final = np.dtype(
     ]
 )
 ENTRY: Final = np.dtype([("key", "<u8"), ("row", "<u4")])
+DOCUMENTS_ENDING, SETS_ENDING = ".docs.bin", ".sets.bin"
 COLUMNS: Final = ["doc_id", "url", "host", "captured_at", "payload_digest", "text"]
 
 # Bytes of text that are hashed together.
@@ -89,7 +90,7 @@ def sign_part(signing: Signing, work: ShardWork, folder: Path) -> Counts:
     line_keys: list[NDArray[np.uint64]] = [np.zeros(0, np.uint64)]
     line_rows: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
     count = start = 0
-    with (folder / f"{work.name}.sets.bin").open("wb") as sets_file, open_shard(work.inputs[0]) as shard:
+    with (folder / f"{work.name}{SETS_ENDING}").open("wb") as sets_file, open_shard(work.inputs[0]) as shard:
         for batch in shard.iter_batches(batch_size=ROWS_PER_GROUP, columns=COLUMNS):
             columns: dict[str, list[Any]] = {name: batch[name].to_pylist() for name in COLUMNS}
             for chosen in _by_bytes(columns["text"]):
@@ -107,7 +108,7 @@ def sign_part(signing: Signing, work: ShardWork, folder: Path) -> Counts:
                         line_keys.append(of_text)
                         line_rows.append(np.full(len(of_text), count + row, dtype=np.int64))
                 count += len(found)
-    np.concatenate(documents).tofile(folder / f"{work.name}.docs.bin")
+    np.concatenate(documents).tofile(folder / f"{work.name}{DOCUMENTS_ENDING}")
     _write_sorted(folder / f"{work.name}.keys.bin", keys, rows)
     if signing.blocks:
         _write_sorted(folder / f"{work.name}.line_keys.bin", line_keys, line_rows)

@@ -20,6 +20,7 @@ from pydantic import JsonValue
 from tasks.contracts.base import Drop
 from tasks.contracts.document import ROWS_PER_GROUP, Document, open_shard, read_documents, write_documents
 from tasks.contracts.durable_files import canonical_json, sha256_json
+from tasks.contracts.files import DROPPED_FOLDER, is_part
 from tasks.contracts.ledger import ledger_row, read_ledger, write_ledger
 from tasks.contracts.manifest import Counts
 from tasks.engine.shards import MapResult, ShardWork, map_shards, reused
@@ -41,8 +42,9 @@ def take_down(takedowns: Takedowns, result: MapResult, output: Path, internal: P
     """
     if not takedowns:
         return result
-    parts = [file for file in result.files if file.name.startswith("part-") and file.name.endswith(".parquet")]
-    ledgers = {file.name.removeprefix("dropped/"): file for file in result.files if file.name.startswith("dropped/")}
+    parts = [file for file in result.files if is_part(file.name, ".parquet")]
+    inside = f"{DROPPED_FOLDER}/"
+    ledgers = {file.name.removeprefix(inside): file for file in result.files if file.name.startswith(inside)}
     scan = [ShardWork(name=_stem(p.name), inputs=(output / p.name,), input_hashes=(p.sha256,)) for p in parts]
     listed: list[JsonValue] = [row.model_dump(mode="json") for row in (*takedowns.tombstones, *takedowns.fingerprints)]
     map_shards(
@@ -119,5 +121,5 @@ def drop_covered(work: ShardWork, folder: Path) -> Counts:
                 yield document
 
     out = write_documents(folder / f"{work.name}.parquet", kept())
-    write_ledger(folder / "dropped" / f"{work.name}.parquet", rows)
+    write_ledger(folder / DROPPED_FOLDER / f"{work.name}.parquet", rows)
     return Counts(in_=seen, out=out, dropped={RULE: seen - out})

@@ -22,6 +22,7 @@ from tasks.contracts.base import Drop, StageParams
 from tasks.contracts.document import Document, read_documents, read_rows, write_documents, write_rows
 from tasks.contracts.draws import DRAW_RANGE, draw
 from tasks.contracts.errors import CorpusTooSmallError
+from tasks.contracts.files import HELD_OUT_FOLDER, TASKS_FOLDER
 from tasks.contracts.ledger import LedgerRow, ledger_row
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest
 from tasks.contracts.normal_form import normal_form
@@ -102,8 +103,8 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
         params={"fraction": params.fraction, "seed": params.seed, "last": last},
         code=CODE,
     )
-    held = [d for item in work for d in read_documents(output / "heldout" / f"{item.name}.parquet")]
-    texts, questions = write_tasks(held, params, output / "tasks")
+    held = [d for item in work for d in read_documents(output / HELD_OUT_FOLDER / f"{item.name}.parquet")]
+    texts, questions = write_tasks(held, params, output / TASKS_FOLDER)
     logger.info("holdout: %d documents, %d texts, %d continuations", len(held), texts, questions)
     return commit_manifest(
         output,
@@ -188,7 +189,7 @@ def _split_shard(work: ShardWork, folder: Path, *, last: int, fraction: float, s
             yield ledger_row(STAGE, document, reason)
 
     counts = keep_or_drop(work, folder, decide)
-    write_documents(folder / "heldout" / f"{work.name}.parquet", held)
+    write_documents(folder / HELD_OUT_FOLDER / f"{work.name}.parquet", held)
     return counts
 
 

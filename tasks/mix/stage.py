@@ -22,6 +22,7 @@ from tasks.contracts.base import Drop, StageParams
 from tasks.contracts.document import Document, read_documents, read_rows, write_rows
 from tasks.contracts.durable_files import write_json
 from tasks.contracts.errors import CorpusTooSmallError
+from tasks.contracts.files import MIXTURE_NAME
 from tasks.contracts.ledger import LedgerRow, ledger_row
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest, text_shards
 from tasks.contracts.workspace import state_folder
@@ -33,7 +34,6 @@ logger = logging.getLogger(__name__)
 STAGE = "mix"
 RULE = "not_sampled"
 CODE = ("tasks.mix",)
-MIXTURE_NAME = "mixture.json"
 
 _SIZES_SCHEMA = pa.schema(
     [

@@ -24,6 +24,7 @@ from tasks.contracts.base import Drop, StageParams, not_identity
 from tasks.contracts.document import Document, read_documents, read_rows, write_rows
 from tasks.contracts.durable_files import sha256_file, sha256_json, write_json
 from tasks.contracts.errors import HeadwaterError, ParamsError, raised
+from tasks.contracts.files import MODELS_NAME
 from tasks.contracts.languages import checked
 from tasks.contracts.ledger import LedgerRow, ledger_row
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest
@@ -185,7 +186,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
         params={},
         code=["tasks.perplexity.stage"],
     )
-    write_json(output / "model.json", _describe(params, fitted))
+    write_json(output / MODELS_NAME, _describe(params, fitted))
     return commit_manifest(
         output,
         stage=STAGE,

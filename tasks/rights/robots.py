@@ -19,6 +19,8 @@ from urllib.parse import quote, urlsplit
 
 from tasks.contracts.urls import percent_form
 
+ROBOTS_TXT, AI_TXT, TDMREP = "/robots.txt", "/ai.txt", "/.well-known/tdmrep.json"
+"""Paths at which a host says, for all of its pages, who may use them."""
 MOST_BYTES = 500 * 1024  # section 2.5: at least this much must be parsed; what is beyond it is ignored
 MOST_STATEMENTS = 100  # preferences of a group that are read, and licences of a file; examples have two or three
 EVERYONE = "*"
@@ -197,7 +199,7 @@ class Robots:
         path = url_path(url)
         first = Decision(True)
         for name, groups in self._groups_of(agent).items():
-            best = None if path == "/robots.txt" else _best(group.best(path) for group in groups)
+            best = None if path == ROBOTS_TXT else _best(group.best(path) for group in groups)
             decision = Decision(True, name) if best is None else Decision(best.allow, name, best.line)
             if not decision.allowed:
                 return decision
@@ -214,7 +216,7 @@ class Robots:
         Each group is asked once, however many robots it names and however many groups a robot has: linear in the file.
         """
         path = url_path(url)
-        if path == "/robots.txt":
+        if path == ROBOTS_TXT:
             return {}
         by_group = {id(group): group.best(path) for group in self._groups}
         closed = {}

@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 
 from tasks.contracts.base import FrozenModel
 from tasks.contracts.durable_files import write_json
+from tasks.contracts.files import GENERATION_CONFIG_NAME, MODEL_CONFIG_NAME, TOKENIZER_CONFIG_NAME, TOKENIZER_NAME
 
 if TYPE_CHECKING:
     import torch
@@ -111,7 +112,7 @@ def save_model(folder: Path, config: Any, weights: Mapping[str, torch.Tensor]) -
     save_torch_state_dict(dict(weights), folder)
     for path in folder.glob("*.safetensors"):
         # It is written for its owner alone; the other files are as the umask says, and so is a model to be read.
-        path.chmod((folder / "config.json").stat().st_mode)
+        path.chmod((folder / MODEL_CONFIG_NAME).stat().st_mode)
 
 
 def write_configs(folder: Path, config: Any, dtype: str) -> None:
@@ -119,8 +120,8 @@ def write_configs(folder: Path, config: Any, dtype: str) -> None:
     described = config.to_diff_dict() | {"architectures": ["LlamaForCausalLM"], "use_cache": True}
     described["dtype"] = dtype.removeprefix("torch.")
     described.pop("transformers_version", None)
-    write_json(folder / "config.json", described)
-    write_json(folder / "generation_config.json", {"eos_token_id": config.eos_token_id, "do_sample": False})
+    write_json(folder / MODEL_CONFIG_NAME, described)
+    write_json(folder / GENERATION_CONFIG_NAME, {"eos_token_id": config.eos_token_id, "do_sample": False})
 
 
 def name_special_tokens(folder: Path) -> None:
@@ -132,13 +133,13 @@ def name_special_tokens(folder: Path) -> None:
     Args:
         folder: holds config.json, generation_config.json, tokenizer.json and tokenizer_config.json.
     """
-    config = json.loads((folder / "config.json").read_bytes())
-    tokenizer = json.loads((folder / "tokenizer_config.json").read_bytes())
+    config = json.loads((folder / MODEL_CONFIG_NAME).read_bytes())
+    tokenizer = json.loads((folder / TOKENIZER_CONFIG_NAME).read_bytes())
     ids = {
-        token["content"]: token["id"] for token in json.loads((folder / "tokenizer.json").read_bytes())["added_tokens"]
+        token["content"]: token["id"] for token in json.loads((folder / TOKENIZER_NAME).read_bytes())["added_tokens"]
     }
     named = {f"{kind}_token_id": ids.get(tokenizer.get(f"{kind}_token")) for kind in ("bos", "eos", "pad")}
-    write_json(folder / "config.json", config | named)
-    generation = json.loads((folder / "generation_config.json").read_bytes())
-    write_json(folder / "generation_config.json", generation | named)
-    write_json(folder / "tokenizer_config.json", tokenizer | {"model_max_length": config["max_position_embeddings"]})
+    write_json(folder / MODEL_CONFIG_NAME, config | named)
+    generation = json.loads((folder / GENERATION_CONFIG_NAME).read_bytes())
+    write_json(folder / GENERATION_CONFIG_NAME, generation | named)
+    write_json(folder / TOKENIZER_CONFIG_NAME, tokenizer | {"model_max_length": config["max_position_embeddings"]})
