@@ -43,7 +43,7 @@ class Params(StageParams):
     source: Literal["sample", "sites", "common_crawl", "warc", "text"] = "sample"
     """Where pages come from: the embedded sample site, web sites, Common Crawl, WARC files, or text documents
     (JSONL, Parquet)."""
-    shard_megabytes: float = Field(4.0, gt=0)
+    shard_megabytes: float = Field(1.0, gt=0)
     """Size at which a part of the snapshot is closed, in MiB: of compressed WARC, or of text."""
 
     seeds: tuple[str, ...] = ()

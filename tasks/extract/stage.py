@@ -48,7 +48,7 @@ class Params(StageParams):
 
     engine: EngineName = "combined"
     """What finds the main text: combined (a small model over blocks), trafilatura, resiliparse or justext."""
-    mode: Mode = "default"
+    mode: Mode = "recall"
     """trafilatura's mode: default, precision (less, cleaner), recall (more) or fast (no second opinion)."""
     tables: bool = True
     """Whether the text of tables is kept."""

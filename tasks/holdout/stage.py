@@ -48,7 +48,7 @@ RANK_SCHEMA = pa.schema([pa.field("rank", pa.uint64(), nullable=False)])
 class Params(StageParams):
     """The `holdout` section of params.yaml."""
 
-    fraction: float = Field(0.06, gt=0, lt=1)
+    fraction: float = Field(0.08, gt=0, lt=1)
     """Share of the documents that is held out of training."""
     min_documents: int = Field(40, ge=4)
     """Fewer held-out documents than this are an error: too little to measure a model on."""
@@ -60,7 +60,7 @@ class Params(StageParams):
     """Most items of the bits-per-byte task, one a document."""
     text_characters: int = Field(2000, ge=100)
     """Most characters of a bits-per-byte item; a longer document is cut there."""
-    continuation_items: int = Field(300, ge=1)
+    continuation_items: int = Field(400, ge=1)
     """Most items of the continuation task."""
     items_per_document: int = Field(5, ge=1)
     """Most continuation items from one document."""

@@ -55,7 +55,7 @@ class Params(StageParams):
     """UTF-8 bytes of text to put together, repeats counted; null means as much as there is once."""
     total_tokens: int | None = Field(None, ge=1)
     """The same in tokens, estimated as bytes / bytes_per_token, as the tokenizer is made only afterwards."""
-    bytes_per_token: float = Field(4.0, gt=0)
+    bytes_per_token: float = Field(3.5, gt=0)
     """For that estimate; data/tokenizer/metrics.json says what it came to in the end."""
     seed: int = 0
     """Seed of the sampling."""

@@ -27,13 +27,13 @@ ROUND_TO = 64
 class ModelSize(FrozenModel, allow_inf_nan=False):
     """How large the model is, as it stands in train's section of params.yaml under `model`."""
 
-    layers: int = Field(4, ge=1)
+    layers: int = Field(2, ge=1)
     """Number of decoder layers."""
-    hidden_size: int = Field(128, ge=8)
+    hidden_size: int = Field(192, ge=8)
     """Width of the residual stream."""
     intermediate_size: int | None = Field(None, ge=8)
     """Width inside the SwiGLU block; null is 8/3 of `hidden_size`, rounded up to 64 (Touvron et al. 2023)."""
-    heads: int = Field(4, ge=1)
+    heads: int = Field(6, ge=1)
     """Number of query heads."""
     kv_heads: int = Field(2, ge=1)
     """Number of key and value heads (grouped-query attention); divides `heads`."""

@@ -81,9 +81,9 @@ class Params(StageParams):
     """Into how many parts each rank splits its share of a step, to fit the memory."""
     epochs: int = Field(1, ge=1)
     """Passes over the token shards (documents that `mix` repeats stand in them more than once)."""
-    max_steps: int | None = Field(None, ge=1)
+    max_steps: int | None = Field(200, ge=1)
     """Stop after so many optimizer steps; null goes to the end of `epochs` passes, past which no run goes."""
-    learning_rate: float = Field(3e-3, gt=0)
+    learning_rate: float = Field(1e-3, gt=0)
     """Peak learning rate, reached after the warm-up."""
     final_learning_rate: float = Field(3e-4, ge=0)
     """Learning rate at the last step, reached by half a cosine."""
