@@ -12,9 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from flows.output import visible
 from tasks.contracts import files, manifest, release, tokens
 from tasks.contracts.workspace import ROOT
+from training.release import verify
 
 SOURCE = sorted(path for folder in ("flows", "tasks", "training") for path in (ROOT / folder).rglob("*.py"))
 
@@ -55,6 +59,7 @@ FACTS = (
     ),
     Fact("what a child process imports", "PYTHONPATH", ("tasks/contracts/workspace.py",)),
     Fact("where this Python's programs are", r'\["PATH"\]|get\("PATH"|"PATH":', ("tasks/contracts/workspace.py",)),
+    Fact("what a terminal would obey", r"202a", ("flows/output.py",)),
     Fact("the state folder", r"def state_folder", ("tasks/contracts/workspace.py",)),
 )
 
@@ -99,6 +104,14 @@ def test_the_verifier_that_is_copied_into_a_release_uses_the_same_names() -> Non
     looking_like_names = {text for text in said if re.fullmatch(r"[\w.]+\.(?:json|md|sig|csv|parquet|yaml)", text)}
     assert {"_manifest.json", "lineage.json", "gate.json", "model.sig"} <= looking_like_names
     assert looking_like_names <= NAMES.keys()
+    assert verify.SIGNATURE == release.SIGNATURE_NAME
+    assert set(verify.BESIDE) == {release.TAKEDOWN_NOTICE_NAME, release.TAKEDOWN_MARK_NAME}
+    assert verify.MANIFEST == manifest.MANIFEST_NAME
+
+
+@given(st.text(st.characters(codec=None), max_size=20))
+def test_what_the_verifier_prints_has_nothing_that_a_terminal_obeys(text: str) -> None:
+    assert visible(verify.shown(text)) == verify.shown(text)
 
 
 def _texts(tree: ast.AST) -> Iterator[tuple[int, str, bool]]:
@@ -110,3 +123,19 @@ def _texts(tree: ast.AST) -> Iterator[tuple[int, str, bool]]:
             yield node.lineno, node.value, id(node) in joined
             for part in node.value.split("/") if "/" in node.value and " " not in node.value else ():
                 yield node.lineno, part, False
+
+
+@pytest.mark.parametrize(
+    ("kind", "pattern"),
+    [
+        ("a variable of the environment, or a setting of Scrapy", r'"(HEADWATER_[A-Z_]+)"'),
+        ("a pattern", r're\.compile\(\s*rb?("[^"\n]+")'),
+    ],
+)
+def test_what_has_a_meaning_of_ours_is_written_in_one_module(kind: str, pattern: str) -> None:
+    said: dict[str, set[str]] = {}
+    for path in SOURCE:
+        for text in re.findall(pattern, _text(path)):
+            said.setdefault(text, set()).add(path.relative_to(ROOT).as_posix())
+    assert said
+    assert {text: sorted(places) for text, places in said.items() if len(places) > 1} == {}, kind

@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IHostnameResolver, IHostResolution, IRes
 from zope.interface import implementer, provider
 
 from tasks.contracts.urls import named
+from tasks.crawl.scrapy_settings import ALLOW_HOSTS_SETTING, PLACES_SETTING
 
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: an IPv4 address in the last 32 bits
 GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")  # RFC 4291
@@ -83,7 +84,7 @@ class GuardedResolver:
     def from_crawler(cls, crawler: Any, reactor: Any) -> GuardedResolver:
         """Make it from Scrapy's settings, as Scrapy does with its own resolvers."""
         settings = crawler.settings
-        return cls(reactor, settings.getlist("HEADWATER_ALLOW_HOSTS"), settings.getdict("HEADWATER_PLACES"))
+        return cls(reactor, settings.getlist(ALLOW_HOSTS_SETTING), settings.getdict(PLACES_SETTING))
 
     def install_on_reactor(self) -> None:
         """Make every later connection of this process go through it."""

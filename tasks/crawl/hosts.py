@@ -23,6 +23,7 @@ from tasks.contracts.urls import canonical_url
 from tasks.crawl.backoff import HostBusy
 from tasks.crawl.exchange import MOST_POLICY_BYTES, POLICY_FILE, REDIRECTS, header_fields, stop_at_limit
 from tasks.crawl.page_links import location_of
+from tasks.crawl.scrapy_settings import MAX_DELAY_SETTING, POLICY_FILES_SETTING, ROBOTS_SECONDS_SETTING
 from tasks.rights.evidence import (
     READER,
     Certificate,
@@ -98,9 +99,9 @@ class HostGate:
         self.crawler = crawler
         settings = crawler.settings
         self.agent: str = settings["USER_AGENT"]
-        self.seconds = settings.getfloat("HEADWATER_ROBOTS_SECONDS")
-        self.longest_delay = settings.getfloat("HEADWATER_MAX_DELAY")
-        self.policy_files = settings.getbool("HEADWATER_POLICY_FILES")
+        self.seconds = settings.getfloat(ROBOTS_SECONDS_SETTING)
+        self.longest_delay = settings.getfloat(MAX_DELAY_SETTING)
+        self.policy_files = settings.getbool(POLICY_FILES_SETTING)
         self.hosts: dict[str, HostRules | list[Deferred[HostRules]]] = {}
         self.sizes: dict[str, int] = {}
         self.size = 0
