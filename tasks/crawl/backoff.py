@@ -15,11 +15,16 @@ from urllib.parse import urlsplit
 from scrapy.core.downloader.handlers.http11 import HTTP11DownloadHandler
 from scrapy.exceptions import IgnoreRequest
 
-from tasks.crawl.addresses import GuardedResolver, RefusedAddressError, named
+from tasks.contracts.urls import named
+from tasks.crawl.addresses import GuardedResolver, RefusedAddressError
 from tasks.crawl.certificates import CertificateRefusedError, Certificates, fingerprint
 from tasks.crawl.credentials import Placeholders, basic, login
 from tasks.crawl.exchange import POLICY_FILE, BoundedFactory, HeadersTooLongError
 from tasks.crawl.retry_after import FIRST_WAIT_SECONDS, retry_after
+from tasks.crawl.scrapy_settings import (
+    BUSY_TRIES_SETTING,
+    MAX_WAIT_SETTING,
+)
 from tasks.rights.evidence import Certificate
 
 if TYPE_CHECKING:
@@ -60,8 +65,8 @@ class Handler(HTTP11DownloadHandler):
     def __init__(self, crawler: Any) -> None:
         super().__init__(crawler)
         self.crawler = crawler
-        self.longest = crawler.settings.getfloat("HEADWATER_MAX_WAIT")
-        self.tries = crawler.settings.getint("HEADWATER_BUSY_TRIES")
+        self.longest = crawler.settings.getfloat(MAX_WAIT_SETTING)
+        self.tries = crawler.settings.getint(BUSY_TRIES_SETTING)
         settings = crawler.settings
         self.placeholders: Placeholders = settings["HEADWATER_PLACEHOLDERS"]
         self.own_hosts: list[str] = settings["HEADWATER_OWN_HOSTS"]
@@ -153,7 +158,7 @@ class Backoff:
     """Downloader middleware: asks again for what a busy host did not give; its URLs end as `host_busy` after that."""
 
     def __init__(self, crawler: Any) -> None:
-        self.tries = crawler.settings.getint("HEADWATER_BUSY_TRIES")
+        self.tries = crawler.settings.getint(BUSY_TRIES_SETTING)
 
     @classmethod
     def from_crawler(cls, crawler: Any) -> Backoff:

@@ -16,6 +16,7 @@ from tasks.contracts.base import StageParams, not_identity
 from tasks.contracts.durable_files import write_json
 from tasks.contracts.languages import LanguageCode
 from tasks.contracts.manifest import MANIFEST_NAME, Counts, Manifest, commit_manifest
+from tasks.contracts.release import LINEAGE_NAME, VERIFIER_NAME
 from training.champions import promote
 from training.release.local_tasks import write_local_tasks
 from training.release.papers.facts import Facts, read_facts
@@ -78,8 +79,8 @@ def assemble(params: Params, inputs: Mapping[str, Path], output: Path) -> None:
     for stage, folder in inputs.items():
         shutil.copyfile(folder / MANIFEST_NAME, output / "manifests" / f"{stage}.json")
     write_local_tasks(inputs["holdout"], output)
-    write_json(output / "lineage.json", _lineage(facts, params))
-    shutil.copyfile(Path(__file__).with_name("verify.py"), output / "verify.py")
+    write_json(output / LINEAGE_NAME, _lineage(facts, params))
+    shutil.copyfile(Path(__file__).with_name(VERIFIER_NAME), output / VERIFIER_NAME)
     write_papers(facts, output)
 
 

@@ -17,6 +17,12 @@ from pydantic import JsonValue
 
 from tasks.contracts.durable_files import sha256_json
 from tasks.contracts.errors import InputError, ManifestError
+from tasks.contracts.files import (
+    MODEL_FOLDER,
+    TASKS_FOLDER,
+    TOKENS_NAME,
+    is_part,
+)
 from tasks.contracts.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -102,7 +108,7 @@ class Facts:
     def shards(self) -> tuple[Shard, ...]:
         """The shards of the training text."""
         listed = self.manifests["mix"].shards
-        return tuple(shard for shard in listed if shard.name.startswith("part-") and shard.name.endswith(".parquet"))
+        return tuple(shard for shard in listed if is_part(shard.name, ".parquet"))
 
     @property
     def weight_files(self) -> tuple[Shard, ...]:
@@ -111,7 +117,7 @@ class Facts:
         return tuple(
             shard.model_copy(update={"name": Path(shard.name).name})
             for shard in listed
-            if shard.name.startswith("model/") and shard.name.endswith(".safetensors")
+            if shard.name.startswith(f"{MODEL_FOLDER}/") and shard.name.endswith(".safetensors")
         )
 
     @property
@@ -184,7 +190,7 @@ def read_facts(
         ManifestError: the chain of manifests is broken.
     """
     manifests = read_manifests(inputs)
-    tokens = _read_json(inputs["tokenize"] / "tokens.json")
+    tokens = _read_json(inputs["tokenize"] / TOKENS_NAME)
     parts = [
         (inputs["mix"] / shard.name, inputs["tokenize"] / index_name(f"{Path(shard.name).stem}.bin"))
         for shard in text_shards(inputs["mix"])
@@ -216,7 +222,7 @@ def read_facts(
         results=_read_json(inputs["evaluate"] / "results.json"),
         gate=_read_json(inputs["gate"] / "report.json"),
         libraries=read_libraries(),
-        local_tasks=tuple(sorted(path.stem for path in (inputs["holdout"] / "tasks").glob("*.yaml"))),
+        local_tasks=tuple(sorted(path.stem for path in (inputs["holdout"] / TASKS_FOLDER).glob("*.yaml"))),
     )
 
 
