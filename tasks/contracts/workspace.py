@@ -37,9 +37,9 @@ def child_environment(
     return {**(defaults or {}), **os.environ, **own, **(more or {})}
 
 
-def import_path() -> str:
-    """Return PYTHONPATH with this code first and without empty entries, which would stand for the working folder."""
-    return _first(str(ROOT), os.environ.get(IMPORT_PATH, ""))
+def import_path(code: Path = ROOT) -> str:
+    """Return PYTHONPATH with this code, or a copy of it, first; an empty entry would stand for the working folder."""
+    return _first(str(code), os.environ.get(IMPORT_PATH, ""))
 
 
 def program_path() -> str:

@@ -23,7 +23,11 @@ from tasks.crawl.exchange import POLICY_FILE, BoundedFactory, HeadersTooLongErro
 from tasks.crawl.retry_after import FIRST_WAIT_SECONDS, retry_after
 from tasks.crawl.scrapy_settings import (
     BUSY_TRIES_SETTING,
+    CA_FILE_SETTING,
+    INSECURE_HOSTS_SETTING,
     MAX_WAIT_SETTING,
+    OWN_HOSTS_SETTING,
+    PLACEHOLDERS_SETTING,
 )
 from tasks.rights.evidence import Certificate
 
@@ -68,9 +72,9 @@ class Handler(HTTP11DownloadHandler):
         self.longest = crawler.settings.getfloat(MAX_WAIT_SETTING)
         self.tries = crawler.settings.getint(BUSY_TRIES_SETTING)
         settings = crawler.settings
-        self.placeholders: Placeholders = settings["HEADWATER_PLACEHOLDERS"]
-        self.own_hosts: list[str] = settings["HEADWATER_OWN_HOSTS"]
-        self.certificates = Certificates(settings["HEADWATER_CA_FILE"], settings.getlist("HEADWATER_INSECURE_HOSTS"))
+        self.placeholders: Placeholders = settings[PLACEHOLDERS_SETTING]
+        self.own_hosts: list[str] = settings[OWN_HOSTS_SETTING]
+        self.certificates = Certificates(settings[CA_FILE_SETTING], settings.getlist(INSECURE_HOSTS_SETTING))
         # It says so by zope.interface, which has no types.
         self._contextFactory = cast("IPolicyForHTTPS", self.certificates)
         self._pool._factory = BoundedFactory
