@@ -33,7 +33,7 @@ SLOW = tuple(
         "tests/flows/services/test_embedded.py",
         "tests/flows/workspace/test_form.py",
         "tests/flows/workspace/test_params_writer.py",
-        "tests/flows/workspace/test_secrets.py",
+        "tests/flows/workspace/test_secret_urls.py",
         "tests/tasks/crawl/test_frontier.py",
         "tests/tasks/crawl/test_hostile_servers.py",
         "tests/tasks/crawl/test_ingest.py",

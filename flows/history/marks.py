@@ -19,7 +19,7 @@ from tasks.contracts.errors import ManifestError
 from tasks.contracts.manifest import manifest_hash
 from tasks.contracts.release import TAKEDOWN_MARK_NAME, TAKEDOWN_NOTICE_NAME
 
-FEW = 5
+MOST_TOMBSTONES_NAMED = 5
 """Tombstones that MLflow names; the mark has them all."""
 
 
@@ -63,8 +63,9 @@ def takedown_note(mark: Mapping[str, Any]) -> str:
     documents = sum(one["documents"] for one in tombstones.values())
     held_out = sum(one.get("held_out", 0) for one in tombstones.values())
     only = f" ({held_out} of them held out of training, in tasks/)" if held_out else ""
-    more = f" and {len(tombstones) - FEW} more" if len(tombstones) > FEW else ""
-    return f"holds {documents} documents{only} under tombstones {', '.join(sorted(tombstones)[:FEW])}{more}"
+    more = f" and {len(tombstones) - MOST_TOMBSTONES_NAMED} more" if len(tombstones) > MOST_TOMBSTONES_NAMED else ""
+    named = ", ".join(sorted(tombstones)[:MOST_TOMBSTONES_NAMED])
+    return f"holds {documents} documents{only} under tombstones {named}{more}"
 
 
 def restore_mark(release: Path) -> None:

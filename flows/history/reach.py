@@ -31,7 +31,7 @@ LOCK_FILE: Final = Path("dvc.lock")
 LEDGERS: Final = ("crawl", "dedup")
 """Of these the ledger is read: other addresses of a page. Of others the documents are."""
 IN_DATA: Final = "data"
-FEW: Final = 3
+MOST_NAMES_SHOWN: Final = 3
 
 
 def text_stages() -> tuple[str, ...]:
@@ -169,7 +169,7 @@ def _missing_records() -> list[str]:
 def describe_gap(key: tuple[str, str], names: list[str], of: int) -> str:
     """Return a gap as a sentence."""
     stage, sha256 = key
-    listed = ", ".join(names[:FEW]) + (" …" if len(names) > FEW else "")
+    listed = ", ".join(names[:MOST_NAMES_SHOWN]) + (" …" if len(names) > MOST_NAMES_SHOWN else "")
     return (
         f"data/{stage} with manifest {sha256[:12]}: {len(names)} of {of} files ({listed}) are neither in data/, "
         "the shard cache nor the DVC cache"

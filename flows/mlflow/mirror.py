@@ -38,7 +38,7 @@ WITHOUT_MLFLOW = (
     f"{how_to_install(UI)}, then `headwater lineage sync`, shows it later"
 )
 
-PATIENCE = 600.0
+MIRROR_TIMEOUT_SECONDS = 600.0
 """Seconds to wait for MLflow at the end of a stage: uploading a release may take a while."""
 
 
@@ -170,7 +170,7 @@ class StageMirror:
 
     def _answer(self) -> bytes:
         assert self._line is not None, "the line is opened first"
-        self._line.settimeout(PATIENCE)
+        self._line.settimeout(MIRROR_TIMEOUT_SECONDS)
         with self._line.makefile("rb") as stream:
             return stream.readline()
 

@@ -43,7 +43,7 @@ from flows.workspace.graph import Stage, load_graph, select, stages_until
 from flows.workspace.locks import workspace_lock
 from flows.workspace.named_files import changed
 from flows.workspace.params import merge_values, ray_params, read_params, signing_key
-from flows.workspace.secrets import hide_secrets
+from flows.workspace.secret_urls import hide_secrets
 from tasks.contracts.base import SECRET_ADVICE, StageParams, secrets_in_settings
 from tasks.contracts.errors import DiskFullError, ParamsError
 from tasks.contracts.manifest import Manifest, manifest_hash, read_manifest

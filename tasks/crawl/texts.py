@@ -54,7 +54,7 @@ MEBIBYTE = 1024 * 1024
 DATE_COLUMNS = ("date", "created", "added")
 SOURCE_COLUMNS = ("source", "dump")
 MADE_UP, AGAIN = "content:", "again:"
-LOOKED_AT = 1000  # rows of a file without a document, after which it is the wrong file
+MOST_ROWS_WITHOUT_A_DOCUMENT = 1000  # rows of a file without a document, after which it is the wrong file
 MOST_LINE_BYTES = 64 * MEBIBYTE
 _MARKS = re.compile(b"(?:%b)+" % codecs.BOM_UTF8)  # one of each file, where files were put behind each other
 BLANK = b"\0 \t\r\n\v\f"  # a tape's last block is filled up with zeros
@@ -180,7 +180,7 @@ class _Reader:
                     else:
                         detail = f"{file.name}, row {number}: {made}"
                         self.rows.append(LedgerRow(stage="crawl", action="drop", rule="bad_row", detail=detail[:500]))
-                    if number < LOOKED_AT and self.kept == kept:
+                    if number < MOST_ROWS_WITHOUT_A_DOCUMENT and self.kept == kept:
                         if not isinstance(row, _Damaged):
                             looked_at.add(row)
                     elif self.kept == kept:

@@ -38,7 +38,7 @@ START_SECONDS = 120.0
 SEND_EVERY_SECONDS = 0.25
 GRACE_SECONDS = 5.0
 CELL_BYTES = 8
-EXTRACT_PAGE = "tasks.extract.page:extract_page"
+EXTRACT_PAGE = "tasks.extract.page_extractor:extract_page"
 logger = logging.getLogger(__name__)
 
 

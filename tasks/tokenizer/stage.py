@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 STAGE = "tokenizer"
 DOES = "learns the vocabulary"
 LARGEST_HOSTS = 20
-BATCH = 256
+BATCH_DOCUMENTS = 256
 
 
 class Params(StageParams):
@@ -150,7 +150,7 @@ def measure(folder: Path, mix: Path, params: Params) -> dict[str, dict[str, Json
     hosts: dict[str, _Totals] = {}
     languages: dict[str, _Totals] = {}
     sample = _sample(paths, rate, params.seed)
-    while some := list(islice(sample, BATCH)):
+    while some := list(islice(sample, BATCH_DOCUMENTS)):
         encodings = tokenizer.encode_batch_fast([d.text for d in some], add_special_tokens=False)
         for document, encoding in zip(some, encodings, strict=True):
             counted = (document, len(encoding.ids), len(words(document.text)))

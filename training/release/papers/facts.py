@@ -159,7 +159,7 @@ class Facts:
 
 
 def read_manifests(inputs: Mapping[str, Path]) -> dict[str, Manifest]:
-    """Read the manifests of all stages and check that each was made from the others as they are now.
+    """Read the manifests of all stages, in the order of their chain, and check that each was made from the others.
 
     Raises:
         InputError: a stage's folder is not given.
@@ -184,7 +184,7 @@ def read_manifests(inputs: Mapping[str, Path]) -> dict[str, Manifest]:
                     found=manifest_hash(inputs[name]),
                     fix="run the pipeline: `headwater run` makes again what is out of date",
                 )
-    return manifests
+    return {stage: manifests[stage] for stage in chain_order({name: one.inputs for name, one in manifests.items()})}
 
 
 def read_facts(
@@ -217,7 +217,7 @@ def read_facts(
         language=language,
         statement=statement,
         manifests=manifests,
-        hashes={stage: manifest_hash(folder) for stage, folder in inputs.items()},
+        hashes={stage: manifest_hash(inputs[stage]) for stage in manifests},
         crawl=_read_json(inputs["crawl"] / SOURCES_NAME),
         sources=sources,
         edits=read_edits({stage: inputs[stage] for stage, manifest in manifests.items() if manifest.holds_documents}),
