@@ -162,6 +162,7 @@ def _rest(folders: Mapping[str, Path], plan: Plan) -> None:
     figures = {"parameters": 9, "tokens_seen": 8, "steps": 7, "train_loss": 3.5, "validation_loss": 3.5}
     write_json(folders["train"] / "metrics.json", {**figures, "weights_sha256": plan.weights})
     write_bytes(folders["train"] / "model" / "model.safetensors", plan.weights.encode())
+    write_json(folders["train"] / "model/config.json", {"architectures": ["LlamaForCausalLM"], "model_type": "llama"})
     bits = round(math.fsum(plan.bits) / len(plan.bits), 6)
     right = round(math.fsum(plan.right) / len(plan.right), 6)
     tasks: dict[str, Any] = {
