@@ -30,7 +30,7 @@ from flows.cli.verify import verify
 from flows.output import Text, VisibleFormatter, console, errors
 from flows.workspace.extras import not_installed
 from flows.workspace.graph import load_graph
-from flows.workspace.secrets import hide_secrets
+from flows.workspace.secret_urls import hide_secrets
 from tasks.contracts.disk import disk_full
 from tasks.contracts.errors import HeadwaterError, InputError
 from tasks.contracts.manifest import absent

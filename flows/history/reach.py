@@ -24,13 +24,14 @@ from flows.history.releases import KnownRelease, known_releases
 from flows.workspace.graph import load_graph
 from tasks.contracts.durable_files import sha256_file
 from tasks.contracts.errors import ManifestError
+from tasks.contracts.files import DROPPED_FOLDER, is_part
 from tasks.contracts.manifest import MANIFEST_NAME, Manifest, Shard
 
 LOCK_FILE: Final = Path("dvc.lock")
 LEDGERS: Final = ("crawl", "dedup")
 """Of these the ledger is read: other addresses of a page. Of others the documents are."""
 IN_DATA: Final = "data"
-FEW: Final = 3
+MOST_NAMES_SHOWN: Final = 3
 
 
 def text_stages() -> tuple[str, ...]:
@@ -87,8 +88,9 @@ class Reach:
 
 def wanted(link: Link) -> list[Shard]:
     """Return the files of an output in which pages stand: its documents, or its ledger."""
-    prefix = "dropped/" if link.name in LEDGERS else "part-"
-    return [s for s in link.manifest.shards if s.name.startswith(prefix) and s.name.endswith(".parquet")]
+    inside = f"{DROPPED_FOLDER}/" if link.name in LEDGERS else ""
+    names = {s.name: s.name.removeprefix(inside) for s in link.manifest.shards if s.name.startswith(inside)}
+    return [s for s in link.manifest.shards if is_part(names.get(s.name, ""), ".parquet")]
 
 
 def look_around(data: Path) -> Reach:
@@ -167,7 +169,7 @@ def _missing_records() -> list[str]:
 def describe_gap(key: tuple[str, str], names: list[str], of: int) -> str:
     """Return a gap as a sentence."""
     stage, sha256 = key
-    listed = ", ".join(names[:FEW]) + (" …" if len(names) > FEW else "")
+    listed = ", ".join(names[:MOST_NAMES_SHOWN]) + (" …" if len(names) > MOST_NAMES_SHOWN else "")
     return (
         f"data/{stage} with manifest {sha256[:12]}: {len(names)} of {of} files ({listed}) are neither in data/, "
         "the shard cache nor the DVC cache"

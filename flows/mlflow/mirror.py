@@ -26,7 +26,7 @@ from flows.history import run_records
 from flows.services.tracking import QUIET
 from flows.workspace.extras import UI, how_to_install, lacking
 from tasks.contracts.durable_files import write_bytes
-from tasks.contracts.workspace import ROOT, state_folder
+from tasks.contracts.workspace import child_environment, progress_path, state_folder
 
 logger = logging.getLogger(__name__)
 
@@ -38,13 +38,8 @@ WITHOUT_MLFLOW = (
     f"{how_to_install(UI)}, then `headwater lineage sync`, shows it later"
 )
 
-PATIENCE = 600.0
+MIRROR_TIMEOUT_SECONDS = 600.0
 """Seconds to wait for MLflow at the end of a stage: uploading a release may take a while."""
-
-
-def progress_path() -> Path:
-    """Return the file that training appends {"step", "loss", …} lines to."""
-    return state_folder() / "train" / "progress.jsonl"
 
 
 def kept_progress_path(run: str, started_at: str) -> Path:
@@ -175,7 +170,7 @@ class StageMirror:
 
     def _answer(self) -> bytes:
         assert self._line is not None, "the line is opened first"
-        self._line.settimeout(PATIENCE)
+        self._line.settimeout(MIRROR_TIMEOUT_SECONDS)
         with self._line.makefile("rb") as stream:
             return stream.readline()
 
@@ -227,12 +222,11 @@ def mirror_server() -> Iterator[None]:
 
 def start_mirror_process(arguments: Sequence[str], **pipes: Any) -> subprocess.Popen[bytes]:
     """Start `flows.mlflow.mirror_process`, out of reach of a Ctrl-C that is meant for the stage."""
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     with log_path().open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "flows.mlflow.mirror_process", *arguments],
             stderr=log,
-            env={**QUIET, **os.environ, "PYTHONPATH": path, "HEADWATER_STATE": str(state_folder())},
+            env=child_environment(defaults=QUIET),
             start_new_session=True,
             **pipes,
         )

@@ -28,7 +28,7 @@ from flows.mlflow.stage_runs import StageRun, experiment_id, open_client
 from flows.mlflow.training_tail import TrainingTail
 from flows.services.databases import LOCKED
 from flows.services.tracking import tracking_uri
-from flows.workspace.secrets import hide_secrets
+from flows.workspace.secret_urls import hide_secrets
 from tasks.contracts.errors import ManifestError
 from tasks.contracts.workspace import state_folder
 

@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 PATHS = "paths"
 """A setting that bears no identity, as equal files give equal bytes wherever they lie; but other files are others."""
 IN_DVC = "the DVC cache"
-FEW = 3
+MOST_NAMES_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def put_back(stage: Stage, params: StageParams) -> Manifest | None:
         logger.warning(
             "%s: of the snapshot of %s, %d of %d files are nowhere on this disk (%s), so it is fetched again",
             stage.name, incomplete.when, len(incomplete.lost), len(incomplete.link.manifest.shards),
-            ", ".join(incomplete.lost[:FEW]),
+            ", ".join(incomplete.lost[:MOST_NAMES_SHOWN]),
         )  # fmt: skip
     return None
 

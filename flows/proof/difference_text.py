@@ -18,11 +18,11 @@ from flows.proof.difference_sources import FILE, LISTS, TIME, Source, SourceChan
 from flows.proof.release_files import RELEASE
 
 NONE = "–"
-SHORT = 12
+HASH_DIGITS_SHOWN = 12
 # The JSON of two lists that fit into a line of 80 columns beside the setting's name.
-LIST = 30
+LONGEST_LIST_CHARACTERS = 30
 COMMIT, SHA256 = 40, 64
-NAMED = 4
+MOST_NAMES_SHOWN = 4
 CRAWLED, TRAINED_ON = "crawl", "mix"
 
 Cell = str | Text
@@ -56,11 +56,11 @@ def lines(found: Difference, *, limit: int | None) -> Iterator[Any]:
 def _heads(found: Difference) -> Iterator[Any]:
     for letter, side in (("A", found.a), ("B", found.b)):
         said = ", ".join([f"gate: {side.verdict or 'no report'}", *_beside(side)])
-        yield Text.assemble((f"{letter}  {side.name}", "bold"), f"  {side.manifest_sha256[:SHORT]}  {said}")
+        yield Text.assemble((f"{letter}  {side.name}", "bold"), f"  {side.manifest_sha256[:HASH_DIGITS_SHOWN]}  {said}")
         yield Text(f"   {_place(side)}", "dim")
         if side.broken:
             yield Text("   NOT as its manifest says:", "bold red")
-            yield from (Text(f"     {broken}") for broken in side.broken[:NAMED])
+            yield from (Text(f"     {broken}") for broken in side.broken[:MOST_NAMES_SHOWN])
             yield Text(f"   `headwater verify {_place(side)}` names all that is wrong with it", "dim")
 
 
@@ -312,13 +312,13 @@ def _version(version: str | None) -> str:
     if version is None:
         return NONE
     digest, comma, rest = version.partition(",")
-    return (digest[:SHORT] if len(digest) in (COMMIT, SHA256) else digest) + comma + rest
+    return (digest[:HASH_DIGITS_SHOWN] if len(digest) in (COMMIT, SHA256) else digest) + comma + rest
 
 
 def _pair(change: SettingChange) -> tuple[str, str]:
     """Return how to show both values: of long lists that have entries in common, only those that differ."""
     a, b = change.a, change.b
-    if isinstance(a, list) and isinstance(b, list) and len(json.dumps([a, b])) > LIST:
+    if isinstance(a, list) and isinstance(b, list) and len(json.dumps([a, b])) > LONGEST_LIST_CHARACTERS:
         alone = [one for one in a if one not in b], [one for one in b if one not in a]
         if any(alone) and any(one in b for one in a):
             first, second = (
@@ -331,13 +331,13 @@ def _pair(change: SettingChange) -> tuple[str, str]:
 
 def _value(value: Any) -> str:
     if isinstance(value, str):
-        return f"{value[:SHORT]}…" if len(value) == SHA256 else value or '""'
+        return f"{value[:HASH_DIGITS_SHOWN]}…" if len(value) == SHA256 else value or '""'
     if isinstance(value, list):
         return "[" + ", ".join(map(_value, value)) + "]"
     return json.dumps(value, ensure_ascii=False)
 
 
-def _listed(names: Sequence[str], most: int | None = NAMED) -> str:
+def _listed(names: Sequence[str], most: int | None = MOST_NAMES_SHOWN) -> str:
     more = 0 if most is None else len(names) - most
     return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
 

@@ -18,7 +18,7 @@ from flows.history.releases import DOC_ID_BYTES, documents_file
 from flows.history.run_records import latest_record
 from flows.proof.release_files import ReleaseFiles
 
-CHUNK = 1 << 20
+CHUNK_HASHES = 1 << 20
 # Bytes compare as the hex digits that they stand for do. numpy leaves out the zeros at the end of such a string when
 # it is taken out, but not when two of one length are compared.
 _DOC_ID = np.dtype(f"S{DOC_ID_BYTES}")
@@ -58,9 +58,9 @@ def overlap(a: ReleaseFiles, b: ReleaseFiles) -> Overlap | None:
         return None
     sizes = [path.stat().st_size // DOC_ID_BYTES for path in lists]
     both = begin = 0
-    for start in range(0, sizes[0], CHUNK):
+    for start in range(0, sizes[0], CHUNK_HASHES):
         first, second = map(_mapped, lists)
-        piece = np.asarray(first[start : start + CHUNK])
+        piece = np.asarray(first[start : start + CHUNK_HASHES])
         end = int(np.searchsorted(second, piece[-1:], side="right")[0])
         both += _shared(piece, np.asarray(second[begin:end]))
         begin = end

@@ -8,7 +8,7 @@ from typing import Any
 
 from flows.output import console
 
-EXAMPLES = 10
+MOST_EXAMPLES_SHOWN = 10
 
 
 def as_values(found: Any) -> dict[str, Any]:
@@ -45,11 +45,11 @@ def print_answer(answer: dict[str, Any], tombstones: int) -> None:
         return
     by = Counter(one["by"] for one in documents)
     console.print(f"{tombstones} tombstones cover {len(documents)} documents" + (f" ({_counted(by)})" if by else ""))
-    for one in documents[:EXAMPLES]:
+    for one in documents[:MOST_EXAMPLES_SHOWN]:
         score = "" if one["score"] is None else f" {one['score']:.2f}"
         console.print(f"  {one['tombstone']}  {one['by']}{score}  {one['url']}", soft_wrap=True)
-    if len(documents) > EXAMPLES:
-        console.print(f"  {len(documents) - EXAMPLES} more; --json names them all")
+    if len(documents) > MOST_EXAMPLES_SHOWN:
+        console.print(f"  {len(documents) - MOST_EXAMPLES_SHOWN} more; --json names them all")
     console.print(f"{len(answer['duplicates'])} ledger rows of dedup tie them to duplicates")
     for stage, shards in answer["shards"].items():
         console.print(f"  {stage:<14} {len(shards['affected'])} of {shards['of']} shards")

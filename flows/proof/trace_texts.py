@@ -23,14 +23,15 @@ from tasks.contracts.document import DOCUMENT_SCHEMA, open_shard
 from tasks.contracts.durable_files import atomic_folder, write_json
 from tasks.contracts.errors import InputError, ManifestError
 from tasks.contracts.manifest import manifest_hash, read_manifest
-from tasks.dedup.shingles import jaccard, normal_bytes, shingle_sets
+from tasks.contracts.normal_form import normal_bytes
+from tasks.dedup.shingles import jaccard, shingle_sets
 
 logger = logging.getLogger(__name__)
 
 SHINGLE_WORDS = 5
-ONE_IN = 32
-FEWEST = 4
-COMMON = 1_000
+ONE_SHINGLE_IN = 32
+FEWEST_SHINGLES = 4
+MOST_DOCUMENTS_OF_A_SHINGLE = 1_000
 """A shingle that more documents have than this says nothing about which one it is."""
 CANDIDATES = 16
 DOCUMENTS_AT_A_TIME = 256
@@ -92,7 +93,7 @@ def _equal(part: Part, folder: Path, normal: bytes) -> Match | None:
 
 def _nearest(part: Part, folder: Path, normal: bytes, size: int) -> Match | None:
     wanted = shingle_sets([normal], size=size).values
-    votes = Counter(_places(folder, "shingle", wanted.tolist(), most=COMMON))
+    votes = Counter(_places(folder, "shingle", wanted.tolist(), most=MOST_DOCUMENTS_OF_A_SHINGLE))
     places = [part.place(number) for number, _ in sorted(votes.items(), key=lambda one: (-one[1], one[0]))[:CANDIDATES]]
     best: Match | None = None
     for place, row in part.read(places, ["doc_id", "url", "text"]).items():
@@ -160,6 +161,6 @@ def _add(writer: EntryWriter, path: Path, base: int, size: int) -> None:
             writer.append("text", np.fromiter(map(xxhash.xxh3_64_intdigest, normals), np.uint64), places)
             sets = shingle_sets(normals, size=size)
             within = np.arange(len(sets.values)) - np.repeat(np.cumsum(sets.sizes) - sets.sizes, sets.sizes)
-            chosen = (sets.values < (1 << 32) // ONE_IN) | (within < FEWEST)
+            chosen = (sets.values < (1 << 32) // ONE_SHINGLE_IN) | (within < FEWEST_SHINGLES)
             owners = np.repeat(places, sets.sizes)
             writer.append("shingle", sets.values[chosen].astype(np.uint64), owners[chosen])

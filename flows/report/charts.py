@@ -15,7 +15,7 @@ _LEFT, _RIGHT, _UPPER, _LOWER = 52.0, 16.0, 14.0, 34.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Node:
+class FunnelBar:
     """A stage in the funnel: its bar, the band to the next stage, and the ribbon of what is dropped."""
 
     name: str
@@ -41,7 +41,7 @@ class Funnel:
     width: float
     height: float
     bar: float
-    nodes: Sequence[Node]
+    nodes: Sequence[FunnelBar]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +98,7 @@ def funnel(stages: Sequence[tuple[str, int, int]]) -> Funnel:
             )
             label_y = end + sink + 17
         nodes.append(
-            Node(name=name, x=x, y=_TOP, height=tall, in_=in_, out=out, band=band, ribbon=ribbon, label_y=label_y)
+            FunnelBar(name=name, x=x, y=_TOP, height=tall, in_=in_, out=out, band=band, ribbon=ribbon, label_y=label_y)
         )
     return Funnel(width=FUNNEL_WIDTH, height=FUNNEL_HEIGHT, bar=_NODE, nodes=nodes)
 

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 # What may pass: too many requests, and a server that is overloaded, restarting or behind a broken gateway. Common
 # Crawl answers 403 as well when it throttles, but says so in no other way than for a file that is not there.
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
-CHUNK = 1 << 18
+CHUNK_BYTES = 1 << 18
 
 
 class NotServed(Exception):
@@ -117,7 +117,7 @@ class Remote:
 
     def _read(self, response: requests.Response, skip: int, length: int | None) -> bytes:
         content = bytearray()
-        for chunk in response.iter_content(CHUNK):
+        for chunk in response.iter_content(CHUNK_BYTES):
             content += chunk
             if length is not None and len(content) >= skip + length:
                 break
@@ -164,7 +164,7 @@ class Remote:
         with partial.open("r+b" if have else "wb") as stream:
             stream.seek(have)
             try:
-                for chunk in response.iter_content(CHUNK):
+                for chunk in response.iter_content(CHUNK_BYTES):
                     stream.write(chunk)
             finally:
                 stream.flush()

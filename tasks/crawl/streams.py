@@ -15,7 +15,7 @@ import zstandard
 from tasks.contracts.bodies import MOST_WINDOW_BYTES, ZSTD_MAGIC, ZSTD_SKIPPABLE
 from tasks.crawl.canonical import target_uri
 
-CHUNK = 1 << 16
+CHUNK_BYTES = 1 << 16
 OVERLAP = 16 << 10  # of two windows that are searched: longer than what is searched for
 MOST_RECORD_BYTES = 256 << 20  # a bigger record is no web page, and would have to fit into memory
 PIECE_BYTES = 1 << 10  # of a zstd frame: of each 4 bytes, 128 KiB may come out
@@ -54,7 +54,7 @@ class Buffered:
     def fill(self, size: int) -> bytearray:
         """Return the buffer after reading until it holds `size` bytes, or the stream's end."""
         while len(self.buffer) < size and not self.ended:
-            chunk = self.stream.read(max(CHUNK, size - len(self.buffer)))
+            chunk = self.stream.read(max(CHUNK_BYTES, size - len(self.buffer)))
             self.ended = not chunk
             self.buffer += chunk
         return self.buffer
@@ -93,12 +93,12 @@ class Buffered:
         skipped = Skipped()
         while True:
             room = None if most is None else most - skipped.size
-            self.fill(CHUNK + OVERLAP if room is None else min(room, CHUNK + OVERLAP))
+            self.fill(CHUNK_BYTES + OVERLAP if room is None else min(room, CHUNK_BYTES + OVERLAP))
             match = pattern.search(self.buffer, max(0, at_least - skipped.size))
             while match is not None and not accept(self.buffer[match.start() : match.start() + OVERLAP]):
                 match = pattern.search(self.buffer, match.start() + 1)
             # What begins in the overlap is seen whole in the next window.
-            last = self.ended or (room is not None and room <= CHUNK)
+            last = self.ended or (room is not None and room <= CHUNK_BYTES)
             end = match.start() if match else len(self.buffer) if last else max(0, len(self.buffer) - OVERLAP)
             end = end if room is None else min(end, room)
             skipped.add(self.offset, self.take(end))
@@ -167,7 +167,7 @@ class Member:
         most_kept: compressed bytes that are few.
     """
 
-    def __init__(self, source: Buffered, *, piece: int = CHUNK, most_kept: int = MOST_RECORD_BYTES) -> None:
+    def __init__(self, source: Buffered, *, piece: int = CHUNK_BYTES, most_kept: int = MOST_RECORD_BYTES) -> None:
         self.source = source
         self.piece = piece
         self.most_kept = most_kept
@@ -308,7 +308,7 @@ class Frames:
             size -= len(content)
             if not size:
                 self._use(content)
-        while size > 0 and (passed := len(self.source.take(min(size, CHUNK)))):
+        while size > 0 and (passed := len(self.source.take(min(size, CHUNK_BYTES)))):
             size -= passed
         if size:
             self.damage = CUT
@@ -365,7 +365,7 @@ class Unpacked(io.RawIOBase):
                 start = bytes(self._source.buffer[: len(ZSTD_MAGIC)])
                 self._plain = self._plain or not self.begins(start)
                 if self._plain:
-                    return self._source.take(CHUNK)
+                    return self._source.take(CHUNK_BYTES)
                 gzip = start.startswith(GZIP_MAGIC)
                 self._part = Member(self._source, piece=PIECE_BYTES, most_kept=0) if gzip else Frames(self._source)
             if content := self._part.read():

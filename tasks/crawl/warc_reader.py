@@ -30,7 +30,7 @@ from tasks.crawl.canonical import (
     target_uri,
 )
 from tasks.crawl.streams import (
-    CHUNK,
+    CHUNK_BYTES,
     DICTIONARY_MAGIC,
     GZIP_MAGIC,
     MOST_RECORD_BYTES,
@@ -90,7 +90,7 @@ def read_records(stream: BinaryIO, start: int = 0, stop: int | None = None) -> I
         _skip_to_slice(source)
     else:
         plain = not source.fill(4).startswith(GZIP_MAGIC[:2]) and not _FRAME.match(source.buffer)
-    while source.fill(CHUNK):
+    while source.fill(CHUNK_BYTES):
         # Files of both kinds are put behind each other: `cat a.warc b.warc.gz`.
         if plain or WARC_START.match(source.buffer):
             plain = False
@@ -116,7 +116,7 @@ def read_records(stream: BinaryIO, start: int = 0, stop: int | None = None) -> I
 def starts_with_members(path: Path) -> bool:
     """Tell whether a file begins with a gzip member that begins a WARC record, and so may be read in slices."""
     with path.open("rb") as stream:
-        return _header_of(stream.read(CHUNK)) is not None
+        return _header_of(stream.read(CHUNK_BYTES)) is not None
 
 
 def _header_of(compressed: bytes | bytearray) -> bytes | None:
@@ -124,7 +124,7 @@ def _header_of(compressed: bytes | bytearray) -> bytes | None:
     if not compressed.startswith(GZIP_MAGIC):
         return None
     try:
-        content = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(compressed, CHUNK // 8)
+        content = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(compressed, CHUNK_BYTES // 8)
     except zlib.error:
         return None
     return content.partition(b"\r\n\r\n")[0] if content.startswith(b"WARC/") else None
@@ -141,7 +141,7 @@ def _begins_member(compressed: bytes | bytearray, context: zstandard.ZstdDecompr
             if not content:
                 return True
         elif compressed.startswith(GZIP_MAGIC):
-            content = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(compressed[:CHUNK], OVERLAP)
+            content = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(compressed[:CHUNK_BYTES], OVERLAP)
         else:
             return False
     except zlib.error:
@@ -161,7 +161,7 @@ def _may_begin_slice(compressed: bytes | bytearray) -> bool:
 
 def _skip_to_slice(source: Buffered) -> None:
     """Consume up to where a slice may begin; the magic number alone also stands inside members."""
-    while source.fill(CHUNK) and not _may_begin_slice(source.buffer):
+    while source.fill(CHUNK_BYTES) and not _may_begin_slice(source.buffer):
         source.skip_to(_MAGIC, at_least=1)
 
 
@@ -174,8 +174,8 @@ def _plain_case(source: Buffered) -> Record | Damage | None:
     pieces = []
     used = size = 0
     while not decompress.eof:
-        buffer = source.fill(used + CHUNK)
-        chunk = buffer[used : used + CHUNK]
+        buffer = source.fill(used + CHUNK_BYTES)
+        chunk = buffer[used : used + CHUNK_BYTES]
         if not chunk or size > MOST_PLAIN_BYTES:
             return None
         try:
@@ -345,11 +345,11 @@ class _Form:
 
 def _plain(content: Buffered, *, among_members: bool = False) -> Iterator[Canonical | Damage]:
     """Yield each record of an uncompressed stream; where members may stand in it, up to the first."""
-    if arc.START.match(content.fill(CHUNK)):
+    if arc.START.match(content.fill(CHUNK_BYTES)):
         form = _Form("ARC", arc.START, arc.NEXT, _arc_head, among_members)
     else:
         form = _Form("WARC", WARC_START, _NEXT_RECORD, _warc_head, among_members)
-    while content.fill(CHUNK):
+    while content.fill(CHUNK_BYTES):
         if form.start.match(content.buffer):
             yield from _one(content, form)
             continue

@@ -10,7 +10,7 @@ named.
 
 A short item that is found whole is as common as its words: in more documents than `common_in_documents`, or where it
 may be something else (`forms.is_doubtful`), it is no leak by itself, but it is one in a document that surely holds
-`TOGETHER` of one benchmark, as a copy of the benchmark does.
+`COPIED_ITEMS` of one benchmark, as a copy of the benchmark does.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tasks.decontaminate.ngram_index import Hit, Index, Protected, merge_ranges
 
 _BLANK_LINES = re.compile(r"\n{3,}")
 LONGEST_QUOTE = 200
-TOGETHER = 5
+COPIED_ITEMS = 5
 
 
 class RemovalSettings(FrozenModel):
@@ -96,7 +96,9 @@ def inspect(document: Document, index: Index, common: frozenset[int], settings: 
         grams = frozenset(hit.gram for hit in of_text)
         coverage = len(grams) / protected.grams
         known = (
-            len(items.get(protected.task, ())) >= TOGETHER if protected.form else coverage >= settings.common_coverage
+            len(items.get(protected.task, ())) >= COPIED_ITEMS
+            if protected.form
+            else coverage >= settings.common_coverage
         )
         if not grams or (not known and (grams <= common or all(hit.doubtful for hit in of_text))):
             continue

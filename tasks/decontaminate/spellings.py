@@ -55,7 +55,7 @@ _STYLES: tuple[dict[str, str], ...] = (
 _NUMBER = re.compile(r"(?<![\d.,])([1-9]\d{0,2}(?:,\d{3})+|[1-9]\d{0,2}(?: \d{3})+|\d+)(?:[.,](\d+))?(?![\d.,]*\d)")
 _GROUPS = (("", "."), ("", ","), (",", "."), (".", ","), (" ", "."), (" ", ","))
 """What stands between thousands, and before a fraction."""
-LONGEST = 200
+LONGEST_CHARACTERS = 200
 """Characters of a text that is spelled anew; short items have few words, but might be padded."""
 _BETWEEN = (" ", " A: ", " Answer: ")
 _BETWEEN_SUM_AND_RESULT = (" is ", " equals ")
@@ -71,7 +71,7 @@ def spellings(text: str) -> Iterator[str]:
     >>> list(spellings("7 x 8"))[:5]
     ['7 x 8', '7*8', '7 \\times 8', '7 \\cdot 8', '7x8']
     """
-    if len(text) > LONGEST:
+    if len(text) > LONGEST_CHARACTERS:
         yield text
         return
     plain = _read(text)

@@ -23,7 +23,7 @@ from tasks.extract.features import GRAIN, LEVELS, Features, Floats, Integers
 FILE = Path(__file__).with_name("block_model.json")
 NEIGHBOURS = 2
 """Blocks before and after a block that a layer sees."""
-PART = 4096
+BLOCKS_AT_A_TIME = 4096
 """Blocks that are looked at together: what they are unpacked to takes memory."""
 LAYERS = ("block", "context", "answer")
 
@@ -40,7 +40,7 @@ def scores(features: Features) -> Floats:
     """Return a score a block, float64 [blocks]: above 0 it belongs to the main text."""
     block, context, answer = model()
     number = len(features.numbers)
-    parts = [slice(start, min(start + PART, number)) for start in range(0, number, PART)]
+    parts = [slice(start, min(start + BLOCKS_AT_A_TIME, number)) for start in range(0, number, BLOCKS_AT_A_TIME)]
     seen = np.concatenate([_seen(block, features.values(part)) for part in parts])
     around = _Surroundings(seen, features.ranges)
     around = _Surroundings(np.concatenate([_seen(context, around.of(part)) for part in parts]), features.ranges)

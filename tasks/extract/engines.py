@@ -43,7 +43,7 @@ TOO_DEEP = ":root" + " > *" * DEPTH_LIMIT
 HIDDEN_TIMES = 10
 JUSTEXT_SAMPLE_CHARACTERS = 4_000
 # Elements of a page that are looked at one by one in Lexbor's tree, a walk of it each: a page has a licence or two.
-FEW = 50
+MOST_ELEMENTS_READ = 50
 # jusText's stop word lists by ISO 639-1 code; a language that is not here is judged by lengths and links alone.
 _LISTS = """
     af=Afrikaans ar=Arabic az=Azerbaijani be=Belarusian bg=Bulgarian bn=Bengali bs=Bosnian ca=Catalan cs=Czech
@@ -149,7 +149,7 @@ def _head_of(document: DocumentNode, title: str | None, html: str) -> Head:
     """
 
     def found(selector: str) -> Iterator[Any]:
-        return islice(document.query_selector_all(selector), FEW)
+        return islice(document.query_selector_all(selector), MOST_ELEMENTS_READ)
 
     head = Head(
         title=" ".join((title or "").split()),

@@ -22,8 +22,8 @@ from tasks.extract.paragraphs import revise
 REGULAR_EXPRESSIONS = "http://exslt.org/regular-expressions"
 OURS = "headwater"
 # Attributes whose answer is remembered, for each pattern, and the longest, in characters: some MiB in all.
-REMEMBERED = 4_096
-LONGEST = 200
+REMEMBERED_ATTRIBUTES = 4_096
+LONGEST_ATTRIBUTE_CHARACTERS = 200
 # An `etree.XPath`; lxml brings no types.
 Expression = Any
 _TEST = re.compile(r"re:test\((@[\w-]+(?:\|@[\w-]+)*),\s*'([^']*)'(?:,\s*'(i?)')?\)")
@@ -85,12 +85,12 @@ def lighter(expression: Expression) -> Expression:
 def _remembering(search: Callable[[str], object]) -> Callable[[object, Sequence[str]], bool]:
     """Return the XPath function of a pattern: of several attributes it takes the first, as EXSLT does."""
 
-    @lru_cache(REMEMBERED)
+    @lru_cache(REMEMBERED_ATTRIBUTES)
     def remembered(value: str) -> bool:
         return search(value) is not None
 
     def test(_: object, values: Sequence[str]) -> bool:
         value = values[0]
-        return remembered(value) if len(value) <= LONGEST else search(value) is not None
+        return remembered(value) if len(value) <= LONGEST_ATTRIBUTE_CHARACTERS else search(value) is not None
 
     return test

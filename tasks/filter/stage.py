@@ -17,6 +17,7 @@ from pydantic import Field, JsonValue, model_validator
 from tasks.contracts.base import Drop, Edit, StageParams
 from tasks.contracts.document import Document, read_documents, read_rows, write_rows
 from tasks.contracts.errors import HeadwaterError, raised
+from tasks.contracts.files import DROPPED_FOLDER
 from tasks.contracts.ledger import LedgerRow, ledger_row, read_ledger
 from tasks.contracts.manifest import Counts, Manifest
 from tasks.engine.shards import ShardWork, keep_or_drop
@@ -31,7 +32,7 @@ DOES = "drops what is not worth reading; masks personal data and secrets"
 LIBRARIES = ("datatrove", "spacy", "numpy")
 ERROR = ".error"
 SCORES = "filter."  # how the names of scores begin that this stage measures
-TRIED_OUT = 20
+TRIED_DOCUMENTS = 20
 _SCORES = pa.schema([pa.field("scores", pa.map_(pa.string(), pa.float64()), nullable=False)])
 
 
@@ -123,16 +124,16 @@ def _try_out(filters: Sequence[LoadedFilter], extracted: Iterator[Document]) -> 
         HeadwaterError: naming each such filter, with its file and line.
     """
     own = [loaded for loaded in filters if loaded.name not in OURS]
-    documents = list(islice(extracted, TRIED_OUT)) if own else []
+    documents = list(islice(extracted, TRIED_DOCUMENTS)) if own else []
     broken = []
     for loaded in own:
         answers = [answer(loaded, document.with_scores(scores_of([loaded], document))) for document in documents]
         said = [one.detail for one in answers if isinstance(one, Drop) and one.rule == f"{loaded.name}{ERROR}"]
-        if len(said) == TRIED_OUT:
+        if len(said) == TRIED_DOCUMENTS:
             broken.append(f"{loaded.name}: {said[0]}")
     if broken:
         raise HeadwaterError(
-            f"a filter fails on every one of the first {TRIED_OUT} documents",
+            f"a filter fails on every one of the first {TRIED_DOCUMENTS} documents",
             where="params.yaml, filter.rules",
             found="; ".join(broken),
             fix="correct its file, or take it off the list; `headwater filters try` asks it about a few documents",
@@ -143,7 +144,7 @@ def _check(counts: Counts, params: Params, output: Path, *, where: str) -> None:
     failed = {rule: n for rule, n in counts.dropped.items() if rule.endswith(ERROR)}
     if sum(failed.values()) > params.max_error_rate * counts.in_:
         first: dict[str, str | None] = {}
-        for path in sorted((output / "dropped").glob("*.parquet")):
+        for path in sorted((output / DROPPED_FOLDER).glob("*.parquet")):
             for row in read_ledger(path):
                 if row.rule in failed:
                     first.setdefault(row.rule, f"{row.detail} on {row.url}")

@@ -22,7 +22,7 @@ from tests.e2e.ports import Port, opened_by
 BIN = Path(sys.executable).parent
 VENV = Path(sys.prefix)
 STAGES = tuple(load_graph())
-PATIENCE = 1700
+COMMAND_TIMEOUT_SECONDS = 1700
 
 # Runs of the flow by one process, as `headwater run` starts it, with one Prefect server, one mirror and one Ray session
 # for all of them. Each line of the input is a run's arguments; each is answered by what it said and a last line.
@@ -147,7 +147,7 @@ class Workspace:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=PATIENCE,
+            timeout=COMMAND_TIMEOUT_SECONDS,
             check=False,
         )
         assert code is None or result.returncode == code, (
@@ -185,7 +185,7 @@ class Workspace:
                 yield run
             finally:
                 ask.close()
-                process.wait(PATIENCE)
+                process.wait(COMMAND_TIMEOUT_SECONDS)
 
     def kill_when(self, command: list[str], ready: Callable[[], bool]) -> None:
         """Start a command in a process group of its own and kill -9 the whole group once `ready` says so."""
@@ -198,7 +198,7 @@ class Workspace:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         ) as process:
-            deadline = time.monotonic() + PATIENCE
+            deadline = time.monotonic() + COMMAND_TIMEOUT_SECONDS
             while not ready():
                 assert process.poll() is None, "the command ended before the moment to kill it came"
                 assert time.monotonic() < deadline, "the moment to kill it never came"

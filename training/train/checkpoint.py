@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 COMPLETE = "complete.json"
-KEPT = 2
+LOSSES_NAME = "losses.jsonl"
+RESULT_NAME = "result.json"
+"""The last file that the ranks write: with it, training is done."""
+CHECKPOINTS_KEPT = 2
 PREFIX = "step-"
 
 
@@ -107,7 +110,7 @@ def save_checkpoint(engine: Any, folder: Path, step: int) -> None:
         write_json(folder / unfinished / COMPLETE, described)
         (folder / unfinished).rename(folder / name)
         sync_folder(folder)
-        for old in finished_checkpoints(folder)[:-KEPT]:
+        for old in finished_checkpoints(folder)[:-CHECKPOINTS_KEPT]:
             shutil.rmtree(old)
     distributed.barrier()
 

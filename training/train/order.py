@@ -40,7 +40,7 @@ Places = npt.NDArray[np.int64]
 IGNORED = -100
 """What stands in the targets where there is nothing to predict; PyTorch's cross-entropy leaves it out."""
 MOST_PADDING = 0.01
-ROUNDS = 6
+PERMUTATION_ROUNDS = 6
 MASK = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
@@ -288,7 +288,7 @@ def permute(positions: Indexes, size: int, seed: int, number: int) -> Indexes:
     [0, 1, 2, 3, 4]
     """
     half = max(1, ((size - 1).bit_length() + 1) // 2)
-    keys = [_round_key(seed, number, index) for index in range(ROUNDS)]
+    keys = [_round_key(seed, number, index) for index in range(PERMUTATION_ROUNDS)]
     found = _feistel(positions, half, keys)
     while (outside := found >= size).any():
         found[outside] = _feistel(found[outside], half, keys)
@@ -303,7 +303,7 @@ def unpermute(found: Indexes, size: int, seed: int, number: int) -> Indexes:
     [0, 1, 2, 3, 4]
     """
     half = max(1, ((size - 1).bit_length() + 1) // 2)
-    keys = [_round_key(seed, number, index) for index in reversed(range(ROUNDS))]
+    keys = [_round_key(seed, number, index) for index in reversed(range(PERMUTATION_ROUNDS))]
     positions = _feistel_back(found, half, keys)
     while (outside := positions >= size).any():
         positions[outside] = _feistel_back(positions[outside], half, keys)

@@ -13,7 +13,7 @@ from email.message import Message
 from pathlib import Path
 from typing import cast
 
-from tasks.crawl.sample.markup import docstring_html, inline, markdown_html, words
+from tasks.crawl.sample.docstrings import docstring_html, inline, markdown_html, words
 
 # Packages whose docstrings are mostly prose, and how many kilobytes of docstrings to take from each: measured so
 # that about 1,650 pages come out, 8 MB of prose, a third of them from the scientific packages. Absent ones are skipped.

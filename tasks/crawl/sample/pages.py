@@ -18,7 +18,7 @@ SMALLEST_PAGE = 130  # words of prose below which a module gets no page of its o
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class SamplePage:
     """One answer of the site.
 
     Attributes:
@@ -56,7 +56,7 @@ def host_of(package: str) -> str:
     return f"{name.replace('_', '-')}.{DOMAIN}".lower()
 
 
-def package_pages(package: str, kilobytes: int) -> list[Page]:
+def package_pages(package: str, kilobytes: int) -> list[SamplePage]:
     """Build the pages of one package: its modules, several classes or functions a page, and an index."""
     drafts = [draft for module in read_package(package, kilobytes) for draft in _module_drafts(module)]
     if not drafts:
@@ -65,7 +65,7 @@ def package_pages(package: str, kilobytes: int) -> list[Page]:
     return list(_site(host_of(package), title, drafts, [package_licence(package)] * len(drafts)))
 
 
-def readme_pages(readmes: list[Readme]) -> list[Page]:
+def readme_pages(readmes: list[Readme]) -> list[SamplePage]:
     """Build packages.sample.example: one page a distribution."""
     drafts = [
         _Draft(
@@ -109,7 +109,7 @@ def _grouped(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
         yield group
 
 
-def _site(host: str, title: str, drafts: list[_Draft], licences: list[str | None]) -> Iterator[Page]:
+def _site(host: str, title: str, drafts: list[_Draft], licences: list[str | None]) -> Iterator[SamplePage]:
     """Yield a host's pages with links to their neighbours, and its index."""
     for at, (draft, licence) in enumerate(zip(drafts, licences, strict=True)):
         near = drafts[max(0, at - 5) : at] + drafts[at + 1 : at + 6]
@@ -121,10 +121,10 @@ def _site(host: str, title: str, drafts: list[_Draft], licences: list[str | None
             sidebar=[(other.path, other.title) for other in near],
             licence=licence,
         )
-        yield Page(host, draft.path, draft.title, body)
+        yield SamplePage(host, draft.path, draft.title, body)
     listing = "".join(f'<li><a href="{html.escape(d.path)}">{html.escape(d.title)}</a></li>' for d in drafts)
     main = f"<h1>{html.escape(title)}</h1>\n<ul>{listing}</ul>\n<p><a href='/private/drafts.html'>Drafts</a></p>"
-    yield Page(host, "/", title, render(site=title, title=title, main=main), listed=False)
+    yield SamplePage(host, "/", title, render(site=title, title=title, main=main), listed=False)
 
 
 def render(

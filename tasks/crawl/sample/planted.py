@@ -7,8 +7,8 @@ import hashlib
 import html
 from collections.abc import Iterator, Sequence
 
-from tasks.crawl.sample.languages import PASSAGES
-from tasks.crawl.sample.pages import DOMAIN, HOME, Page, render
+from tasks.crawl.sample.foreign_passages import PASSAGES
+from tasks.crawl.sample.pages import DOMAIN, HOME, SamplePage, render
 from tasks.crawl.sample.quiz import ITEMS, LEAKED
 
 NEAR_DUPLICATES = 80
@@ -27,12 +27,12 @@ LAST_NAMES = ("Abendroth", "Birkeland", "Castelli", "Drummond", "Esposito", "Fai
               "Ibarra", "Jankowski", "Kessler", "Lindqvist", "Moravec", "Norwood", "Okafor")  # fmt: skip
 
 
-def planted_pages() -> list[Page]:
+def planted_pages() -> list[SamplePage]:
     """Return the pages that need no other page: junk, marks, people, languages, quiz, odd answers."""
     return [*_junk(), *_marked(), *_people(), *_languages(), *_quiz(), *_odd()]
 
 
-def mirror_pages(pages: Sequence[Page]) -> list[Page]:
+def mirror_pages(pages: Sequence[SamplePage]) -> list[SamplePage]:
     """Return mirror.sample.example: near and exact copies of some of the given pages."""
     listed = [page for page in pages if page.listed and page.status == 200 and len(page.body) > 4000]
     # Spread over all hosts by a hash of the URL, so that no one package is copied as a whole.
@@ -43,16 +43,16 @@ def mirror_pages(pages: Sequence[Page]) -> list[Page]:
     for number, page in enumerate(chosen):
         path = f"/{page.host.split('.')[0]}{page.path.rstrip('/') or '/index'}"
         body = _absolute(page) if number >= NEAR_DUPLICATES else _edited(page, number)
-        made.append(Page(f"mirror.{DOMAIN}", path, page.title, body))
+        made.append(SamplePage(f"mirror.{DOMAIN}", path, page.title, body))
     return made
 
 
-def _absolute(page: Page) -> bytes:
+def _absolute(page: SamplePage) -> bytes:
     """Return a page whose links lead back to the host it is from."""
     return page.body.replace(b'href="/', f'href="http://{page.host}/'.encode())
 
 
-def _edited(page: Page, number: int) -> bytes:
+def _edited(page: SamplePage, number: int) -> bytes:
     """Return a page with the small changes that a mirror makes: a banner, a word here and there."""
     text = _absolute(page).decode()
     banner = f"<p>This copy was mirrored from {page.host} and may be older than the original. It is copy number {number}.</p>"
@@ -67,7 +67,7 @@ def _edited(page: Page, number: int) -> bytes:
     return text.replace("<article>", f"<article>\n{banner}", 1).encode()
 
 
-def _junk() -> Iterator[Page]:
+def _junk() -> Iterator[SamplePage]:
     host = f"junk.{DOMAIN}"
     for number, subject in enumerate(SUBJECTS):
         kind = number % 3
@@ -80,7 +80,9 @@ def _junk() -> Iterator[Page]:
         else:
             main = f"<h1>About our {subject}</h1>" + f"<p>{FILLER}</p>" * 12
         title = f"Best {subject} deals"
-        yield Page(host, f"/{subject.replace(' ', '-')}.html", title, render(site="Deals", title=title, main=main))
+        yield SamplePage(
+            host, f"/{subject.replace(' ', '-')}.html", title, render(site="Deals", title=title, main=main)
+        )
 
 
 def _story(subject: str, number: int) -> str:
@@ -99,7 +101,7 @@ def _story(subject: str, number: int) -> str:
     )
 
 
-def _marked() -> Iterator[Page]:
+def _marked() -> Iterator[SamplePage]:
     host = f"reserved.{DOMAIN}"
     marks = ("noai", "noai, noimageai", "noindex", "noindex, noai")
     for number, subject in enumerate(SUBJECTS):
@@ -108,7 +110,7 @@ def _marked() -> Iterator[Page]:
         head = "" if by_header else f'<meta name="robots" content="{marks[number % len(marks)]}">'
         body = render(site="Reserved", title=title, main=f"<h1>{title}</h1>{_story(subject, number)}", head=head)
         headers = {"X-Robots-Tag": "noai"} if by_header else {}
-        yield Page(host, f"/{subject.replace(' ', '-')}.html", title, body, headers=headers)
+        yield SamplePage(host, f"/{subject.replace(' ', '-')}.html", title, body, headers=headers)
 
 
 def luhn_number(prefix: str, number: int) -> str:
@@ -123,7 +125,7 @@ def luhn_number(prefix: str, number: int) -> str:
     return " ".join(whole[at : at + 4] for at in range(0, 16, 4))
 
 
-def _people() -> Iterator[Page]:
+def _people() -> Iterator[SamplePage]:
     host = f"people.{DOMAIN}"
     for number, (first, last) in enumerate(zip(FIRST_NAMES, LAST_NAMES, strict=True)):
         subject = SUBJECTS[number]
@@ -136,10 +138,10 @@ def _people() -> Iterator[Page]:
             f"treasurer wrote in the minutes of the meeting.</p>"
         )
         path = f"/{first}-{last}.html".lower()
-        yield Page(host, path, f"{first} {last}", render(site="People", title=f"{first} {last}", main=main))
+        yield SamplePage(host, path, f"{first} {last}", render(site="People", title=f"{first} {last}", main=main))
 
 
-def _languages() -> Iterator[Page]:
+def _languages() -> Iterator[SamplePage]:
     host = f"languages.{DOMAIN}"
     for language, (title, paragraphs) in sorted(PASSAGES.items()):
         count = len(paragraphs)
@@ -148,10 +150,10 @@ def _languages() -> Iterator[Page]:
             chosen = [paragraphs[number], *[text for text in dict.fromkeys(chosen) if text != paragraphs[number]]]
             main = f"<h1>{title} {number + 1}</h1>" + "".join(f"<p>{html.escape(text)}</p>" for text in chosen)
             body = render(site=title, title=f"{title} {number + 1}", main=main, language=language)
-            yield Page(host, f"/{language}/{number + 1}.html", f"{title} {number + 1}", body)
+            yield SamplePage(host, f"/{language}/{number + 1}.html", f"{title} {number + 1}", body)
 
 
-def _quiz() -> Iterator[Page]:
+def _quiz() -> Iterator[SamplePage]:
     """Yield the pages that leak benchmark items: questions quoted word for word inside prose."""
     host = f"study.{DOMAIN}"
     for number in range(3):
@@ -167,17 +169,19 @@ def _quiz() -> Iterator[Page]:
                 f"to write down what had misled them at first.</p>"
             )
         title = f"Study notes, part {number + 1}"
-        yield Page(host, f"/notes-{number + 1}.html", title, render(site="Study", title=title, main="".join(parts)))
+        yield SamplePage(
+            host, f"/notes-{number + 1}.html", title, render(site="Study", title=title, main="".join(parts))
+        )
 
 
-def _odd() -> Iterator[Page]:
+def _odd() -> Iterator[SamplePage]:
     """Yield a redirect, a dead link, a legacy charset, and what robots.txt forbids."""
     main = "<h1>Odd corners</h1><p><a href='/old.html'>An old address</a>, <a href='/gone.html'>a dead link</a>, "
     main += (
         "<a href='/legacy.html'>a page in a legacy charset</a>, <a href='/private/plans.html'>private plans</a>.</p>"
     )
-    yield Page(HOME, "/odd.html", "Odd corners", render(site="Sample", title="Odd corners", main=main))
-    yield Page(
+    yield SamplePage(HOME, "/odd.html", "Odd corners", render(site="Sample", title="Odd corners", main=main))
+    yield SamplePage(
         HOME, "/old.html", "Moved", b"", status=301, listed=False, headers={"Location": f"http://{HOME}/odd.html"}
     )
     title, paragraphs = PASSAGES["fr"]
@@ -185,6 +189,6 @@ def _odd() -> Iterator[Page]:
     legacy = f"<html><head><title>{title}</title></head><body><h1>{title}</h1>{text}</body></html>".encode(
         "latin-1", "replace"
     )
-    yield Page(HOME, "/legacy.html", title, legacy, content_type="text/html; charset=iso-8859-1", listed=False)
+    yield SamplePage(HOME, "/legacy.html", title, legacy, content_type="text/html; charset=iso-8859-1", listed=False)
     secret = render(site="Sample", title="Plans", main="<h1>Plans</h1><p>Nobody may fetch this page.</p>")
-    yield Page(HOME, "/private/plans.html", "Plans", secret, listed=False)
+    yield SamplePage(HOME, "/private/plans.html", "Plans", secret, listed=False)

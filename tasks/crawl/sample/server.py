@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from tasks.crawl.sample.pages import HOME, Page, render
+from tasks.crawl.sample.pages import HOME, SamplePage, render
 
 logger = logging.getLogger(__name__)
 
@@ -21,13 +21,13 @@ ROBOTS = "User-agent: *\nDisallow: /private/\nDisallow: /search\n\nSitemap: http
 class Site:
     """The pages by host and path, with what each host has besides: robots.txt, a sitemap, the home page."""
 
-    def __init__(self, pages: Sequence[Page]) -> None:
-        self.pages: dict[tuple[str, str], Page] = {(page.host, page.path): page for page in pages}
+    def __init__(self, pages: Sequence[SamplePage]) -> None:
+        self.pages: dict[tuple[str, str], SamplePage] = {(page.host, page.path): page for page in pages}
         self.hosts = sorted({page.host for page in pages} | {HOME})
         listing = "".join(f'<li><a href="http://{host}/">{host}</a></li>' for host in self.hosts if host != HOME)
         main = f"<h1>Documentation of the installed packages</h1><ul>{listing}</ul>"
         body = render(site="Sample", title="Home", main=main)
-        self.pages.setdefault((HOME, "/"), Page(HOME, "/", "Home", body, listed=False))
+        self.pages.setdefault((HOME, "/"), SamplePage(HOME, "/", "Home", body, listed=False))
         for host in self.hosts:
             listed = sorted(page.url for page in pages if page.host == host and page.listed)
             urls = "".join(f"<url><loc>{html.escape(url)}</loc></url>" for url in listed)
@@ -36,7 +36,7 @@ class Site:
             self._add_text(host, "/sitemap.xml", sitemap, "application/xml")
 
     def _add_text(self, host: str, path: str, body: bytes, content_type: str) -> None:
-        self.pages[host, path] = Page(host, path, path, body, content_type=content_type, listed=False)
+        self.pages[host, path] = SamplePage(host, path, path, body, content_type=content_type, listed=False)
 
     @property
     def seeds(self) -> list[str]:
@@ -55,7 +55,7 @@ class Site:
 def serve(site: Site) -> Iterator[int]:
     """Serve `site` on 127.0.0.1 and give the port; ends with the block."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class SiteHandler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
 
@@ -63,7 +63,9 @@ def serve(site: Site) -> Iterator[int]:
             host = (self.headers.get("Host") or "").split(":")[0].lower()
             page = site.pages.get((host, self.path.split("?")[0]))
             if page is None:
-                page = Page(host, self.path, "Not found", b"<html><body><h1>Not found</h1></body></html>", status=404)
+                page = SamplePage(
+                    host, self.path, "Not found", b"<html><body><h1>Not found</h1></body></html>", status=404
+                )
             body = page.body
             zipped = len(body) > 400 and "gzip" in (self.headers.get("Accept-Encoding") or "")
             if zipped:
@@ -87,7 +89,7 @@ def serve(site: Site) -> Iterator[int]:
         request_queue_size = 1024
         daemon_threads = True
 
-    server = Server(("127.0.0.1", 0), Handler)
+    server = Server(("127.0.0.1", 0), SiteHandler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
     thread.start()
     try:

@@ -453,7 +453,7 @@ def test_documents_are_compared_as_sets(
     ids = [both | {number.to_bytes(2, "big") + bytes(14) for number in one} for one in (a, b)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HEADWATER_STATE", str(tmp_path_factory.mktemp("ids")))
-        patch.setattr(difference_workspace, "CHUNK", 3)
+        patch.setattr(difference_workspace, "CHUNK_HASHES", 3)
         sides: list[Any] = []
         for name, one in zip("ab", ids, strict=True):
             path = documents_file(name)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tasks.contracts.workspace import ROOT
-from tasks.crawl.sample.markup import docstring_html, markdown_html, words
+from tasks.crawl.sample.docstrings import docstring_html, markdown_html, words
 from tasks.crawl.sample.modules import read_module
-from tasks.crawl.sample.pages import Page, package_pages
+from tasks.crawl.sample.pages import SamplePage, package_pages
 from tasks.crawl.sample.planted import luhn_number, mirror_pages, planted_pages
 from tasks.crawl.sample.quiz import ITEMS, LEAKED
 
@@ -110,11 +110,11 @@ def test_modules_are_read_and_never_run(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def click_pages() -> list[Page]:
+def click_pages() -> list[SamplePage]:
     return package_pages("click", 60)
 
 
-def test_a_package_becomes_a_site(click_pages: list[Page]) -> None:
+def test_a_package_becomes_a_site(click_pages: list[SamplePage]) -> None:
     paths = [page.path for page in click_pages]
     assert "/" in paths
     assert len(paths) == len(set(paths)) > 3
@@ -124,7 +124,7 @@ def test_a_package_becomes_a_site(click_pages: list[Page]) -> None:
     assert package_pages("click", 60) == click_pages
 
 
-def test_mirrors_are_near_and_exact_copies(click_pages: list[Page]) -> None:
+def test_mirrors_are_near_and_exact_copies(click_pages: list[SamplePage]) -> None:
     copies = mirror_pages(click_pages)
     assert {page.host for page in copies} == {"mirror.sample.example"}
     assert all(b"mirrored from" in page.body for page in copies[:80])

@@ -20,22 +20,22 @@ from tasks.contracts.errors import NetworkError, RefusedError
 from tasks.contracts.ledger import read_ledger
 from tasks.crawl.jobs import Crawl
 from tasks.crawl.journal import read_progress
-from tasks.crawl.sample.pages import Page, render
+from tasks.crawl.limits import Limits
+from tasks.crawl.sample.pages import SamplePage, render
 from tasks.crawl.sample.server import Site, serve
 from tasks.crawl.sites import crawl_sites
-from tasks.crawl.urls import Limits
 from tests.tasks.crawl.web import Answer, Web, serving
 
 
 class Counting(Site):
     """A site that counts what is asked of it."""
 
-    def __init__(self, pages: list[Page]) -> None:
+    def __init__(self, pages: list[SamplePage]) -> None:
         super().__init__(pages)
         self.asked: Counter[str] = Counter()
         inner = self.pages
 
-        class Pages(dict[tuple[str, str], Page]):
+        class Pages(dict[tuple[str, str], SamplePage]):
             def get(pages, place: Any, default: Any = None) -> Any:  # noqa: N805
                 self.asked["http://" + "".join(place)] += 1
                 return inner.get(place, default)
@@ -43,11 +43,11 @@ class Counting(Site):
         self.pages = Pages(inner)
 
 
-def page(host: str, path: str, *links: str, text: str = "Some words.", **more: Any) -> Page:
+def page(host: str, path: str, *links: str, text: str = "Some words.", **more: Any) -> SamplePage:
     anchors = " ".join(f'<a href="{link}">x</a>' for link in links)
     body = render(site="Test", title=path, main=f"<h1>{path}</h1><p>{text * 40}</p>{anchors}")
     body = body.replace(b'<a href="/search">Search</a>', b"")
-    return replace(Page(host, path, path, body, listed=False), **more)
+    return replace(SamplePage(host, path, path, body, listed=False), **more)
 
 
 def crawl_of(port: int, **more: Any) -> Crawl:
@@ -287,7 +287,7 @@ def test_a_robots_txt_that_changed_is_obeyed_once_it_is_too_old(tmp_path: Path) 
 
 def test_a_host_whose_robots_txt_fails_is_left_alone(tmp_path: Path) -> None:
     site = Site([page(A, "/"), page("b.test.example", "/")])
-    site.pages[A, "/robots.txt"] = Page(A, "/robots.txt", "", b"broken", status=503)
+    site.pages[A, "/robots.txt"] = SamplePage(A, "/robots.txt", "", b"broken", status=503)
     with serve(site) as port:
         crawl = crawl_of(port, seeds=[f"http://{A}/", "http://b.test.example/"])
         counts = crawl_sites(crawl, source="sites", state=tmp_path / "state", output=tmp_path / "out")

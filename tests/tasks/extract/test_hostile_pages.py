@@ -6,7 +6,7 @@ import pytest
 
 from tasks.contracts.charset import decode
 from tasks.contracts.markup import MOST_PARSED_ATTRIBUTES, utf16_without_mark, with_few_attributes
-from tasks.extract.page import extract_page
+from tasks.extract.page_extractor import extract_page
 from tasks.extract.warc_pages import Page
 from tasks.extract.worker_messages import EngineName, Settings
 from tests.hostile.growth import MOST_GROWTH, growth

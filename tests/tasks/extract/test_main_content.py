@@ -87,7 +87,7 @@ def test_a_long_page_is_looked_at_in_parts_with_the_same_answer(monkeypatch: pyt
     features = features_of(read(PAGE))
     whole = scores(features)
     assert len(whole) > 7
-    monkeypatch.setattr(block_model, "PART", 3)
+    monkeypatch.setattr(block_model, "BLOCKS_AT_A_TIME", 3)
     assert (scores(features) == whole).all()
 
 

@@ -13,7 +13,7 @@ from trafilatura.settings import BASIC_CLEAN_XPATH
 
 from tasks.crawl.sample.site import build_pages
 from tasks.extract.engines import content_of
-from tasks.extract.selectors import LONGEST, lighten_trafilatura, lighter
+from tasks.extract.selectors import LONGEST_ATTRIBUTE_CHARACTERS, lighten_trafilatura, lighter
 from tasks.extract.worker_messages import Mode, Settings
 from tests.tasks.extract.pages import PAGE
 from tests.tasks.extract.unchanged import own_expressions, unchanged_trafilatura
@@ -65,7 +65,7 @@ def test_trafilatura_uses_them() -> None:
     assert not [expression.path for expression in used if "re:test" in expression.path]
 
 
-@pytest.mark.parametrize("value", ["a" * LONGEST + "menu", "menu", "", "a", " MENU"])
+@pytest.mark.parametrize("value", ["a" * LONGEST_ATTRIBUTE_CHARACTERS + "menu", "menu", "", "a", " MENU"])
 @pytest.mark.parametrize("test", ["@class, 'menu'", "@class, 'menu', 'i'", "@id|@class, '^a|^$'", "@class, ''"])
 def test_long_values_upper_case_and_patterns_that_are_true_of_nothing(value: str, test: str) -> None:
     tree = html.Element("body")

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 
 from tasks.contracts.base import Drop
-from tasks.extract import page as page_module
+from tasks.extract import page_extractor as page_module
 from tasks.extract import worker
 from tasks.extract.engines import Content
 from tasks.extract.metadata import Metadata
-from tasks.extract.page import PageExtractor
+from tasks.extract.page_extractor import PageExtractor
 from tasks.extract.worker import Extractor, Limits, close_shared, shared_extractor
 from tasks.extract.worker_messages import Settings
 from tests.tasks.extract.pages import page

@@ -6,7 +6,7 @@ from tasks.contracts.stages import does
 from training.release.papers.facts import Facts
 from training.release.papers.markdown import counted, many, page, share_of, table
 
-NAMED = 10
+NAMES_SHOWN = 10
 
 
 def ab2013(facts: Facts) -> bytes:
@@ -24,10 +24,10 @@ def ab2013(facts: Facts) -> bytes:
 
 def _items(facts: Facts) -> list[tuple[str, str]]:
     total, tokens, sources = facts.sources.total, facts.tokens, facts.sources
-    hosts = ", ".join(f"{host.name} ({share_of(host.tokens, total.tokens)})" for host in sources.hosts[:NAMED])
-    licences = ", ".join(f"{found.name} ({found.documents:,})" for found in sources.licenses[:NAMED])
+    hosts = ", ".join(f"{host.name} ({share_of(host.tokens, total.tokens)})" for host in sources.hosts[:NAMES_SHOWN])
+    licences = ", ".join(f"{found.name} ({found.documents:,})" for found in sources.licenses[:NAMES_SHOWN])
     languages = ", ".join(
-        f"{found.name} ({share_of(found.tokens, total.tokens)})" for found in sources.languages[:NAMED]
+        f"{found.name} ({share_of(found.tokens, total.tokens)})" for found in sources.languages[:NAMES_SHOWN]
     )
     steps = "; ".join(f"{stage} {does(stage)}" for stage in facts.text_stages[1:])
     masked = f"{counted(facts.edits.masked['pii'])}; secrets: {counted(facts.edits.masked['secrets'])}"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from training.release.papers.sources import Share
 
-SHOWN = 40
+MOST_ROWS_SHOWN = 40
 _SPECIAL = re.compile(r"[\\|\[\]]")
 
 
@@ -51,7 +51,7 @@ def share_of(part: int, whole: int) -> str:
     return f"{100 * part / whole if whole else 0:.1f} %"
 
 
-def share_rows(shares: Sequence[Share], total: Share, *, shown: int = SHOWN) -> list[Sequence[object]]:
+def share_rows(shares: Sequence[Share], total: Share, *, shown: int = MOST_ROWS_SHOWN) -> list[Sequence[object]]:
     """Return rows of name, documents, bytes, tokens and share of tokens; what is beyond `shown` as one row."""
     listed = list(shares[:shown])
     if rest := shares[shown:]:

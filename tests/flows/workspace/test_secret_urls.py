@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from flows.cli.main import main
 from flows.history.run_records import failure
-from flows.workspace import form, secrets
+from flows.workspace import form, secret_urls
 from flows.workspace.graph import load_graph
 from flows.workspace.params import check_params, read_params, set_values
 from tasks.contracts.base import StageParams
@@ -210,7 +210,7 @@ def test_the_environments_urls_lose_their_passwords() -> None:
         "RAY_ADDRESS": "ray://joe:pw-five-of-ray@head.example:10001",
     }
     changed = dict(given)
-    secrets.hide_secrets(changed)
+    secret_urls.hide_secrets(changed)
     assert changed["MLFLOW_TRACKING_URI"] == "https://mlflow.example/base"
     assert (changed["MLFLOW_TRACKING_USERNAME"], changed["MLFLOW_TRACKING_PASSWORD"]) == ("joe", "pw/one-of-mlflow")
     assert changed["PREFECT_API_URL"] == "http://prefect.example/api"
