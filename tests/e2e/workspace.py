@@ -110,7 +110,11 @@ class Workspace:
 
     @classmethod
     def clone(cls, folder: Path) -> Workspace:
-        """Copy what git tracks (and what it would track) into `folder`."""
+        """Copy what git tracks (and what it would track) into `folder`.
+
+        No file is newer than the environment: make would set that up again from there, and lead it to the copy.
+        """
+        set_up = (VENV / ".setup-done").stat().st_mtime
         listed = subprocess.run(
             ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
             cwd=ROOT,
@@ -121,7 +125,8 @@ class Workspace:
         for name in filter(None, listed.split("\0")):
             if (ROOT / name).is_file() and name != "dvc.lock":
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, folder / name)
+                shutil.copy(ROOT / name, folder / name)
+                os.utime(folder / name, (set_up, set_up))
         (folder / ".venv").symlink_to(VENV)
         made = cls(folder)
         for command in (
