@@ -10,7 +10,7 @@ TESTS := $(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile --no-loadsc
 .PHONY: help setup run test test-fast check format bench fuzz
 
 help:   ## this list
-	@sed -n 's/^\([a-z]*\):.*## */  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## */  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
 
 setup: $(VENV)/.setup-done   ## the environment in .venv, by the versions of constraints.txt
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,8 +27,11 @@ SLOW = tuple(
         "tests/hostile",
         "tests/flows/cli/test_takedown.py",
         "tests/flows/mlflow",
+        "tests/flows/pipeline/test_stage_run.py",
         "tests/flows/pipeline/test_tryout.py",
         "tests/flows/services/test_databases.py",
+        "tests/flows/services/test_embedded.py",
+        "tests/flows/workspace/test_form.py",
         "tests/flows/workspace/test_params_writer.py",
         "tests/flows/workspace/test_secret_urls.py",
         "tests/tasks/crawl/test_frontier.py",
@@ -45,6 +49,14 @@ SLOW = tuple(
     )
 )
 """Folders and files that take more than ten seconds of a processor: begun first, and left out by `make test-fast`."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_disk() -> Iterator[None]:
+    """Let nothing in this process wait until the disk has its bytes: no test cuts the power."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)
+        yield
 
 
 @pytest.fixture

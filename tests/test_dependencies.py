@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable
+from functools import cache
 
 import pytest
 from packaging.requirements import Requirement
@@ -27,16 +28,23 @@ PART_OF = {"pydantic_core": "pydantic"}
 WITHOUT_NEED = {"magic": "tests/bench/datatrove_peer.py looks whether it is there"}
 
 
-def imported(folders: Iterable[str]) -> set[str]:
-    """Return the top-level modules of others that the code of these folders imports, wherever in a file."""
+@cache
+def imported_in(folder: str) -> set[str]:
+    """Return the top-level modules of others that the code of a folder imports, wherever in a file."""
     names: set[str] = set()
-    for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
+    for path in (ROOT / folder).rglob("*.py"):
+        if path.name == "conftest.py" and folder != "tests":
+            continue
         for node in ast.walk(ast.parse(path.read_bytes())):
             if isinstance(node, ast.Import):
                 names.update(alias.name for alias in node.names)
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 names.add(str(node.module))
     return {name.partition(".")[0] for name in names} - sys.stdlib_module_names - OURS
+
+
+def imported(folders: Iterable[str]) -> set[str]:
+    return {name for folder in folders for name in imported_in(folder)}
 
 
 def distributions(requirements: Iterable[str]) -> set[str]:
@@ -117,15 +125,3 @@ main(["--help"])
     done = without(["serve", "train", "ui"], code)
     assert done.returncode == 0, done.stderr
     assert "Usage: headwater" in done.stdout
-
-
-def test_a_command_that_needs_an_optional_part_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    from flows.workspace import extras
-
-    monkeypatch.setattr(extras, "is_installed", lambda name: name not in ("mlflow", "torch"))
-    assert extras.lacking("train") == ["torch"]
-    for module, extra in (("mlflow.tracking", "ui"), ("torch", "serve")):
-        told = extras.not_installed(ModuleNotFoundError(module, name=module))
-        assert told is not None
-        assert f"headwater[{extra}]" in str(told)
-    assert extras.not_installed(ModuleNotFoundError("my_rules", name="my_rules")) is None

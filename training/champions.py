@@ -12,6 +12,7 @@ from tasks.contracts.base import FrozenModel
 from tasks.contracts.durable_files import atomic_folder
 from tasks.contracts.errors import InputError
 from tasks.contracts.manifest import MANIFEST_NAME, manifest_hash
+from tasks.contracts.release import LINEAGE_NAME
 from tasks.contracts.workspace import state_folder
 
 logger = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ def promote(release: Path) -> Champion:
     listed = read_champions()
     if listed and listed[-1].release == own:
         return listed[-1]
-    described = json.loads((release / "lineage.json").read_bytes())
+    described = json.loads((release / LINEAGE_NAME).read_bytes())
     champion = Champion(
         release=own,
         weights_sha256=described["weights_sha256"],

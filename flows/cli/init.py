@@ -22,7 +22,7 @@ from flows.workspace.graph import GRAPH_FILE
 from tasks.contracts.disk import disk_full_is_clear
 from tasks.contracts.errors import InputError, UsageError
 from tasks.contracts.stages import PACKAGES
-from tasks.contracts.workspace import ROOT
+from tasks.contracts.workspace import IMPORT_PATH, ROOT, import_path
 
 CODE = ("flows", *PACKAGES)
 BESIDE = "headwater_workspace"
@@ -84,5 +84,5 @@ def use_own_code(words: Sequence[str]) -> None:
     own, running = (root / "flows/cli/main.py" for root in (here, ROOT))
     if not (here / GRAPH_FILE).is_file() or not own.is_file() or own.resolve() == running:
         return
-    path = os.pathsep.join([str(here), *filter(None, [os.environ.get("PYTHONPATH")])])
-    os.execve(sys.executable, [sys.executable, "-m", "flows.cli.main", *words], {**os.environ, "PYTHONPATH": path})
+    os.environ[IMPORT_PATH] = import_path(here)
+    os.execv(sys.executable, [sys.executable, "-m", "flows.cli.main", *words])

@@ -18,6 +18,7 @@ from flows.output import console, errors
 from flows.workspace.graph import load_graph, select
 from tasks.contracts.disk import disk_full
 from tasks.contracts.errors import HeadwaterError, UsageError
+from tasks.contracts.files import REPORT_NAME
 
 
 def run(
@@ -157,7 +158,7 @@ def _print_places(stages: Sequence[str]) -> None:
 
 def _verdict() -> str:
     """Return what the gate said, in one line; a run that it stops says why instead."""
-    told = json.loads(Path("data/gate/report.json").read_bytes())
+    told = json.loads(Path("data/gate", REPORT_NAME).read_bytes())
     rules = Counter(rule["verdict"] for rule in told["rules"])
     counted = ", ".join(f"{verdict} {number}" for verdict, number in rules.items())
     return f"{told['verdict']} (rules: {counted}; data/gate/report.md says by how much)"

@@ -16,9 +16,9 @@ from flows.output import JsonOption, console
 from flows.pipeline.signature import show_in_mlflow
 from tasks.contracts.errors import UsageError
 from tasks.contracts.manifest import MANIFEST_NAME, manifest_hash
+from tasks.contracts.release import RELEASE_FOLDER, SIGNATURE_NAME
 from training.champions import kept_copy
 from training.release.signing import KEY_VARIABLE, open_key, sign_release
-from training.release.verify import SIGNATURE
 
 
 def sign(
@@ -51,11 +51,17 @@ def sign(
     fingerprint = sha256(opened.public_pem).hexdigest()
     shown = show_in_mlflow(own) if made else False
     if as_json:
-        told = {"release": own, "signature": str(folder / SIGNATURE), "key": fingerprint, "made": made, "mlflow": shown}
+        told = {
+            "release": own,
+            "signature": str(folder / SIGNATURE_NAME),
+            "key": fingerprint,
+            "made": made,
+            "mlflow": shown,
+        }
         console.json(told)
         return
     said = "signed" if made else "it was signed with this key already"
-    console.lines(f"{said}: {folder / SIGNATURE}\n  release: {own}\n  key: {fingerprint}")
+    console.lines(f"{said}: {folder / SIGNATURE_NAME}\n  release: {own}\n  key: {fingerprint}")
 
 
 def _folder(release: str | None) -> Path:
@@ -64,10 +70,10 @@ def _folder(release: str | None) -> Path:
 
     if release is not None and not (Path(release) / MANIFEST_NAME).is_file():
         return find_release(release, Path("data")).folder
-    folder = Path(release or "data/release")
+    folder = Path(release or RELEASE_FOLDER)
     if not (folder / MANIFEST_NAME).is_file():
         raise UsageError("there is no release yet", where=str(folder), fix="`headwater run` makes one")
-    if folder.resolve() != Path("data/release").resolve():
+    if folder.resolve() != Path(RELEASE_FOLDER).resolve():
         return folder
     kept = kept_copy(manifest_hash(folder))
     if kept is None:

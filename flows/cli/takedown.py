@@ -18,12 +18,13 @@ from flows.output import JsonOption, console
 from flows.proof.takedown_text import as_values, print_answer
 from tasks.contracts.errors import InputError, UsageError, did_you_mean
 from tasks.contracts.redaction import without_userinfo
+from tasks.contracts.release import RELEASE_FOLDER
+from tasks.contracts.urls import canonical_host, page_key
 from tasks.rights.takedowns import (
     LIST,
     Row,
     add_fingerprints,
     append_row,
-    canonical,
     read_rows,
     read_takedowns,
     text_sha256,
@@ -106,19 +107,21 @@ def _row(what: str | None, file: Path | None, withdraw: str | None, reason: str,
     assert what is not None, "checked by the caller"
     what = without_userinfo(what.strip())
     if "://" in what:
-        if "/" not in canonical(what) or canonical(what) == what.strip():
+        if "/" not in page_key(what) or page_key(what) == what.strip():
             raise UsageError("this is not an address of the web", expected="https://host/path", found=what)
-        return Row(id=_new_id("url", canonical(what), day), kind="url", value=what.strip(), **facts)
-    host = what.strip().lower().rstrip(".")
-    if not host or any(character in host.removeprefix("*.") for character in "/ *?#@:"):
+        return Row(id=_new_id("url", page_key(what), day), kind="url", value=what.strip(), **facts)
+    below = what.startswith("*.")
+    name = canonical_host(what.removeprefix("*."))
+    if name is None or ":" in name:
         raise UsageError("this is neither a URL nor a host", expected="https://host/path, host or *.domain", found=what)
+    host = f"*.{name}" if below else name
     return Row(id=_new_id("host", host, day), kind="host", value=host, **facts)
 
 
 def _new_id(kind: str, value: str, day: str) -> str:
     """Return the id of a tombstone; one that stands already keeps its own, whatever the day."""
     for row in read_takedowns().tombstones:
-        if row.kind == kind and (canonical(row.value) if kind == "url" else row.value) == value:
+        if row.kind == kind and (page_key(row.value) if kind == "url" else row.value) == value:
             return row.id
     found, rows = tombstone_id(kind, value, day), {row.id for row in read_rows()}
     while found in rows:  # withdrawn before, on the same day
@@ -208,7 +211,7 @@ def apply(as_json: JsonOption = False) -> None:
                 }
                 for name, number in sorted(counted.items())
             }
-            folders = [release.folder, *([Path("data/release")] if is_release(Path("data/release"), manifest) else [])]
+            folders = [release.folder, *([Path(RELEASE_FOLDER)] if is_release(Path(RELEASE_FOLDER), manifest) else [])]
             for folder in dict.fromkeys(folders):
                 if is_release(folder, manifest):
                     changed += mark_release(folder, manifest, tombstones)

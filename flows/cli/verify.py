@@ -16,11 +16,9 @@ from flows.output import JsonOption, console
 from flows.proof import verify_files
 from flows.proof.verify import check_all
 from tasks.contracts.errors import UsageError
+from tasks.contracts.release import RELEASE_FOLDER
 from training.release.signing import PUBLIC_KEY_VARIABLE, check_public_key
-from training.release.verify import (
-    as_text,
-    report,
-)
+from training.release.verify import as_text, report
 
 SIGNED = (
     "Who can change every file of data/, .headwater/ and the release can forge all of it at once, and this program "
@@ -32,7 +30,7 @@ SIGNED = (
 
 
 def verify(
-    release: Annotated[Path, typer.Argument(metavar="[RELEASE_DIR]", help="The release.")] = Path("data/release"),
+    release: Annotated[Path, typer.Argument(metavar="[RELEASE_DIR]", help="The release.")] = Path(RELEASE_FOLDER),
     deep: Annotated[bool, typer.Option("--deep", help="Make digests, texts, tokens and batches again.")] = False,
     sample: Annotated[int, typer.Option(min=1, help="Documents and steps that --deep makes again.")] = 100,
     expect: Annotated[

@@ -13,10 +13,11 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from flows.history.releases import MARK, NOTICE, known_releases, read_mark
+from flows.history.releases import known_releases, read_mark
 from tasks.contracts.durable_files import write_bytes, write_json
 from tasks.contracts.errors import ManifestError
 from tasks.contracts.manifest import manifest_hash
+from tasks.contracts.release import TAKEDOWN_MARK_NAME, TAKEDOWN_NOTICE_NAME
 
 MOST_TOMBSTONES_NAMED = 5
 """Tombstones that MLflow names; the mark has them all."""
@@ -32,10 +33,10 @@ def mark_release(folder: Path, manifest_sha256: str, tombstones: Mapping[str, Ma
     old: Any = read_mark(folder) or {}
     listed = {**old.get("tombstones", {}), **{name: dict(one) for name, one in tombstones.items()}}
     mark: dict[str, JsonValue] = {"release": manifest_sha256, "tombstones": listed}
-    if mark == old and (folder / NOTICE).is_file():
+    if mark == old and (folder / TAKEDOWN_NOTICE_NAME).is_file():
         return False
-    write_bytes(folder / NOTICE, notice(listed).encode())
-    write_json(folder / MARK, mark)
+    write_bytes(folder / TAKEDOWN_NOTICE_NAME, notice(listed).encode())
+    write_json(folder / TAKEDOWN_MARK_NAME, mark)
     return True
 
 
@@ -72,7 +73,7 @@ def restore_mark(release: Path) -> None:
     own = manifest_hash(release)
     for known in known_releases():
         if known.manifest_sha256 == own and known.takedown is not None and known.folder != release:
-            for name in (MARK, NOTICE):
+            for name in (TAKEDOWN_MARK_NAME, TAKEDOWN_NOTICE_NAME):
                 write_bytes(release / name, (known.folder / name).read_bytes())
 
 

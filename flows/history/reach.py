@@ -24,6 +24,7 @@ from flows.history.releases import KnownRelease, known_releases
 from flows.workspace.graph import load_graph
 from tasks.contracts.durable_files import sha256_file
 from tasks.contracts.errors import ManifestError
+from tasks.contracts.files import DROPPED_FOLDER, is_part
 from tasks.contracts.manifest import MANIFEST_NAME, Manifest, Shard
 
 LOCK_FILE: Final = Path("dvc.lock")
@@ -87,8 +88,9 @@ class Reach:
 
 def wanted(link: Link) -> list[Shard]:
     """Return the files of an output in which pages stand: its documents, or its ledger."""
-    prefix = "dropped/" if link.name in LEDGERS else "part-"
-    return [s for s in link.manifest.shards if s.name.startswith(prefix) and s.name.endswith(".parquet")]
+    inside = f"{DROPPED_FOLDER}/" if link.name in LEDGERS else ""
+    names = {s.name: s.name.removeprefix(inside) for s in link.manifest.shards if s.name.startswith(inside)}
+    return [s for s in link.manifest.shards if is_part(names.get(s.name, ""), ".parquet")]
 
 
 def look_around(data: Path) -> Reach:

@@ -25,10 +25,13 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from flows.history.run_records import records_on_disk
-from tasks.contracts.durable_files import atomic_path, write_bytes
+from tasks.contracts.document import parquet_writer
+from tasks.contracts.durable_files import write_bytes
 from tasks.contracts.errors import InputError, ManifestError
+from tasks.contracts.files import DROPPED_FOLDER
 from tasks.contracts.ledger import read_ledger
 from tasks.contracts.manifest import MANIFEST_NAME, manifest_hash, read_manifest, text_shards
+from tasks.contracts.release import LINEAGE_NAME, RELEASE_FOLDER, TAKEDOWN_MARK_NAME
 from tasks.contracts.workspace import state_folder
 from tasks.rights.takedowns import text_sha256
 from training.champions import read_champions
@@ -36,10 +39,8 @@ from training.release.local_tasks import documents_of_tasks
 
 logger = logging.getLogger(__name__)
 
-MARK: Final = "takedown.json"
-NOTICE: Final = "TAKEDOWN.md"
 DOC_ID_BYTES: Final = 16
-RELEASE: Final = Path("data/release")
+RELEASE: Final = Path(RELEASE_FOLDER)
 UNNAMED: Final = "(its name is not kept)"
 NAMES: Final = pa.schema(
     [(name, pa.string()) for name in ("doc_id", "url", "host", "payload_digest", "text_sha256", "by")]
@@ -137,7 +138,7 @@ def remember_names(manifest_sha256: str, mix: Path, inputs: Mapping[str, Path], 
     shards = [mix / shard.name for shard in text_shards(mix)]
     known = {doc_id for path in shards for doc_id in _doc_ids(path)} | set(held_out)
     ids = pa.array(sorted(known), pa.string())
-    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, NAMES) as writer:
+    with parquet_writer(path, NAMES) as writer:
         for shard in shards:
             writer.write_table(_names_of(shard))
         # What filters edited of held-out texts stands after `filter`; the mixture has none of them.
@@ -148,7 +149,7 @@ def remember_names(manifest_sha256: str, mix: Path, inputs: Mapping[str, Path], 
         survivors: dict[str, str] = {}
         aliases: list[dict[str, str | None]] = []
         for stage, by in (("dedup", "duplicate"), ("crawl", "revisit")):
-            for ledger in sorted((inputs[stage] / "dropped").glob("*.parquet")) if stage in inputs else ():
+            for ledger in sorted((inputs[stage] / DROPPED_FOLDER).glob("*.parquet")) if stage in inputs else ():
                 for row in read_ledger(ledger):
                     if row.survivor_id:
                         aliases.append({"doc_id": row.survivor_id, "url": row.url, "by": by})
@@ -225,7 +226,7 @@ def known_releases() -> tuple[KnownRelease, ...]:
 
 def _described(folder: Path) -> dict[str, Any]:
     try:
-        described: dict[str, Any] = json.loads((folder / "lineage.json").read_bytes())
+        described: dict[str, Any] = json.loads((folder / LINEAGE_NAME).read_bytes())
     except (OSError, ValueError):
         return {}
     return described
@@ -237,7 +238,7 @@ def read_mark(folder: Path) -> Mapping[str, JsonValue] | None:
     Raises:
         InputError: there is a mark that cannot be read.
     """
-    path = folder / MARK
+    path = folder / TAKEDOWN_MARK_NAME
     if not path.is_file():
         return None
     try:

@@ -28,6 +28,7 @@ import psutil
 from pydantic import Field, JsonValue, ValidationError
 
 from tasks.contracts.base import FrozenModel
+from tasks.contracts.code_hash import code_hash
 from tasks.contracts.durable_files import (
     canonical_json,
     disk_full_is_clear,
@@ -40,9 +41,15 @@ from tasks.contracts.durable_files import (
 from tasks.contracts.errors import HeadwaterError, ManifestError, UsageError
 from tasks.contracts.manifest import MANIFEST_NAME, Manifest
 from tasks.contracts.redaction import without_secrets
-from tasks.contracts.workspace import ROOT, code_hash, state_folder
+from tasks.contracts.release import MANIFESTS_FOLDER
+from tasks.contracts.workspace import ROOT, state_folder
 
 logger = logging.getLogger(__name__)
+
+RUN_VARIABLE = "HEADWATER_RUN"
+FLOW_RUN_VARIABLE = "HEADWATER_FLOW_RUN_ID"
+TASK_RUN_VARIABLE = "HEADWATER_TASK_RUN_ID"
+"""In a stage's environment: which run it is part of, and Prefect's ids for that."""
 
 LIBRARIES = (
     "datatrove",
@@ -334,8 +341,12 @@ def _kept_problems(record: str, sha256: str) -> list[str]:
     return [] if sha256_file(path) == sha256 else [f"{record}: the kept manifest was changed ({path.name})"]
 
 
+@cache
 def code_state() -> Code:
-    """Return the git commit of the project, whether its files differ from it, and the hash of its sources."""
+    """Return the git commit of the project, whether its files differ from it, and the hash of its sources.
+
+    Asked once: a process goes on with the code that it has loaded.
+    """
     pins = ROOT / "constraints.txt"
     sha256 = sha256_json([code_hash("tasks", "training"), sha256_file(pins) if pins.is_file() else None])
     commit = _git("rev-parse", "HEAD")
@@ -384,7 +395,7 @@ def _chain_path() -> Path:
 
 def kept_manifest_path(sha256: str) -> Path:
     """Return where the manifest with this hash is kept, if any run of this workspace made it."""
-    return runs_folder() / "manifests" / f"{sha256}.json"
+    return runs_folder() / MANIFESTS_FOLDER / f"{sha256}.json"
 
 
 def _record_paths() -> Iterable[Path]:

@@ -35,12 +35,12 @@ from pydantic import ValidationError
 from tasks.contracts.base import FrozenModel
 from tasks.contracts.document import DOCUMENT_SCHEMA, open_shard
 from tasks.contracts.durable_files import atomic_folder, write_json
+from tasks.contracts.files import DROPPED_FOLDER, HELD_OUT_FOLDER, is_part
 from tasks.contracts.ledger import LEDGER_SCHEMA
 from tasks.contracts.manifest import MANIFEST_NAME, Manifest, chain_order, manifest_hash, read_manifest
 from tasks.contracts.tokens import INDEX_SCHEMA
-from tasks.contracts.warc import host_of
+from tasks.contracts.urls import canonical_url, host_of
 from tasks.contracts.workspace import state_folder
-from tasks.crawl.urls import canonical_url
 from tasks.rights.evidence import CONTENT_TYPE
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,6 @@ SCHEMAS: Mapping[Content, pa.Schema] = {
     "tokens": INDEX_SCHEMA,
 }
 NAMED_IN_FULL = ("crawl", "extract")
-HELD_OUT = "heldout"
 FORMAT = 1
 KEPT = "kept"
 ROWS_AT_A_TIME = 1 << 16
@@ -272,15 +271,15 @@ def _indexed_files(manifest: Manifest) -> Iterator[IndexedFile]:
     tokens = manifest.stage == "tokenize"
     for shard in manifest.shards:
         folder, _, name = shard.name.rpartition("/")
-        if folder == "" and name.startswith("part-") and name.endswith(".warc.gz"):
+        if folder == "" and is_part(name, ".warc.gz"):
             yield IndexedFile(name=shard.name, content="warc")
         elif not name.endswith(".parquet"):
             continue
-        elif folder == "dropped":
+        elif folder == DROPPED_FOLDER:
             yield IndexedFile(name=shard.name, content="ledger")
-        elif tokens and (name.startswith("part-") or name == "validation.parquet"):
+        elif tokens and (is_part(name) or name == "validation.parquet"):
             yield IndexedFile(name=shard.name, content="tokens")
-        elif folder in ("", HELD_OUT) and name.startswith("part-"):
+        elif folder in ("", HELD_OUT_FOLDER) and is_part(name):
             yield IndexedFile(name=shard.name, content="documents")
 
 
@@ -337,7 +336,7 @@ class _Maker(EntryWriter):
             return
         columns = {kind: name for kind, name in COLUMNS[content].items() if in_full or kind == "document"}
         names = {"ledger": ["url", "action", "rule"], "documents": ["host"], "tokens": []}[content]
-        held_out = path.parent.name == HELD_OUT
+        held_out = path.parent.name == HELD_OUT_FOLDER
         with open_shard(path, SCHEMAS[content]) as shard:
             for batch in shard.iter_batches(ROWS_AT_A_TIME, columns=sorted({*columns.values(), *names})):
                 places = np.arange(base, base + batch.num_rows, dtype=np.uint64)

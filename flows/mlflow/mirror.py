@@ -26,7 +26,7 @@ from flows.history import run_records
 from flows.services.tracking import QUIET
 from flows.workspace.extras import UI, how_to_install, lacking
 from tasks.contracts.durable_files import write_bytes
-from tasks.contracts.workspace import ROOT, state_folder
+from tasks.contracts.workspace import child_environment, progress_path, state_folder
 
 logger = logging.getLogger(__name__)
 
@@ -40,11 +40,6 @@ WITHOUT_MLFLOW = (
 
 MIRROR_TIMEOUT_SECONDS = 600.0
 """Seconds to wait for MLflow at the end of a stage: uploading a release may take a while."""
-
-
-def progress_path() -> Path:
-    """Return the file that training appends {"step", "loss", …} lines to."""
-    return state_folder() / "train" / "progress.jsonl"
 
 
 def kept_progress_path(run: str, started_at: str) -> Path:
@@ -231,12 +226,11 @@ def mirror_server() -> Iterator[None]:
 
 def start_mirror_process(arguments: Sequence[str], **pipes: Any) -> subprocess.Popen[bytes]:
     """Start `flows.mlflow.mirror_process`, out of reach of a Ctrl-C that is meant for the stage."""
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     with log_path().open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "flows.mlflow.mirror_process", *arguments],
             stderr=log,
-            env={**QUIET, **os.environ, "PYTHONPATH": path, "HEADWATER_STATE": str(state_folder())},
+            env=child_environment(defaults=QUIET),
             start_new_session=True,
             **pipes,
         )

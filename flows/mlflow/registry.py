@@ -17,14 +17,22 @@ from mlflow.tracking import MlflowClient
 
 from flows.history.chain import Link
 from flows.history.marks import takedown_note
-from flows.history.releases import MARK, NOTICE, KnownRelease
+from flows.history.releases import KnownRelease
 from flows.mlflow.stage_runs import NOTE, StageRun, producer_of
 from flows.report.picture import PICTURE, lineage_page
 from flows.report.verdict import Verdict, read_verdict
+from tasks.contracts.files import MODEL_FOLDER
 from tasks.contracts.manifest import MANIFEST_NAME, Manifest
+from tasks.contracts.release import (
+    GATE_NAME,
+    MANIFESTS_FOLDER,
+    MODEL_CARD_NAME,
+    SIGNATURE_NAME,
+    TAKEDOWN_MARK_NAME,
+    TAKEDOWN_NOTICE_NAME,
+)
 from training.champions import kept_copy
 from training.release.signing import signer_of
-from training.release.verify import SIGNATURE
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +88,7 @@ def mark_taken_down(client: MlflowClient, release: KnownRelease, *, model: str =
     note = takedown_note(release.takedown or {})
     kept = f"name = '{model}' and tags.`headwater.manifest` = '{release.manifest_sha256}'"
     for version in client.search_model_versions(kept):
-        for name in (MARK, NOTICE):
+        for name in (TAKEDOWN_MARK_NAME, TAKEDOWN_NOTICE_NAME):
             client.log_artifact(version.run_id, str(release.folder / name), _files_of(release.manifest_sha256))
         client.set_model_version_tag(model, version.version, TAKEDOWN, note)
         described = version.description or ""
@@ -101,14 +109,14 @@ def publish_signature(client: MlflowClient, release: str, *, model: str = MODEL)
         release: SHA-256 of the release's manifest.
     """
     kept = kept_copy(release)
-    if kept is None or not (kept / SIGNATURE).is_file():
+    if kept is None or not (kept / SIGNATURE_NAME).is_file():
         return False
     version = _registered(client, model, release)
     if version is None:
         return False
     run_id = client.get_model_version(model, version).run_id
-    client.log_artifact(run_id, str(kept / SIGNATURE), _files_of(release))
-    client.set_model_version_tag(model, version, SIGNATURE_TAG, f"OpenSSF, key {signer_of(kept / SIGNATURE)}")
+    client.log_artifact(run_id, str(kept / SIGNATURE_NAME), _files_of(release))
+    client.set_model_version_tag(model, version, SIGNATURE_TAG, f"OpenSSF, key {signer_of(kept / SIGNATURE_NAME)}")
     return True
 
 
@@ -118,7 +126,7 @@ def papers(release: Link) -> Iterator[str]:
     What belongs to the model is what its training wrote, by the manifest of it in the release.
     """
     assert release.folder, "of a release all files are kept"
-    trained = _names_of_model(release.folder / "manifests" / "train.json")
+    trained = _names_of_model(release.folder / MANIFESTS_FOLDER / "train.json")
     for shard in release.manifest.shards:
         if shard.name.endswith(PAPER_KINDS) and shard.bytes <= PAPER_BYTES and shard.name not in trained:
             yield shard.name
@@ -128,7 +136,8 @@ def _names_of_model(manifest: Path) -> set[str]:
     if not manifest.is_file():
         return set()
     shards = Manifest.model_validate_json(manifest.read_bytes()).shards
-    return {shard.name.removeprefix("model/") for shard in shards if shard.name.startswith("model/")}
+    inside = f"{MODEL_FOLDER}/"
+    return {shard.name.removeprefix(inside) for shard in shards if shard.name.startswith(inside)}
 
 
 def _registered(client: MlflowClient, model: str, sha256: str) -> str | None:
@@ -152,7 +161,7 @@ def _register(stage_run: StageRun, release: Link, page: str, model: str) -> str:
     client.log_artifacts(training, str(release.folder), _files_of(release.sha256))
     # Beside the version's files, which are the release's and no others: `verify` says so of a download, too.
     client.log_text(training, page, f"lineage/{release.sha256[:12]}/{PICTURE}")
-    verdict = read_verdict(release.folder / "gate.json")
+    verdict = read_verdict(release.folder / GATE_NAME)
     tags = {
         "headwater.manifest": release.sha256,
         "headwater.train_manifest": train_manifest,
@@ -190,7 +199,7 @@ def _description(stage_run: StageRun, release: Link, verdict: Verdict | None, tr
         f"- SHA-256 of the release's `{MANIFEST_NAME}`: `{release.sha256}`",
         "",
     ]
-    card = release.folder / "README.md"
+    card = release.folder / MODEL_CARD_NAME
     if card.is_file():
         # Without the front matter, which is for Hugging Face's hub and would be shown as a heading.
         lines.append(FRONT_MATTER.sub("", card.read_text(encoding="utf-8")))

@@ -27,20 +27,32 @@ from flows.history.digest import cache_path, dvc_digest
 from flows.report import drops
 from flows.services.databases import be_patient
 from flows.services.tracking import artifact_folder, tracking_uri
+from tasks.contracts.files import (
+    GROUPS_NAME,
+    LOSS_NAME,
+    METRICS_NAME,
+    MIXTURE_NAME,
+    REPORT_NAME,
+    REPORT_TEXT_NAME,
+    RESULTS_NAME,
+    SOURCES_NAME,
+    is_part,
+    part_name,
+)
 from tasks.contracts.manifest import MANIFEST_NAME, Manifest
 
 logger = logging.getLogger(__name__)
 
 EXPERIMENT = "headwater"
 FILES = (
-    "metrics.json",
-    "groups.json",
-    "loss.csv",
-    "report.md",
-    "report.json",
-    "mixture.json",
-    "results.json",
-    "sources.json",
+    METRICS_NAME,
+    GROUPS_NAME,
+    LOSS_NAME,
+    REPORT_TEXT_NAME,
+    REPORT_NAME,
+    MIXTURE_NAME,
+    RESULTS_NAME,
+    SOURCES_NAME,
 )
 """Small files of a stage's folder that are worth reading in MLflow, besides the manifest."""
 
@@ -323,7 +335,7 @@ def _facts(record: run_records.RunRecord | None) -> dict[str, str]:
     code = record.code if record else run_records.code_state()
     machine = record.machine if record else run_records.machine()
     found = record.versions if record else run_records.versions()
-    flow_run = record.prefect.flow_run_id if record else os.environ.get("HEADWATER_FLOW_RUN_ID")
+    flow_run = record.prefect.flow_run_id if record else os.environ.get(run_records.FLOW_RUN_VARIABLE)
     tags = {f"version.{name}": version for name, version in found.items()}
     tags |= {"machine.cpus": str(machine.cpus), "machine.memory": str(machine.memory)}
     tags |= {"machine.platform": machine.platform, "git.dirty": str(code.dirty).lower()}
@@ -343,7 +355,7 @@ def _counts(manifest: Manifest) -> dict[str, float]:
         "shards.files": len(manifest.shards),
         "shards.bytes": sum(shard.bytes for shard in manifest.shards),
     }
-    rows = [shard.rows for shard in manifest.shards if shard.rows is not None and shard.name.startswith("part-")]
+    rows = [shard.rows for shard in manifest.shards if shard.rows is not None and is_part(shard.name)]
     if rows:  # 0 would be said of files that have none
         metrics["shards.rows"] = sum(rows)
     return {name: float(value) for name, value in metrics.items()}
@@ -351,7 +363,7 @@ def _counts(manifest: Manifest) -> dict[str, float]:
 
 def _figures(output: Path | None) -> dict[str, float]:
     """Return the numbers of the stage's metrics.json (training's and evaluation's results), flattened."""
-    path = output / "metrics.json" if output else None
+    path = output / METRICS_NAME if output else None
     if path is None or not path.is_file():
         return {}
     flat = _flat(json.loads(path.read_bytes()), text=False)
@@ -359,7 +371,7 @@ def _figures(output: Path | None) -> dict[str, float]:
 
 
 def _schema(folder: Path | None) -> str | None:
-    first = folder / "part-00000.parquet" if folder else None
+    first = folder / part_name(0, ".parquet") if folder else None
     if first is None or not first.is_file():
         return None
     columns = [

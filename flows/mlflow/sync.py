@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from flows.history.chain import Link, find
 from flows.history.releases import known_releases
 from flows.mlflow.mirror import kept_progress_path
 from flows.services.databases import locked_is_clear
-from flows.services.tracking import QUIET, database_path
+from flows.services.tracking import be_quiet, database_path
 from tasks.contracts.workspace import state_folder
 
 logger = logging.getLogger(__name__)
@@ -29,7 +28,7 @@ def sync(workspace: Path, *, experiment: str = "headwater", model: str = "headwa
     Returns:
         How many records were "added", were there "already", and had "no data" left.
     """
-    os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+    be_quiet()
     from flows.mlflow.stage_runs import open_client
 
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs what it then raises

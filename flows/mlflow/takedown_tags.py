@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import subprocess
 import sys
 from collections.abc import Collection
 
 from flows.history.releases import known_releases
-from flows.services.tracking import QUIET
-from tasks.contracts.workspace import ROOT, state_folder
+from flows.services.tracking import QUIET, is_in_use
+from tasks.contracts.workspace import child_environment
 
 logger = logging.getLogger(__name__)
 
@@ -26,8 +25,7 @@ def mark_in_mlflow(releases: Collection[str]) -> bool:
     Args:
         releases: hashes of their manifests.
     """
-    database = state_folder() / "mlflow.db"
-    if not releases or not (database.is_file() or os.environ.get("MLFLOW_TRACKING_URI")):
+    if not releases or not is_in_use():
         return False
     try:
         done = subprocess.run(
@@ -37,7 +35,7 @@ def mark_in_mlflow(releases: Collection[str]) -> bool:
             text=True,
             timeout=MLFLOW_TIMEOUT_SECONDS,
             check=False,
-            env={**QUIET, **os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
+            env=child_environment(defaults=QUIET),
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         logger.warning("MLflow was not told of the takedown: %s", error)

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -24,12 +22,12 @@ from prefect.runtime import deployment, flow_run, task_run
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from flows.history.run_records import new_run_name, read_records
+from flows.history.run_records import FLOW_RUN_VARIABLE, RUN_VARIABLE, TASK_RUN_VARIABLE, new_run_name, read_records
 from flows.mlflow.mirror import SERVER_VARIABLE, mirror_server
 from flows.pipeline import small_corpus
 from flows.pipeline.preflight import ready
 from flows.pipeline.signature import sign_if_not
-from flows.pipeline.stage_run import FLOW_RUN_VARIABLE, RUN_VARIABLE, TASK_RUN_VARIABLE, describe
+from flows.pipeline.stage_run import describe
 from flows.pipeline.tryout import undo_killed_under_lock, undone_unless_it_ends_well
 from flows.workspace.dvc import (
     DVC_CHATTER,
@@ -50,6 +48,7 @@ from tasks.contracts.base import SECRET_ADVICE, StageParams, secrets_in_settings
 from tasks.contracts.errors import DiskFullError, ParamsError
 from tasks.contracts.manifest import Manifest, manifest_hash, read_manifest
 from tasks.contracts.redaction import without_secrets
+from tasks.contracts.workspace import child_environment
 from tasks.engine.session import ray_session
 
 logger = logging.getLogger(__name__)
@@ -178,15 +177,14 @@ def run_through_dvc(name: str, run: str, force: bool, restorable: bool) -> None:
     Args:
         restorable: whether DVC sees all that the stage reads, and may so put an earlier run's output in place.
     """
-    environment = {
-        **os.environ,
-        # The stages' command is `python`, which must be this one whether or not the environment is activated.
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
-        "PYTHONUNBUFFERED": "1",
-        RUN_VARIABLE: run,
-        FLOW_RUN_VARIABLE: str(flow_run.id or ""),
-        TASK_RUN_VARIABLE: str(task_run.id or ""),
-    }
+    environment = child_environment(  # the stages' command is `python`, which must be this one
+        {
+            "PYTHONUNBUFFERED": "1",
+            RUN_VARIABLE: run,
+            FLOW_RUN_VARIABLE: str(flow_run.id or ""),
+            TASK_RUN_VARIABLE: str(task_run.id or ""),
+        }
+    )
     options = [*(["--force"] if force else []), *([] if restorable else ["--no-run-cache"])]
     command = [*dvc_command(), "--wait-for-lock", "repro", "--single-item", *options, name]
     ending: list[str] = []

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 from hashlib import sha256
 from pathlib import Path
 
 from tasks.contracts.manifest import manifest_hash
-from tasks.contracts.workspace import state_folder
+from tasks.contracts.release import SIGNATURE_NAME
 from training.champions import kept_copy
 from training.release.signing import SigningKey, sign_release, signer_of
-from training.release.verify import SIGNATURE
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +24,7 @@ def sign_if_not(release: Path, key: SigningKey) -> bool:
     """
     own = manifest_hash(release)
     kept = kept_copy(own)
-    if kept is None or signer_of(kept / SIGNATURE) == sha256(key.public_pem).hexdigest():
+    if kept is None or signer_of(kept / SIGNATURE_NAME) == sha256(key.public_pem).hexdigest():
         return False
     made = sign_release(kept, key)
     if made:
@@ -36,11 +34,11 @@ def sign_if_not(release: Path, key: SigningKey) -> bool:
 
 def show_in_mlflow(release: str) -> bool:
     """Add the signature to the release's version in MLflow, where there is one; a failure is a warning."""
-    from flows.services.tracking import QUIET
+    from flows.services.tracking import be_quiet, is_in_use
 
-    if not ((state_folder() / "mlflow.db").is_file() or os.environ.get("MLFLOW_TRACKING_URI")):
+    if not is_in_use():
         return False
-    os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+    be_quiet()
     from mlflow.exceptions import MlflowException
 
     from flows.mlflow.registry import publish_signature

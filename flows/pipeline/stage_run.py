@@ -19,7 +19,16 @@ import psutil
 from flows.history.digest import dvc_digest
 from flows.history.marks import restore_mark
 from flows.history.releases import remember_release
-from flows.history.run_records import PrefectIds, kept_manifest, now, records_on_disk, write_record
+from flows.history.run_records import (
+    FLOW_RUN_VARIABLE,
+    RUN_VARIABLE,
+    TASK_RUN_VARIABLE,
+    PrefectIds,
+    kept_manifest,
+    now,
+    records_on_disk,
+    write_record,
+)
 from flows.mlflow.mirror import StageMirror
 from flows.pipeline.snapshot import put_back, replaced_when_complete
 from flows.workspace.graph import Stage, load_graph, select
@@ -30,18 +39,15 @@ from tasks.contracts.base import StageParams
 from tasks.contracts.disk import size_of
 from tasks.contracts.durable_files import disk_full_is_clear
 from tasks.contracts.errors import CorpusTooSmallError, DiskFullError
+from tasks.contracts.files import DROPPED_FOLDER
 from tasks.contracts.manifest import Manifest, manifest_hash, read_whole
+from tasks.contracts.release import SIGNATURE_NAME
 from tasks.engine.session import RayParams, ray_on_demand
 from tasks.engine.shards import reused
 from training.champions import kept_copy
 from training.release.signing import SigningKey, sign_release
-from training.release.verify import SIGNATURE
 
 logger = logging.getLogger(__name__)
-
-RUN_VARIABLE = "HEADWATER_RUN"
-FLOW_RUN_VARIABLE = "HEADWATER_FLOW_RUN_ID"
-TASK_RUN_VARIABLE = "HEADWATER_TASK_RUN_ID"
 
 
 def run_stage(name: str) -> Manifest:
@@ -162,7 +168,7 @@ def _refuse_nothing_kept(output: Path, manifest: Manifest) -> None:
         fix += "; `headwater filters try RULE` shows what a rule does to these pages"
     raise CorpusTooSmallError(
         f"{stage} kept none of {counts.in_:,} {manifest.unit}",
-        where=f"{output / 'dropped'}, a row for each" if rules else str(output),
+        where=f"{output / DROPPED_FOLDER}, a row for each" if rules else str(output),
         expected=f"at least one of its {manifest.unit} kept",
         found="dropped by " + ", ".join(f"{rule} {number:,}" for rule, number in rules) if rules else "nothing to keep",
         fix=fix + "; then run again",
@@ -178,7 +184,7 @@ def _sign(release: str, key: SigningKey) -> None:
     kept = kept_copy(release)
     assert kept is not None, "the stage release keeps a copy"
     if sign_release(kept, key):
-        logger.info("release: signed, %s", kept / SIGNATURE)
+        logger.info("release: signed, %s", kept / SIGNATURE_NAME)
 
 
 def describe(manifest: Manifest) -> str:

@@ -25,8 +25,8 @@ import psutil
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from flows.history.run_records import RUN_VARIABLE
 from flows.pipeline import snapshot
-from flows.pipeline.stage_run import RUN_VARIABLE
 from flows.workspace.dvc import LOCK_FILE
 from flows.workspace.graph import Stage, load_graph
 from flows.workspace.locks import workspace_lock

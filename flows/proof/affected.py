@@ -36,12 +36,13 @@ from flows.history.releases import (
 from flows.history.run_records import read_records
 from flows.workspace.graph import load_graph
 from flows.workspace.params import read_params
+from tasks.contracts.files import MODELS_NAME, TASKS_FOLDER
 from tasks.contracts.ledger import read_ledger
 from tasks.contracts.manifest import Shard
-from tasks.dedup.shingles import normal_bytes, shingle_sets
+from tasks.contracts.normal_form import normal_bytes
+from tasks.dedup.shingles import shingle_sets
 from tasks.dedup.taken_down_copies import Lookup, text_key
 from tasks.rights.takedowns import SHINGLE_WORDS, Fingerprint, Takedowns, text_sha256
-from training.release.local_tasks import FOLDER
 
 MOST_SHINGLES: Final = 20_000
 COLUMNS: Final = ["doc_id", "url", "host", "payload_digest", "text"]
@@ -157,7 +158,7 @@ def _releases(found: Affected, reach: Reach) -> None:
             remember_documents(release.manifest_sha256, paths)
     for release in missing_held_out():
         (own,) = reach.links("release", release.manifest_sha256)[:1] or (None,)
-        if own and not any(shard.name.startswith(f"{FOLDER}/") for shard in own.manifest.shards):
+        if own and not any(shard.name.startswith(f"{TASKS_FOLDER}/") for shard in own.manifest.shards):
             continue  # made before releases held any
         try:
             if not is_release(release.folder, release.manifest_sha256):
@@ -366,7 +367,7 @@ def _in_reference(found: Affected, reach: Reach) -> bool:
     """Return whether a covered document may have been in the text that the perplexity model was trained on."""
     for link in reach.links("perplexity", IN_DATA)[:1]:
         for shard in link.manifest.shards:
-            if shard.name != "model.json":
+            if shard.name != MODELS_NAME:
                 continue
             path = reach.files.path(link, shard)
             if path is None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
-from flows.history.releases import NOTICE, read_mark
+from flows.history.releases import read_mark
 from flows.proof.difference_scores import GateChange, ScoreChange, compare_gates, compare_scores
 from flows.proof.difference_settings import RuleChange, SettingChange, compare_rules, compare_settings, in_pipeline
 from flows.proof.difference_sources import NotTold, SourceChange, compare_sources
@@ -19,13 +19,11 @@ from flows.proof.difference_workspace import Overlap, Run
 from flows.proof.release_files import RELEASE, ReleaseFiles, open_release
 from tasks.contracts.durable_files import canonical_json
 from tasks.contracts.manifest import Manifest
+from tasks.contracts.release import BILL_NAME, GATE_NAME, SIGNATURE_NAME, TAKEDOWN_NOTICE_NAME, VERIFIER_NAME
 from tasks.contracts.stages import params_of
 
 Row = TypeVar("Row", SettingChange, RuleChange, SourceChange, ScoreChange, GateChange, "CountChange", "VersionChange")
 
-SIGNATURE: Final = "model.sig"
-PROGRAM: Final = "verify.py"
-BILL: Final = "mlbom.cdx.json"
 SETTINGS, INPUTS, FILES, COUNTS, ADDED, REMOVED = "settings", "inputs", "files", "counts", "added", "removed"
 """Why a stage's manifest is another one. FILES: nothing but the files, though settings and inputs are the same."""
 
@@ -264,7 +262,9 @@ def compare_code(
     a: ReleaseFiles, b: ReleaseFiles, runs: tuple[Mapping[str, Run], Mapping[str, Run]] = ({}, {})
 ) -> tuple[VersionChange, ...]:
     """Return what is known of the code: the pinned libraries, and of the runs that are known their commits."""
-    found = [VersionChange(kind="program", name=PROGRAM, a=a.listed.get(PROGRAM), b=b.listed.get(PROGRAM))]
+    found = [
+        VersionChange(kind="program", name=VERIFIER_NAME, a=a.listed.get(VERIFIER_NAME), b=b.listed.get(VERIFIER_NAME))
+    ]
     for stage in in_pipeline(a.manifests, b.manifests):
         if stage not in runs[0] or stage not in runs[1]:
             continue
@@ -274,7 +274,7 @@ def compare_code(
         for name in sorted({*pair[0].versions, *pair[1].versions}):
             versions = [run.versions.get(name) for run in pair]
             found.append(VersionChange(kind="installed", name=f"{stage}: {name}", a=versions[0], b=versions[1]))
-    pinned = [release.read(BILL, _libraries) for release in (a, b)]
+    pinned = [release.read(BILL_NAME, _libraries) for release in (a, b)]
     if pinned[0] is not None and pinned[1] is not None:
         for name in sorted({*pinned[0], *pinned[1]}):
             found.append(VersionChange(kind="library", name=name, a=pinned[0].get(name), b=pinned[1].get(name)))
@@ -290,10 +290,10 @@ def _side(release: ReleaseFiles, other: ReleaseFiles) -> Side:
         manifest_sha256=release.hashes[RELEASE],
         weights_sha256=release.weights_sha256,
         folder=str(release.folder),
-        verdict=release.read("gate.json", lambda report: str(report["verdict"])),
-        marked=mark is not None or (release.folder / NOTICE).is_file(),
+        verdict=release.read(GATE_NAME, lambda report: str(report["verdict"])),
+        marked=mark is not None or (release.folder / TAKEDOWN_NOTICE_NAME).is_file(),
         takedowns=tuple(sorted(tombstones)) if isinstance(tombstones, dict) else (),
-        signed=(release.folder / SIGNATURE).is_file(),
+        signed=(release.folder / SIGNATURE_NAME).is_file(),
         broken=tuple(f"{one.where}: {one.found} (expected: {one.expected})" for one in breaks),
     )
 

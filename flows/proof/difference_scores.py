@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from flows.proof.release_files import ReleaseFiles
+from tasks.contracts.files import RESULTS_NAME, SAMPLES_FOLDER
+from tasks.contracts.release import EVALUATION_FOLDER, GATE_NAME
 from training.gate.intervals import Estimate, bootstrap_ratio
 from training.gate_policy import Policy
 
-RESULTS = "evaluation/results.json"
-GATE = "gate.json"
+RESULTS = f"{EVALUATION_FOLDER}/{RESULTS_NAME}"
 BITS = "bits_per_byte"
 LOWER_IS_BETTER = (BITS, "byte_perplexity", "word_perplexity", "perplexity")
 HIGHER_IS_BETTER = ("acc", "exact_match", "f1", "mcc", "bleu", "rouge", "pass@")
@@ -100,7 +101,9 @@ def compare_scores(a: ReleaseFiles, b: ReleaseFiles) -> tuple[ScoreChange, ...]:
             found += [_change(task, metric, figures, {}) for metric in metrics]
             continue
         same = figures[0]["items_sha256"] == figures[1]["items_sha256"] and results[0][1] == results[1][1]
-        items = [release.read(f"evaluation/samples/{task}.jsonl", _by_item) or {} for release in (a, b)]
+        items = [
+            release.read(f"{EVALUATION_FOLDER}/{SAMPLES_FOLDER}/{task}.jsonl", _by_item) or {} for release in (a, b)
+        ]
         shared = len(items[0].keys() & items[1].keys())
         facts = {"same_items": same, "items": (figures[0]["items"], figures[1]["items"], shared)}
         for metric in metrics:
@@ -115,7 +118,7 @@ def compare_gates(a: ReleaseFiles, b: ReleaseFiles) -> tuple[GateChange, ...]:
     Raises:
         InputError: a gate's report is missing or damaged.
     """
-    reports = [release.read(GATE, _gate_rules) or {} for release in (a, b)]
+    reports = [release.read(GATE_NAME, _gate_rules) or {} for release in (a, b)]
     return tuple(
         GateChange(rule=rule, a=reports[0].get(rule), b=reports[1].get(rule))
         for rule in dict.fromkeys([*reports[0], *reports[1]])

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from flows.proof.release_files import ReleaseFiles
+from tasks.contracts.files import SOURCES_NAME
+from tasks.contracts.release import PROV_NAME
 
-SOURCES, PROV = "sources.json", "prov.jsonld"
 LISTS = {"language": "languages", "licence": "licenses", "opt-out": "opt_outs", "domain": "domains", "host": "hosts"}
 """Kinds of source that have sizes → the list of sources.json that they stand in."""
 FILE, TIME = "file", "time"
 TIMES = {"first": "first_captured", "last": "last_captured"}
-KINDS = {**dict.fromkeys(LISTS, SOURCES), TIME: SOURCES, FILE: PROV}
+KINDS = {**dict.fromkeys(LISTS, SOURCES_NAME), TIME: SOURCES_NAME, FILE: PROV_NAME}
 FILE_ID = "urn:headwater:source:sha256:"
 
 
@@ -88,7 +89,7 @@ def _size(change: SourceChange) -> int:
 
 def _told(release: ReleaseFiles) -> Mapping[str, Mapping[str, Source]]:
     """Return what one release tells: kind → name → source."""
-    return {**(release.read(SOURCES, _lists) or {}), **(release.read(PROV, _files) or {})}
+    return {**(release.read(SOURCES_NAME, _lists) or {}), **(release.read(PROV_NAME, _files) or {})}
 
 
 def _lists(value: Any) -> dict[str, dict[str, Source]]:

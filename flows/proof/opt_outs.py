@@ -15,6 +15,7 @@ from typing import Any, Literal, cast
 
 from tasks.contracts.document import DOCUMENT_SCHEMA, make_doc_id, open_shard, read_documents
 from tasks.contracts.errors import ManifestError
+from tasks.contracts.files import DROPPED_FOLDER, is_part
 from tasks.contracts.ledger import read_ledger
 from tasks.contracts.manifest import manifest_hash, read_manifest
 from tasks.rights.evidence import OWN_CRAWLS, Action, OptOutPolicy, html_signals, judge
@@ -82,9 +83,7 @@ def check_policy(crawl: Path, extract: Path, policy: OptOutPolicy) -> Checked:
             found=made.inputs.get("crawl", "no crawl"),
             fix="run `headwater run --until extract` first",
         )
-    names = [
-        s.name for s in captured.shards if s.name.startswith("part-") and s.name.endswith((".warc.gz", ".parquet"))
-    ]
+    names = [s.name for s in captured.shards if is_part(s.name, ".warc.gz", ".parquet")]
     source, user_agent = (str(captured.params.get(name) or "") for name in ("source", "user_agent"))
     parts = [crawl / name for name in names]
     # Imported here, as it loads a reader of WARC files.
@@ -192,7 +191,7 @@ def _what_extract_did(extract: Path, name: str) -> dict[str, tuple[Action, tuple
     with open_shard(extract / name, DOCUMENT_SCHEMA) as shard:
         ids = shard.read(columns=["doc_id"])["doc_id"].to_pylist()
     found: dict[str, tuple[Action, tuple[str, ...]]] = dict.fromkeys(ids, ("keep", ()))
-    for row in read_ledger(extract / "dropped" / name):
+    for row in read_ledger(extract / DROPPED_FOLDER / name):
         if row.rule == "opt_out" and row.doc_id is not None:
             found[row.doc_id] = ("drop" if row.action == "drop" else "mark", tuple((row.detail or "").split(", ")))
     return found

@@ -17,13 +17,12 @@ from pydantic import ValidationError
 
 from tasks.contracts.errors import InputError
 from tasks.contracts.manifest import MANIFEST_NAME, Manifest
+from tasks.contracts.release import LINEAGE_NAME, MANIFESTS_FOLDER
 from training.release.verify import Break, Release, check_claim, check_contents, check_names, is_plain, parse
 
 Read = TypeVar("Read")
 
 RELEASE = "release"
-LINEAGE = "lineage.json"
-MANIFESTS = "manifests/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,15 +104,15 @@ def open_release(folder: Path) -> ReleaseFiles:
             found=f"one of the stage {own.stage}",
             fix="name a release's folder, such as data/release",
         )
-    if LINEAGE not in listed:
-        raise _damaged(folder, MANIFEST_NAME, f"{LINEAGE} among the files that it lists", "no such file")
+    if LINEAGE_NAME not in listed:
+        raise _damaged(folder, MANIFEST_NAME, f"{LINEAGE_NAME} among the files that it lists", "no such file")
     manifests, hashes = {}, {}
     for name in listed:
-        if name.startswith(MANIFESTS) and name.endswith(".json"):
+        if name.startswith(f"{MANIFESTS_FOLDER}/") and name.endswith(".json"):
             manifests[Path(name).stem] = _read_json(folder, name, listed[name], Manifest.model_validate)
             hashes[Path(name).stem] = listed[name]
     called, weights = _read_json(
-        folder, LINEAGE, listed[LINEAGE], lambda value: (str(value["name"]), str(value["weights_sha256"]))
+        folder, LINEAGE_NAME, listed[LINEAGE_NAME], lambda value: (str(value["name"]), str(value["weights_sha256"]))
     )
     return ReleaseFiles(
         folder=folder,

@@ -12,15 +12,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from flows.history.releases import KnownRelease, holders
-from flows.history.trace_index import HELD_OUT, Index, Kind, Place
+from flows.history.trace_index import Index, Kind, Place
 from flows.proof.trace_captures import Capture, read_captures, read_record
 from flows.proof.trace_training import Seen, Training, open_training, weights_sha256
 from tasks.contracts.document import make_doc_id
 from tasks.contracts.errors import ManifestError
+from tasks.contracts.files import HELD_OUT_FOLDER, VALIDATION_NAME
 from tasks.contracts.manifest import read_manifest
-from tasks.contracts.tokens import VALIDATION_NAME
-from tasks.crawl.urls import canonical_host, canonical_url
+from tasks.contracts.urls import canonical_host, canonical_url
 from tasks.rights.evidence import CONTENT_TYPE
+from tasks.rights.robots import ROBOTS_TXT
 
 MOST_CANDIDATES = 10_000
 DEEPEST_SURVIVOR = 10
@@ -318,7 +319,7 @@ class Tracer:
                 scores |= measured
                 facts = {name: row[name] for name in ("source", "title", "language", "license", "opt_out")}
                 facts["captured_at"] = row["captured_at"]
-                action = "held out" if place.file.startswith(HELD_OUT) else "kept"
+                action = "held out" if place.file.startswith(HELD_OUT_FOLDER) else "kept"
                 events.append(Event(stage=place.stage, action=action, file=place.file, row=place.at, scores=measured))
         tokens = tuple(
             self._token_place(place, row) for place, row in sorted(rows, key=_token_order) if place.content == "tokens"
@@ -389,7 +390,7 @@ class Tracer:
     def _robots_txt(self, url: str) -> dict[tuple[str, int], OtherRecord]:
         """Return the robots.txt by which a URL was not fetched."""
         parts = urlsplit(url)
-        name = f"{parts.scheme}://{parts.netloc}/robots.txt"
+        name = f"{parts.scheme}://{parts.netloc}{ROBOTS_TXT}"
         places = [place for place in self.index.find("url", [name], MOST_CANDIDATES) if place.content == "warc"]
         found = [record for record, _ in self._other_records(places) if record.url == name]
         return {(record.warc, record.offset): record for record in found}

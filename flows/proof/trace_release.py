@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from flows.history.releases import KnownRelease, known_releases
 from tasks.contracts.errors import InputError, UsageError, did_you_mean
 from tasks.contracts.manifest import manifest_hash, read_manifest, text_shards
+from tasks.contracts.release import DATA_CARD_NAME, LINEAGE_NAME
 from tasks.contracts.tokens import index_name, read_tokens_info
 
 GROUPS = ("host", "language", "license")
@@ -80,7 +81,7 @@ def release_sources(release: KnownRelease, data: Path) -> ReleaseSources:
     Raises:
         InputError: the shards in `data` are of another run.
     """
-    stages = json.loads((release.folder / "lineage.json").read_bytes())["stages"]
+    stages = json.loads((release.folder / LINEAGE_NAME).read_bytes())["stages"]
     for stage in ("mix", "tokenize"):
         expected, found = stages[stage]["manifest_sha256"], manifest_hash(data / stage)
         if expected != found:
@@ -90,7 +91,7 @@ def release_sources(release: KnownRelease, data: Path) -> ReleaseSources:
                 expected=f"the manifest {expected}",
                 found=found,
                 fix="bring its data back (`git checkout` its dvc.lock, then `dvc checkout`); "
-                f"{release.folder / 'data_card.md'} lists its sources as they were",
+                f"{release.folder / DATA_CARD_NAME} lists its sources as they were",
             )
     table = _tokens_by_document(data)
     tokens = int(pc.sum(table["tokens"]).as_py() or 0)

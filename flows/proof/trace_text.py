@@ -9,6 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from flows.output import Text, one_line
+from tasks.contracts.files import VALIDATION_NAME
 
 if TYPE_CHECKING:
     from flows.proof.trace import DocumentTrace, Event, HostTrace, TokenPlace, Trace, TrainingFacts
@@ -115,7 +116,7 @@ def _event_text(event: Event) -> str:
 def _token_text(token: TokenPlace, training: TrainingFacts) -> str:
     place = f"{token.shard}, {token.offset:,} to {token.offset + token.length:,}"
     copy = f", copy {token.epoch}" if token.epoch > 1 else ""
-    if token.shard == "validation.bin":
+    if token.shard == VALIDATION_NAME:
         return f"{place}{copy}; for validation only"
     if training.problem:
         return f"{place}{copy}"

@@ -23,7 +23,8 @@ from tasks.contracts.document import DOCUMENT_SCHEMA, open_shard
 from tasks.contracts.durable_files import atomic_folder, write_json
 from tasks.contracts.errors import InputError, ManifestError
 from tasks.contracts.manifest import manifest_hash, read_manifest
-from tasks.dedup.shingles import jaccard, normal_bytes, shingle_sets
+from tasks.contracts.normal_form import normal_bytes
+from tasks.dedup.shingles import jaccard, shingle_sets
 
 logger = logging.getLogger(__name__)
 

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from flows.history.trace_index import part_folder, remove_stale
 from tasks.contracts.durable_files import atomic_folder
 from tasks.contracts.errors import InputError, ManifestError, UsageError
+from tasks.contracts.files import METRICS_NAME, ORDER_NAME, STEPS_NAME
 from tasks.contracts.manifest import MANIFEST_NAME, manifest_hash
 from tasks.contracts.tokens import index_name, read_tokens_info
 from training.train.order import Order, Packing, TokenStream, read_packing
@@ -90,7 +91,7 @@ class Training:
     def __init__(self, data: Path) -> None:
         self.folder = data / "train"
         self.tokens = data / "tokenize"
-        self.order = Order.model_validate_json((self.folder / "order.json").read_bytes())
+        self.order = Order.model_validate_json((self.folder / ORDER_NAME).read_bytes())
         self._begins: dict[str, list[int]] = {}
         self._entries: dict[tuple[str, int], Any] = {}
         found = manifest_hash(self.tokens)
@@ -132,7 +133,7 @@ class Training:
         if packing.sequences != self.order.sequences:
             raise ManifestError(
                 "the order of training has another number of sequences than its token shards give",
-                where=str(self.folder / "order.json"),
+                where=str(self.folder / ORDER_NAME),
                 expected=str(packing.sequences),
                 found=str(self.order.sequences),
                 fix="`headwater verify` says which file is not what it was",
@@ -191,7 +192,7 @@ class Training:
 
     def recorded(self, step: int, rank: int) -> str | None:
         """Return the hash of a batch that the trainer wrote down when it ran, None where there is none."""
-        path = self.folder / "steps.parquet"
+        path = self.folder / STEPS_NAME
         if not path.is_file():
             raise InputError("the trainer's record of its batches is missing", where=str(path))
         table = pq.read_table(path, filters=[("step", "=", step), ("rank", "=", rank)])
@@ -251,4 +252,4 @@ def open_training(data: Path) -> Training | None:
 
 def weights_sha256(data: Path) -> str:
     """Return the hash of the weights that training made."""
-    return str(json.loads((data / "train" / "metrics.json").read_bytes())["weights_sha256"])
+    return str(json.loads((data / "train" / METRICS_NAME).read_bytes())["weights_sha256"])

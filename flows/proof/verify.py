@@ -8,6 +8,7 @@ from pathlib import Path
 from flows.proof import verify_again, verify_documents, verify_figures, verify_files
 from tasks.contracts.errors import HeadwaterError
 from tasks.contracts.manifest import MANIFEST_NAME
+from tasks.contracts.release import MANIFESTS_FOLDER
 from training.release.signing import differences, find_signature, signer_of
 from training.release.verify import (
     MOST_JSON_BYTES,
@@ -159,4 +160,4 @@ def _same_release(release: Path, data: Path) -> bool:
 
 
 def _stages(release: Path) -> list[str]:
-    return sorted(path.stem for path in (release / "manifests").glob("*.json"))
+    return sorted(path.stem for path in (release / MANIFESTS_FOLDER).glob("*.json"))

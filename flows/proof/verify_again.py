@@ -17,6 +17,21 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tasks.contracts.durable_files import sha256_file
+from tasks.contracts.files import (
+    GENERATION_CONFIG_NAME,
+    METRICS_NAME,
+    MODEL_CONFIG_NAME,
+    MODEL_FOLDER,
+    ORDER_NAME,
+    PARQUET_PARTS,
+    REPORT_NAME,
+    REPORT_TEXT_NAME,
+    RESULTS_NAME,
+    STEPS_NAME,
+    SUMMARY_NAME,
+    VALIDATION_NAME,
+    is_part,
+)
 from tasks.contracts.manifest import MANIFEST_NAME, Manifest, read_manifest, text_shards
 from tasks.contracts.warc import http_head
 from tasks.rights.evidence import OWN_CRAWLS
@@ -106,7 +121,7 @@ def all_tokens(data: Path) -> bool:
     from training.train.order import Order
 
     try:
-        order = Order.model_validate_json((data / "train" / "order.json").read_bytes())
+        order = Order.model_validate_json((data / "train" / ORDER_NAME).read_bytes())
         seen = order.steps * order.batch_size * order.seq_len
         return max(read_tokens_info(data / "tokenize").tokens, seen) <= ALL_TOKENS
     except Exception:  # noqa: BLE001 - what is wrong with them, the checks themselves say
@@ -122,7 +137,7 @@ def tokens(data: Path, sample: int | None) -> Iterator[Break]:
 
     from tasks.contracts.document import Document, read_documents
     from tasks.contracts.tokenizer_files import load_tokenizer
-    from tasks.contracts.tokens import VALIDATION_NAME, WIDTHS, read_index, read_tokens_info
+    from tasks.contracts.tokens import WIDTHS, read_index, read_tokens_info
     from tasks.tokenize.stage import Params
 
     info, tokenizer = read_tokens_info(data / "tokenize"), load_tokenizer(data / "tokenizer")
@@ -174,7 +189,7 @@ def tokens(data: Path, sample: int | None) -> Iterator[Break]:
 def _held_out(data: Path) -> list[Any]:
     from tasks.contracts.document import read_documents
 
-    return [one for path in sorted((data / "holdout/heldout").glob("part-*.parquet")) for one in read_documents(path)]
+    return [one for path in sorted((data / "holdout/heldout").glob(PARQUET_PARTS)) for one in read_documents(path)]
 
 
 def batches(data: Path, sample: int | None) -> Iterator[Break]:
@@ -185,9 +200,9 @@ def batches(data: Path, sample: int | None) -> Iterator[Break]:
     from training.train.order import Order, TokenStream, read_packing
     from training.train.stage import Params, make_order
 
-    order = Order.model_validate_json((data / "train" / "order.json").read_bytes())
+    order = Order.model_validate_json((data / "train" / ORDER_NAME).read_bytes())
     if order.tokenize_manifest != (found := sha256_file(data / "tokenize" / MANIFEST_NAME)):
-        yield Break(f"{data}/train/order.json, tokenize_manifest", order.tokenize_manifest, found)
+        yield Break(f"{data}/train/{ORDER_NAME}, tokenize_manifest", order.tokenize_manifest, found)
     packing = read_packing(data / "tokenize", order.shards, order.seq_len)
     info = read_tokens_info(data / "tokenize")
     asked = {k: v for k, v in read_manifest(data / "train").params.items() if k in Params.model_fields}
@@ -197,13 +212,13 @@ def batches(data: Path, sample: int | None) -> Iterator[Break]:
         for name in Order.model_fields:
             if getattr(order, name) != getattr(again, name):
                 expected, told = _short(getattr(again, name)), _short(getattr(order, name))
-                yield Break(f"{data}/train/order.json, {name}", expected, told)
+                yield Break(f"{data}/train/{ORDER_NAME}, {name}", expected, told)
     stream = TokenStream(data / "tokenize", order.shards, order.dtype)
-    steps = pq.read_table(data / "train" / "steps.parquet").to_pylist()
+    steps = pq.read_table(data / "train" / STEPS_NAME).to_pylist()
     expected_steps = [(step, rank) for step in range(order.steps) for rank in range(order.ranks)]
     if sorted((row["step"], row["rank"]) for row in steps) != expected_steps:
         found = f"{len(steps)} rows"
-        yield Break(f"{data}/train/steps.parquet", f"each of {order.steps} steps of {order.ranks} ranks once", found)
+        yield Break(f"{data}/train/{STEPS_NAME}", f"each of {order.steps} steps of {order.ranks} ranks once", found)
         return
     for row in _some(steps, sample):
         rows = packing.rows(order.sequences_at(row["step"], row["rank"]), stream, info.eos_id)
@@ -220,8 +235,8 @@ def copies(data: Path) -> Iterator[Break]:
     from training.train.model import model_config, name_special_tokens, write_configs
     from training.train.stage import TOKENIZER_FILES, Params
 
-    model = data / "train/model"
-    configs = ("config.json", "generation_config.json")
+    model = data / "train" / MODEL_FOLDER
+    configs = (MODEL_CONFIG_NAME, GENERATION_CONFIG_NAME)
     asked = {k: v for k, v in read_manifest(data / "train").params.items() if k in Params.model_fields}
     params, info = Params.model_validate(asked, strict=False), read_tokens_info(data / "tokenize")
     with safe_open(next(iter(sorted(model.glob("*.safetensors")))), "np") as tensors:
@@ -256,18 +271,18 @@ def scores(data: Path) -> Iterator[Break]:
     """Make the evaluation's figures again from its items' scores, and compare those with the items of holdout."""
     from training.evaluate.stage import summary
 
-    told = json.loads((data / "evaluate/results.json").read_bytes())
-    flat = json.loads((data / "evaluate/metrics.json").read_bytes())
-    headline = json.loads((data / "evaluate/summary.json").read_bytes())
+    told = json.loads((data / "evaluate" / RESULTS_NAME).read_bytes())
+    flat = json.loads((data / "evaluate" / METRICS_NAME).read_bytes())
+    headline = json.loads((data / "evaluate" / SUMMARY_NAME).read_bytes())
     if (means := summary(told["tasks"])) != headline:
-        yield Break(f"{data}/evaluate/summary.json", json.dumps(means), json.dumps(headline))
+        yield Break(f"{data}/evaluate/{SUMMARY_NAME}", json.dumps(means), json.dumps(headline))
     settings = read_manifest(data / "evaluate").params
     if told["settings"] != settings:
-        yield Break(f"{data}/evaluate/results.json, settings", str(settings), str(told["settings"]))
+        yield Break(f"{data}/evaluate/{RESULTS_NAME}, settings", str(settings), str(told["settings"]))
     if (asked := sorted(map(str, settings.get("tasks") or ()))) != sorted(told["tasks"]):  # type: ignore[arg-type]
-        yield Break(f"{data}/evaluate/results.json, tasks", str(asked), str(sorted(told["tasks"])))
+        yield Break(f"{data}/evaluate/{RESULTS_NAME}, tasks", str(asked), str(sorted(told["tasks"])))
     for task, figures in told["tasks"].items():
-        where = f"{data}/evaluate/results.json, {task}"
+        where = f"{data}/evaluate/{RESULTS_NAME}, {task}"
         rows = _lines(data / "evaluate/samples" / f"{task}.jsonl")
         if len(rows) != figures["items"]:
             yield Break(f"{where}, items", str(len(rows)), str(figures["items"]))
@@ -276,7 +291,9 @@ def scores(data: Path) -> Iterator[Break]:
             if not isinstance(value, float):
                 continue
             if f"{task}.{metric}" in flat and flat[f"{task}.{metric}"] != value:
-                yield Break(f"{data}/evaluate/metrics.json, {task}.{metric}", str(value), str(flat[f"{task}.{metric}"]))
+                yield Break(
+                    f"{data}/evaluate/{METRICS_NAME}, {task}.{metric}", str(value), str(flat[f"{task}.{metric}"])
+                )
             if metric in again and abs(again[metric] - value) > ROUNDED * max(1.0, abs(value)):
                 yield Break(f"{where}, {metric}", f"{again[metric]:.6f}, from its items", str(value))
         source = data / "holdout/tasks" / f"{task}.jsonl"
@@ -306,7 +323,7 @@ def gate(data: Path) -> Iterator[Break]:
     from training.gate.stage import Params, judge, overall, protection, report_text
     from training.gate_policy import policy_sha256
 
-    told = json.loads((data / "gate/report.json").read_bytes())
+    told = json.loads((data / "gate" / REPORT_NAME).read_bytes())
     params = Params.model_validate(read_manifest(data / "gate").params, strict=False)
     inputs = {name: data / name for name in read_manifest(data / "gate").inputs}
     beaten = told.get("champion")
@@ -314,7 +331,7 @@ def gate(data: Path) -> Iterator[Break]:
     if beaten and champion is None:
         raise NotCheckableError(f"the champion that it was compared with is not kept here: {beaten['name']}")
     rules = judge(params, inputs, champion)
-    weights = json.loads((data / "train/metrics.json").read_bytes())["weights_sha256"]
+    weights = json.loads((data / "train" / METRICS_NAME).read_bytes())["weights_sha256"]
     again = {
         "verdict": overall(rules),
         "weights_sha256": weights,
@@ -323,20 +340,20 @@ def gate(data: Path) -> Iterator[Break]:
     }
     for name, value in again.items():
         if told.get(name) != value:
-            yield Break(f"{data}/gate/report.json, {name}", str(value), str(told.get(name)))
+            yield Break(f"{data}/gate/{REPORT_NAME}, {name}", str(value), str(told.get(name)))
     if [rule.rule for rule in rules] != [rule["rule"] for rule in told["rules"]]:
-        yield Break(f"{data}/gate/report.json, rules", ", ".join(r.rule for r in rules), "others")
+        yield Break(f"{data}/gate/{REPORT_NAME}, rules", ", ".join(r.rule for r in rules), "others")
         return
     for rule, one in zip(rules, told["rules"], strict=True):
         for name, value in asdict(rule).items():
             if one.get(name) != value:
-                yield Break(f"{data}/gate/report.json, {rule.rule}, {name}", str(value), str(one.get(name)))
+                yield Break(f"{data}/gate/{REPORT_NAME}, {rule.rule}, {name}", str(value), str(one.get(name)))
     if "protection" in told and told["protection"] != (items := protection(inputs)):
-        yield Break(f"{data}/gate/report.json, protection", _short(items), _short(told["protection"]))
+        yield Break(f"{data}/gate/{REPORT_NAME}, protection", _short(items), _short(told["protection"]))
     if "protection" not in told:
-        yield Break(f"{data}/gate/report.json", "how many items are protected", "nothing of it")
-    elif (data / "gate/report.md").read_text() != report_text(told, rules):
-        yield Break(f"{data}/gate/report.md", "the text of report.json", "another")
+        yield Break(f"{data}/gate/{REPORT_NAME}", "how many items are protected", "nothing of it")
+    elif (data / "gate" / REPORT_TEXT_NAME).read_text() != report_text(told, rules):
+        yield Break(f"{data}/gate/{REPORT_TEXT_NAME}", "the text of report.json", "another")
 
 
 def _lines(path: Path) -> list[Any]:
@@ -349,7 +366,7 @@ def _ours(crawl: Manifest) -> bool:
 
 
 def _warc_files(crawl: Manifest) -> list[str]:
-    names = [s.name for s in crawl.shards if s.name.startswith("part-") and s.name.endswith(".warc.gz")]
+    names = [s.name for s in crawl.shards if is_part(s.name, ".warc.gz")]
     if not names:
         raise NotCheckableError("the crawl is of plain texts: it holds no WARC record")
     return names

@@ -20,8 +20,9 @@ import pyarrow.parquet as pq
 
 from flows.workspace.graph import GRAPH_FILE, load_graph
 from flows.workspace.params import read_params, stage_params
-from tasks.contracts.conservation import HELD_OUT, LEDGER, Holding, source_of
+from tasks.contracts.conservation import Holding, source_of
 from tasks.contracts.document import DOCUMENT_SCHEMA, Document, make_doc_id
+from tasks.contracts.files import DROPPED_FOLDER, HELD_OUT_FOLDER
 from tasks.contracts.manifest import holding, read_manifest
 from tasks.contracts.warc import utc
 from tasks.contracts.warc_index import WarcEntry, entry_at, read_entries
@@ -54,7 +55,7 @@ def documents(data: Path, names: Sequence[str]) -> Iterator[Break]:
 
 def _survivors(source: Holding, own: Holding) -> Iterator[Break]:
     """Check that what a document was dropped for is one that the stage was given, in whatever part."""
-    ledgers = {part: own.folder / LEDGER / f"{part}.parquet" for part in own.parts}
+    ledgers = {part: own.folder / DROPPED_FOLDER / f"{part}.parquet" for part in own.parts}
     named = {part: pq.read_table(path, columns=["doc_id", "survivor_id"]).to_pylist() for part, path in ledgers.items()}
     if not any(row["survivor_id"] for rows in named.values() for row in rows):
         return
@@ -71,11 +72,11 @@ def _followed(source: Holding, own: Holding, part: str, again: Again | None) -> 
     """Compare one part with the one that it was made from."""
     before = {row["doc_id"]: row for row in _rows(source.folder / f"{part}.parquet")}
     after = _rows(own.folder / f"{part}.parquet")
-    ledger = _rows(own.folder / LEDGER / f"{part}.parquet")
+    ledger = _rows(own.folder / DROPPED_FOLDER / f"{part}.parquet")
     yield from _once(own, part, list(before), [row["doc_id"] for row in after], ledger)
     for row in ledger:
         was = before.get(row["doc_id"])
-        where = f"{own.folder}/{LEDGER}/{part}.parquet, document {row['doc_id']}"
+        where = f"{own.folder}/{DROPPED_FOLDER}/{part}.parquet, document {row['doc_id']}"
         if row["stage"] != own.name:
             yield Break(f"{where}, stage", own.name, row["stage"])
         for column in ("url", "record_id") if was is not None else ():
@@ -85,7 +86,7 @@ def _followed(source: Holding, own: Holding, part: str, again: Again | None) -> 
     for row in after:
         if (was := before.get(row["doc_id"])) is not None:
             yield from _unchanged(was, row, f"{own.folder}/{part}.parquet, document {row['doc_id']}", edits, again)
-    aside = own.folder / HELD_OUT / f"{part}.parquet"
+    aside = own.folder / HELD_OUT_FOLDER / f"{part}.parquet"
     gone = {row["doc_id"] for row in ledger if row["action"] == "drop"}
     for row in _rows(aside) if aside.is_file() else []:
         where = f"{aside}, document {row['doc_id']}"
@@ -149,7 +150,7 @@ def _captured(crawl: Holding, own: Holding, part: str) -> Iterator[Break]:
     """Compare the documents and drops of one part with the headers of the records that they come from."""
     pages = [entry for entry in read_entries(crawl.folder / f"{part}.warc.gz") if entry.is_page]
     by_id = {entry.fields["warc-record-id"]: entry for entry in pages if "warc-record-id" in entry.fields}
-    ledger = [row for row in _rows(own.folder / LEDGER / f"{part}.parquet") if row["action"] == "drop"]
+    ledger = [row for row in _rows(own.folder / DROPPED_FOLDER / f"{part}.parquet") if row["action"] == "drop"]
     kept = _rows(own.folder / f"{part}.parquet")
     fates = Counter(row["record_id"] for row in [*kept, *ledger])
     for record_id in by_id:
@@ -171,7 +172,7 @@ def _captured(crawl: Holding, own: Holding, part: str) -> Iterator[Break]:
     for row in ledger:
         entry = by_id.get(row["record_id"])
         if entry is not None and row["url"] != entry.url:
-            where = f"{own.folder}/{LEDGER}/{part}.parquet, document {row['doc_id']}, url"
+            where = f"{own.folder}/{DROPPED_FOLDER}/{part}.parquet, document {row['doc_id']}, url"
             yield Break(where, entry.url, str(row["url"]))
 
 

@@ -18,6 +18,17 @@ from flows.history.run_records import code_state, latest_record
 from flows.workspace.graph import GRAPH_FILE, load_graph
 from flows.workspace.params import PARAMS_FILE, read_params, stage_params
 from tasks.contracts.durable_files import sha256_file
+from tasks.contracts.files import (
+    LOSS_NAME,
+    METRICS_NAME,
+    MIXTURE_NAME,
+    MODEL_FOLDER,
+    ORDER_NAME,
+    PROTECTED_NAME,
+    SUMMARY_NAME,
+    TASKS_FOLDER,
+    TOKENS_NAME,
+)
 from tasks.contracts.manifest import read_manifest
 from training.release.verify import Break, NotCheckableError
 
@@ -26,7 +37,7 @@ LOSSES = ("train_loss", "validation_loss")
 
 def protected(data: Path) -> Iterator[Break]:
     """Look again which benchmark items decontaminate could look for, and which not."""
-    from tasks.decontaminate.stage import NOT_PROTECTED, PROTECTED, Params, describe_again
+    from tasks.decontaminate.stage import NOT_PROTECTED, Params, describe_again
 
     manifest = read_manifest(data / "decontaminate")
     if not GRAPH_FILE.is_file() or not PARAMS_FILE.is_file():
@@ -37,11 +48,13 @@ def protected(data: Path) -> Iterator[Break]:
     if here != manifest.params["benchmarks"]:
         raise NotCheckableError("the benchmark files that it was made with are not here, or changed since")
     (source,) = (data / name for name in manifest.inputs)
-    if remote := [name for name in params.tasks if not (source / "tasks" / f"{name}.jsonl").is_file()]:
+    if remote := [name for name in params.tasks if not (source / TASKS_FOLDER / f"{name}.jsonl").is_file()]:
         raise NotCheckableError(f"the items of {', '.join(remote)} come from a hub, which is not asked here")
     with tempfile.TemporaryDirectory() as again:
         describe_again(params, source, Path(again))
-        yield from _differing(data / "decontaminate" / PROTECTED, json.loads((Path(again) / PROTECTED).read_bytes()))
+        yield from _differing(
+            data / "decontaminate" / PROTECTED_NAME, json.loads((Path(again) / PROTECTED_NAME).read_bytes())
+        )
         named, made = data / "decontaminate" / NOT_PROTECTED, Path(again) / NOT_PROTECTED
         if sha256_file(named) != sha256_file(made):
             yield Break(f"{named}, SHA-256", sha256_file(made), sha256_file(named))
@@ -49,7 +62,7 @@ def protected(data: Path) -> Iterator[Break]:
 
 def mixed(data: Path) -> Iterator[Break]:
     """Measure again what there was of each group, and what the mixture took of it."""
-    from tasks.mix.stage import MIXTURE_NAME, Params, describe_again
+    from tasks.mix.stage import Params, describe_again
 
     manifest = read_manifest(data / "mix")
     params = Params.model_validate(manifest.params, strict=False)
@@ -63,7 +76,7 @@ def counts(data: Path) -> Iterator[Break]:
     from tasks.tokenize.stage import describe
 
     again = describe(data / "tokenize", load_tokenizer(data / "tokenizer")).model_dump(mode="json")
-    yield from _differing(data / "tokenize/tokens.json", again)
+    yield from _differing(data / "tokenize" / TOKENS_NAME, again)
 
 
 def measured(data: Path) -> Iterator[Break]:
@@ -82,11 +95,11 @@ def trained(data: Path) -> Iterator[Break]:
     from training.train.order import Order, read_packing
     from training.train.stage import DECIMALS, Params
 
-    order = Order.model_validate_json((data / "train/order.json").read_bytes())
+    order = Order.model_validate_json((data / "train" / ORDER_NAME).read_bytes())
     asked = {name: v for name, v in read_manifest(data / "train").params.items() if name in Params.model_fields}
     params = Params.model_validate(asked, strict=False)
-    rows = list(csv.DictReader((data / "train/loss.csv").read_text().splitlines()))
-    table = f"{data}/train/loss.csv"
+    rows = list(csv.DictReader((data / "train" / LOSS_NAME).read_text().splitlines()))
+    table = f"{data}/train/{LOSS_NAME}"
     if [row["step"] for row in rows] != [str(step) for step in range(order.steps)]:
         yield Break(f"{table}, steps", f"each of {order.steps} steps once, in order", f"{len(rows)} rows")
         return
@@ -98,7 +111,7 @@ def trained(data: Path) -> Iterator[Break]:
         due = step + 1 == order.steps or (step + 1) % params.validate_every == 0
         if row["validation_loss"] and not due:
             yield Break(f"{table}, validation loss of step {step}", "not measured then", row["validation_loss"])
-    weights = sorted((data / "train/model").glob("*.safetensors"))
+    weights = sorted((data / "train" / MODEL_FOLDER).glob("*.safetensors"))
     last = {name: round(float(value), DECIMALS) if (value := rows[-1][name]) else None for name in LOSSES}
     again = last | {
         "parameters": sum(_parameters(path) for path in weights),
@@ -106,8 +119,8 @@ def trained(data: Path) -> Iterator[Break]:
         "tokens_seen": order.tokens_seen(read_packing(data / "tokenize", order.shards, order.seq_len)),
         "weights_sha256": weights_sha256(weights),
     }
-    yield from _differing(data / "train/metrics.json", again)
-    yield from _differing(data / "train/summary.json", last)
+    yield from _differing(data / "train" / METRICS_NAME, again)
+    yield from _differing(data / "train" / SUMMARY_NAME, last)
 
 
 def papers(data: Path) -> Iterator[Break]:

@@ -20,6 +20,7 @@ from tasks.contracts.base import StageParams
 from tasks.contracts.conservation import check_folder
 from tasks.contracts.errors import HeadwaterError, ManifestError
 from tasks.contracts.manifest import MANIFEST_NAME, Manifest, count_rows, held, holding, read_manifest
+from tasks.contracts.release import MANIFESTS_FOLDER
 from training.champions import champions
 from training.release.verify import BESIDE, Break, NotCheckableError, Release, conserved, handed_over, sha256_file
 
@@ -89,7 +90,9 @@ def counted(data: Path, names: Sequence[str]) -> Iterator[Break]:
 def stages(release: Path, data: Path, names: Sequence[str]) -> Iterator[Break]:
     """Compare the stages' manifests with the release's copies."""
     for stage in names:
-        told, found = (sha256_file(p) for p in (release / "manifests" / f"{stage}.json", data / stage / MANIFEST_NAME))
+        told, found = (
+            sha256_file(p) for p in (release / MANIFESTS_FOLDER / f"{stage}.json", data / stage / MANIFEST_NAME)
+        )
         if told != found:
             yield Break(f"{data / stage / MANIFEST_NAME}, SHA-256", told, found)
 

@@ -20,6 +20,7 @@ from flows.report.charts import Funnel, LineChart, funnel, loss_chart
 from flows.workspace.graph import GRAPH_FILE, load_graph
 from tasks.contracts.durable_files import write_bytes
 from tasks.contracts.errors import InputError
+from tasks.contracts.files import LOSS_NAME, METRICS_NAME, PROTECTED_NAME, REPORT_NAME, TOKENS_NAME
 from tasks.contracts.manifest import MANIFEST_NAME, Manifest, manifest_hash, read_manifest, text_shards
 from tasks.contracts.workspace import state_folder
 from training.gate.stage import rules_met
@@ -142,22 +143,22 @@ def _context(workspace: Path) -> dict[str, Any]:
     by_name = {stage.name: stage for stage in stages}
     text = [stage for stage in stages if stage.holds_documents]
     flow: Funnel | None = funnel([(s.name, s.in_, s.out) for s in text]) if text else None
-    chart: LineChart | None = loss_chart(_loss_rows(_file(by_name["train"], data, "loss.csv")))
-    gate = _json(_file(by_name["gate"], data, "report.json"))
+    chart: LineChart | None = loss_chart(_loss_rows(_file(by_name["train"], data, LOSS_NAME)))
+    gate = _json(_file(by_name["gate"], data, REPORT_NAME))
     hosts = _hosts(text, data)
     return {
         "stages": stages,
         "text": text,
         "funnel": flow,
-        "tokens": _json(_file(by_name["tokenize"], data, "tokens.json")),
-        "tokenizer": _json(_file(by_name["tokenizer"], data, "metrics.json")),
-        "training": _json(_file(by_name["train"], data, "metrics.json")),
-        "scores": _scalars(_json(_file(by_name["evaluate"], data, "metrics.json"))),
+        "tokens": _json(_file(by_name["tokenize"], data, TOKENS_NAME)),
+        "tokenizer": _json(_file(by_name["tokenizer"], data, METRICS_NAME)),
+        "training": _json(_file(by_name["train"], data, METRICS_NAME)),
+        "scores": _scalars(_json(_file(by_name["evaluate"], data, METRICS_NAME))),
         "loss": chart,
         "verdict": _verdict(gate),
         "rules": list(_rules(gate)),
         "rules_met": rules_met([str(rule.get("verdict")) for rule in gate.get("rules", [])]).rstrip("."),
-        "protection": _json(_file(by_name["decontaminate"], data, "protected.json")).get("items", {}),
+        "protection": _json(_file(by_name["decontaminate"], data, PROTECTED_NAME)).get("items", {}),
         "release": by_name["release"],
         "weights": _weights(data / "release") if by_name["release"].ran else [],
         "hosts": hosts.most_common(_HOSTS_SHOWN),

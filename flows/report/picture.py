@@ -22,7 +22,9 @@ from flows.report import drops
 from flows.report.verdict import Verdict, read_verdict
 from tasks.contracts.durable_files import write_bytes
 from tasks.contracts.errors import InputError
+from tasks.contracts.files import METRICS_NAME, REPORT_NAME
 from tasks.contracts.manifest import MANIFEST_NAME, chain_order, read_manifest
+from tasks.contracts.release import GATE_NAME, LINEAGE_NAME
 from tasks.contracts.workspace import state_folder
 
 PICTURE = "lineage.html"
@@ -259,7 +261,7 @@ def _name(end: Link) -> str:
 
 
 def _verdict(links: Mapping[str, Link]) -> Verdict | None:
-    places = [("release", "gate.json"), ("gate", "report.json")]
+    places = [("release", GATE_NAME), ("gate", REPORT_NAME)]
     for name, report in places:
         link = links.get(name)
         if link and link.folder and (found := read_verdict(link.folder / report)):
@@ -281,7 +283,7 @@ def _weight_files(links: Mapping[str, Link]) -> list[tuple[str, str]]:
 
 def _weights(links: Mapping[str, Link]) -> str | None:
     """Return the hash that training wrote of the weights, as the release names it, or training's own figures do."""
-    for name, file in (("release", "lineage.json"), ("train", "metrics.json")):
+    for name, file in (("release", LINEAGE_NAME), ("train", METRICS_NAME)):
         link = links.get(name)
         if link and link.folder and (link.folder / file).is_file():
             found = json.loads((link.folder / file).read_bytes()).get("weights_sha256")

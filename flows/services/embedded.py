@@ -47,7 +47,7 @@ from flows.services.databases import wait_until_free
 from flows.services.tracking import database_path
 from tasks.contracts.durable_files import write_bytes, write_json
 from tasks.contracts.errors import HeadwaterError, LockedError
-from tasks.contracts.workspace import ROOT, state_folder
+from tasks.contracts.workspace import child_environment, state_folder
 
 logger = logging.getLogger(__name__)
 
@@ -95,13 +95,14 @@ def prefect_server() -> Callable[[], None]:
             "prefect-run",
             guarded_command("prefect", "--fd", str(listener.fileno())),
             # As Prefect's own: without the UI and the services that schedule and watch runs.
-            {
-                **os.environ,
-                **guard_environment(address, new_token()),
-                "PREFECT_UI_ENABLED": "0",
-                "PREFECT__SERVER_EPHEMERAL": "1",
-                "PREFECT__SERVER_FINAL": "1",
-            },
+            child_environment(
+                {
+                    **guard_environment(address, new_token()),
+                    "PREFECT_UI_ENABLED": "0",
+                    "PREFECT__SERVER_EPHEMERAL": "1",
+                    "PREFECT__SERVER_FINAL": "1",
+                }
+            ),
             pass_fds=[listener.fileno()],
         )
     return lambda: _wait_until_healthy({"prefect-run": server}, "prefect-run", f"http://{address}/api/health")
@@ -195,9 +196,7 @@ def embedded_services(
         # This process is a client too, and Prefect reads them when it is imported, for the forms.
         os.environ |= settings
         forms = _forms(workspace)
-    environment = {**os.environ, **settings}
-    environment |= {"HEADWATER_ROOT": str(workspace), "HEADWATER_STATE": str(state_folder())}
-    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = child_environment({**settings, "HEADWATER_ROOT": str(workspace)})
     running = Running(addresses=addresses)
     _copy_tables()
     wait_until_free(state_folder() / "prefect" / DATABASE, "Prefect")

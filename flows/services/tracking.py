@@ -19,12 +19,25 @@ QUIET = {
 }
 
 
+URI_VARIABLE = "MLFLOW_TRACKING_URI"
+
+
+def be_quiet() -> None:
+    """Put into this process's environment what MLflow is to read when it is imported, where nothing else is said."""
+    os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+
+
+def is_in_use() -> bool:
+    """Return whether there may be anything in MLflow: a server is named, or the workspace has a database."""
+    return bool(os.environ.get(URI_VARIABLE)) or database_path().is_file()
+
+
 def tracking_uri() -> str:
     """Return MLFLOW_TRACKING_URI, else the running MLflow server's address, else the workspace's own database.
 
     Where that is the server of `headwater up`, this process's environment then holds what its clients must send.
     """
-    given, services = os.environ.get("MLFLOW_TRACKING_URI"), running_services()
+    given, services = os.environ.get(URI_VARIABLE), running_services()
     if services is not None and (given or services.mlflow).rstrip("/") == services.mlflow:
         os.environ |= services.mlflow_credentials
         return services.mlflow

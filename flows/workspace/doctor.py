@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 import psutil
 
 from tasks.contracts.base import FrozenModel
+from tasks.contracts.workspace import program_path
 
 PACKAGES = (
     "prefect", "ray", "datatrove", "trafilatura", "datasketch", "kenlm", "tokenizers", "torch", "deepspeed", "lm-eval",
@@ -52,7 +52,7 @@ def examine() -> list[Finding]:
 
 def find_program(name: str) -> str | None:
     """Return where a program is: beside this Python, or on PATH."""
-    return shutil.which(name, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+    return shutil.which(name, path=program_path())
 
 
 def _python() -> Finding:

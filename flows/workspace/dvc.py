@@ -19,7 +19,7 @@ from flows.workspace.graph import load_graph
 from tasks.contracts.disk import disk_full_in, says_full
 from tasks.contracts.durable_files import write_bytes
 from tasks.contracts.errors import HeadwaterError
-from tasks.contracts.state import state_folder
+from tasks.contracts.workspace import state_folder
 
 logger = logging.getLogger(__name__)
 

@@ -22,9 +22,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tasks.contracts.errors import ConservationError
+from tasks.contracts.files import DROPPED_FOLDER, PARQUET_PARTS, SAMPLES_FOLDER, TASKS_FOLDER, TOKENS_NAME, is_part
 
-LEDGER = "dropped"
-HELD_OUT = "heldout"
 RUN_AGAIN = "run the stages from the first one named here again (`headwater run --force STAGE`); if it comes back, "
 REPORT = "this is a bug in the stage: please report it with this message"
 _LEDGER_COLUMNS = ("doc_id", "action", "rule", "survivor_id")
@@ -53,13 +52,13 @@ class Holding:
         return {
             _stem(name): rows
             for name, rows in sorted(self.rows.items())
-            if name.startswith("part-") and name.endswith((".parquet", ".warc.gz")) and _stem(name) not in tokens
+            if is_part(name, ".parquet", ".warc.gz") and _stem(name) not in tokens
         }
 
     @property
     def token_shards(self) -> list[str]:
         """The files of token ids, the validation's left out."""
-        return [name for name in sorted(self.rows) if name.startswith("part-") and name.endswith(".bin")]
+        return [name for name in sorted(self.rows) if is_part(name, ".bin")]
 
 
 def check_folder(
@@ -135,7 +134,7 @@ def _check_tokens_in(own: Holding, taken: int, inputs: Sequence[Holding], params
     for one in inputs:
         if not one.token_shards:
             continue
-        kind = str(json.loads((one.folder / "tokens.json").read_bytes())["dtype"])
+        kind = str(json.loads((one.folder / TOKENS_NAME).read_bytes())["dtype"])
         width = int(kind.removeprefix("uint")) // 8
         offered = sum((one.folder / name).stat().st_size for name in one.token_shards) // width
         passes = int(params.get("epochs") or 1)
@@ -145,7 +144,7 @@ def _check_tokens_in(own: Holding, taken: int, inputs: Sequence[Holding], params
 
 def _check_items_in(own: Holding, inputs: Sequence[Holding], params: Mapping[str, Any]) -> None:
     """Compare items by task: samples/NAME.jsonl is made from tasks/NAME.jsonl (other tasks' items are not ours)."""
-    scored = {PurePosixPath(name).stem: rows for name, rows in own.rows.items() if _is_items(name, "samples")}
+    scored = {PurePosixPath(name).stem: rows for name, rows in own.rows.items() if _is_items(name, SAMPLES_FOLDER)}
     if scored and None not in scored.values() and (total := sum(rows or 0 for rows in scored.values())) != own.out:
         raise ConservationError(
             "a stage's files hold another number of items than its counts say",
@@ -158,7 +157,7 @@ def _check_items_in(own: Holding, inputs: Sequence[Holding], params: Mapping[str
     for one in inputs:
         for name, rows in one.rows.items():
             task = PurePosixPath(name).stem
-            if not _is_items(name, "tasks") or task not in (params.get("tasks") or ()) or rows is None:
+            if not _is_items(name, TASKS_FOLDER) or task not in (params.get("tasks") or ()) or rows is None:
                 continue
             offered = min(rows, int(limit)) if limit else rows
             if scored.get(task) != offered:
@@ -184,7 +183,7 @@ def _lost(sources: Sequence[Holding], own: Holding, what: str, expected: object,
 def _read_ledger(folder: Path) -> dict[str, pa.Table]:
     """Return the columns of each ledger file that counting takes, by the part's name."""
     tables = {}
-    for path in sorted((folder / LEDGER).glob("part-*.parquet")):
+    for path in sorted((folder / DROPPED_FOLDER).glob(PARQUET_PARTS)):
         if set(_LEDGER_COLUMNS) <= set(pq.read_schema(path).names):
             tables[path.stem] = pq.read_table(path, columns=list(_LEDGER_COLUMNS))
     return tables
@@ -198,7 +197,7 @@ def _check_ledger(own: Holding, dropped: Mapping[str, int], ledger: Mapping[str,
             row = pc.index(same, True).as_py()
             raise ConservationError(
                 "a document is named as its own survivor",
-                where=f"{own.folder}/{LEDGER}/{part}.parquet, row {row}",
+                where=f"{own.folder}/{DROPPED_FOLDER}/{part}.parquet, row {row}",
                 expected="the doc_id of another document, which was kept in its place",
                 found=table["doc_id"][row].as_py(),
                 fix=REPORT,
@@ -208,7 +207,7 @@ def _check_ledger(own: Holding, dropped: Mapping[str, int], ledger: Mapping[str,
     for rule, expected, found in ledger_differences(dropped, ledger.values()):
         raise ConservationError(
             "the ledger has another number of drops than the counts",
-            where=f"{own.name}: {own.folder}/{LEDGER}, rule {rule}",
+            where=f"{own.name}: {own.folder}/{DROPPED_FOLDER}, rule {rule}",
             expected=f"{expected} (counts: dropped)",
             found=f"{found} rows",
             fix=REPORT,
@@ -238,7 +237,7 @@ def _check_ids(own: Holding, ledger: Mapping[str, pa.Table]) -> None:
     if not kept:
         return
     gone = {
-        f"{LEDGER}/{part}.parquet": pc.if_else(pc.equal(table["action"], "drop"), table["doc_id"], None)
+        f"{DROPPED_FOLDER}/{part}.parquet": pc.if_else(pc.equal(table["action"], "drop"), table["doc_id"], None)
         for part, table in ledger.items()
     }
     aside = {name for name in kept if "/" in name}

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tasks.contracts.errors import DiskFullError, HeadwaterError
-from tasks.contracts.state import state_folder
+from tasks.contracts.workspace import state_folder
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """No space, no quota left, or the largest file that the system or a shell's `ulimit -f` allows."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from itertools import islice
 from pathlib import Path
@@ -128,11 +129,18 @@ def _to_row(document: Document) -> dict[str, Any]:
     return row
 
 
+@contextmanager
+def parquet_writer(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
+    """Give a writer with the settings that make equal rows equal bytes; on success `path` appears in one step."""
+    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        yield writer
+
+
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> int:
-    """Write rows as Parquet with the fixed settings that make equal rows equal bytes; return their number."""
+    """Write rows as Parquet in groups of ROWS_PER_GROUP; return their number."""
     iterator = iter(rows)
     count = 0
-    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+    with parquet_writer(path, schema) as writer:
         while group := list(islice(iterator, ROWS_PER_GROUP)):
             writer.write_table(pa.Table.from_pylist([dict(row) for row in group], schema=schema))
             count += len(group)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,11 @@ def ledger_row(stage: str, document: Document, reason: Drop | Edit) -> LedgerRow
         survivor_id=reason.survivor_id if isinstance(reason, Drop) else None,
         detail=reason.detail,
     )
+
+
+def drops_by_rule(rows: Iterable[LedgerRow]) -> dict[str, int]:
+    """Return how many documents each rule dropped, as a manifest counts them: by the rules' names, in order."""
+    return dict(sorted(Counter(row.rule for row in rows if row.action == "drop").items()))
 
 
 def write_ledger(path: Path, rows: Iterable[LedgerRow]) -> int:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from tasks.contracts.conservation import Holding, check_folder
 from tasks.contracts.durable_files import sha256_file, write_json
 from tasks.contracts.errors import ConservationError, ManifestError
+from tasks.contracts.files import is_part
 from tasks.contracts.warc_index import count_pages
 
 MANIFEST_NAME = "_manifest.json"
@@ -114,7 +115,7 @@ def count_rows(path: Path) -> int | None:
     """Return how many rows, pages or items a file holds, None where it holds none of these."""
     if path.suffix == ".parquet":
         return pq.read_metadata(path).num_rows
-    if path.name.startswith("part-") and path.name.endswith(".warc.gz"):
+    if is_part(path.name, ".warc.gz"):
         return count_pages(path)
     if path.suffix == ".jsonl":
         with path.open("rb") as stream:
@@ -300,4 +301,4 @@ def chain_order(made_from: Mapping[str, Iterable[str]]) -> list[str]:
 
 def text_shards(folder: Path) -> tuple[Shard, ...]:
     """Return the entries of a text stage's `part-*.parquet` files, in order."""
-    return tuple(s for s in read_manifest(folder).shards if s.name.startswith("part-") and s.name.endswith(".parquet"))
+    return tuple(s for s in read_manifest(folder).shards if is_part(s.name, ".parquet"))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.contracts.errors import InputError
+from tasks.contracts.files import TOKENIZER_NAME
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -23,7 +24,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     """
     from tokenizers import Tokenizer
 
-    path = folder / "tokenizer.json"
+    path = folder / TOKENIZER_NAME
     try:
         tokenizer = Tokenizer.from_str(path.read_text())
     except Exception as error:

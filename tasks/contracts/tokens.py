@@ -22,9 +22,8 @@ from pydantic import Field, ValidationError
 from tasks.contracts.base import FrozenModel
 from tasks.contracts.document import read_rows, write_rows
 from tasks.contracts.errors import ManifestError
+from tasks.contracts.files import TOKENS_NAME, VALIDATION_NAME
 
-TOKENS_NAME = "tokens.json"
-VALIDATION_NAME = "validation.bin"
 LARGEST_UINT16_VOCABULARY = 1 << 16
 
 Dtype = Literal["uint16", "uint32"]

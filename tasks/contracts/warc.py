@@ -75,14 +75,6 @@ def is_uri(text: str) -> bool:
     return bool(host) or matched[1].lower() not in ("http", "https", "ftp")
 
 
-def host_of(url: str) -> str:
-    """Return a URL's host, "" where it has none."""
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""
-
-
 @dataclass(frozen=True, slots=True)
 class HttpHead:
     """The head of an HTTP answer.

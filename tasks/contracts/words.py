@@ -1,8 +1,7 @@
 """Words, by one rule for every language: what n-grams are made of, and what fertility is counted in.
 
-A word is a run of letters, marks and digits, in Unicode's compatibility form (NFKC) and lower case. Apostrophes
-are dropped, other punctuation divides words. Scripts written without spaces (Chinese, Japanese, Thai, Lao, Khmer,
-Burmese) give one word a character, since no white space says where their words end.
+A word is a run of letters, marks and digits, folded as `normal_form` folds a text. Apostrophes are dropped, other
+punctuation divides words. Scripts written without spaces give one word a character.
 """
 
 from __future__ import annotations
@@ -11,15 +10,11 @@ import re
 import unicodedata
 from functools import lru_cache
 
-NO_SPACE_SCRIPTS = (
-    "\u0e00-\u0eff"  # Thai, Lao
-    "\u1000-\u109f"  # Burmese
-    "\u1780-\u17ff"  # Khmer
-    "\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f"  # Japanese kana, iteration marks
-    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Chinese characters
-)
+from tasks.contracts.normal_form import folded
+from tasks.contracts.scripts import NO_SPACE_SCRIPTS
 
-_CHUNK = re.compile(f"[{NO_SPACE_SCRIPTS}]|[^\\s{NO_SPACE_SCRIPTS}]+")
+CHUNK = re.compile(f"[{NO_SPACE_SCRIPTS}]|[^\\s{NO_SPACE_SCRIPTS}]+")
+"""What stands between white space, or one character of a script without spaces."""
 _APOSTROPHES = frozenset("'\u2018\u2019\u02bc`\u00b4")
 
 
@@ -36,13 +31,13 @@ def words(text: str) -> list[str]:
 
 def chunks(text: str) -> list[str]:
     """Return what stands between white space, and each character of a script without spaces by itself."""
-    return _CHUNK.findall(text)
+    return CHUNK.findall(text)
 
 
 @lru_cache(maxsize=1 << 16)
 def normalise_chunk(chunk: str) -> tuple[str, ...]:
     """Return the words of one chunk: none for bare punctuation, several for "well-known"."""
-    characters = [_character(c) for c in unicodedata.normalize("NFKC", chunk).lower()]
+    characters = [_character(c) for c in folded(chunk)]
     return tuple("".join(characters).split())
 
 

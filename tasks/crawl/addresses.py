@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IHostnameResolver, IHostResolution, IResolutionReceiver
 from zope.interface import implementer, provider
+
+from tasks.contracts.urls import named
+from tasks.crawl.scrapy_settings import ALLOW_HOSTS_SETTING, PLACES_SETTING
 
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: an IPv4 address in the last 32 bits
 GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")  # RFC 4291
@@ -52,16 +54,6 @@ def is_public(address: str) -> bool:
     return ip.is_global and not ip.is_multicast and not ip.is_reserved
 
 
-def named(host: str, patterns: Sequence[str]) -> bool:
-    """Tell whether a host is among names such as "intranet.example" or "*.sample.example" (which also means itself).
-
-    >>> named("sample.example", ["*.sample.example"]), named("badsample.example", ["*.sample.example"])
-    (True, False)
-    """
-    host = host.lower().rstrip(".")
-    return any(fnmatchcase(host, p.lower()) or host == p.lower().removeprefix("*.") for p in patterns)
-
-
 @implementer(IHostResolution)
 class _Resolution:
     def __init__(self, name: str) -> None:
@@ -92,7 +84,7 @@ class GuardedResolver:
     def from_crawler(cls, crawler: Any, reactor: Any) -> GuardedResolver:
         """Make it from Scrapy's settings, as Scrapy does with its own resolvers."""
         settings = crawler.settings
-        return cls(reactor, settings.getlist("HEADWATER_ALLOW_HOSTS"), settings.getdict("HEADWATER_PLACES"))
+        return cls(reactor, settings.getlist(ALLOW_HOSTS_SETTING), settings.getdict(PLACES_SETTING))
 
     def install_on_reactor(self) -> None:
         """Make every later connection of this process go through it."""

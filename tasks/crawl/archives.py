@@ -15,7 +15,8 @@ import numpy as np
 from pydantic import JsonValue
 
 from tasks.contracts.errors import InputError
-from tasks.contracts.ledger import LedgerRow, write_ledger
+from tasks.contracts.files import DROPPED_FOLDER, part_name
+from tasks.contracts.ledger import LedgerRow, drops_by_rule, write_ledger
 from tasks.contracts.manifest import Counts
 from tasks.crawl.canonical import PAGES
 from tasks.crawl.input_files import Identity, SourceFile, check_unchanged, find_files, open_hashed
@@ -103,9 +104,9 @@ def _take_units(
             or "; ".join(dict.fromkeys(row.detail or "" for row in rows[-3:])),
         )
     join_parts(made, output)
-    write_ledger(output / "dropped" / "part-00000.parquet", rows)
-    dropped = Counter(row.rule for row in rows if row.action == "drop")
-    counts = Counts(in_=kept + dropped.total(), out=kept, dropped=dict(sorted(dropped.items())))
+    write_ledger(output / DROPPED_FOLDER / part_name(0, ".parquet"), rows)
+    dropped = drops_by_rule(rows)
+    counts = Counts(in_=kept + sum(dropped.values()), out=kept, dropped=dropped)
     return counts, [{"name": file.name, "sha256": hashes[file.url]} for file in files]
 
 

@@ -15,11 +15,20 @@ from urllib.parse import urlsplit
 from scrapy.core.downloader.handlers.http11 import HTTP11DownloadHandler
 from scrapy.exceptions import IgnoreRequest
 
-from tasks.crawl.addresses import GuardedResolver, RefusedAddressError, named
+from tasks.contracts.urls import named
+from tasks.crawl.addresses import GuardedResolver, RefusedAddressError
 from tasks.crawl.certificates import CertificateRefusedError, Certificates, fingerprint
 from tasks.crawl.credentials import Placeholders, basic, login
 from tasks.crawl.exchange import POLICY_FILE, BoundedFactory, HeadersTooLongError
 from tasks.crawl.retry_after import FIRST_WAIT_SECONDS, retry_after
+from tasks.crawl.scrapy_settings import (
+    BUSY_TRIES_SETTING,
+    CA_FILE_SETTING,
+    INSECURE_HOSTS_SETTING,
+    MAX_WAIT_SETTING,
+    OWN_HOSTS_SETTING,
+    PLACEHOLDERS_SETTING,
+)
 from tasks.rights.evidence import Certificate
 
 if TYPE_CHECKING:
@@ -60,12 +69,12 @@ class Handler(HTTP11DownloadHandler):
     def __init__(self, crawler: Any) -> None:
         super().__init__(crawler)
         self.crawler = crawler
-        self.longest = crawler.settings.getfloat("HEADWATER_MAX_WAIT")
-        self.tries = crawler.settings.getint("HEADWATER_BUSY_TRIES")
+        self.longest = crawler.settings.getfloat(MAX_WAIT_SETTING)
+        self.tries = crawler.settings.getint(BUSY_TRIES_SETTING)
         settings = crawler.settings
-        self.placeholders: Placeholders = settings["HEADWATER_PLACEHOLDERS"]
-        self.own_hosts: list[str] = settings["HEADWATER_OWN_HOSTS"]
-        self.certificates = Certificates(settings["HEADWATER_CA_FILE"], settings.getlist("HEADWATER_INSECURE_HOSTS"))
+        self.placeholders: Placeholders = settings[PLACEHOLDERS_SETTING]
+        self.own_hosts: list[str] = settings[OWN_HOSTS_SETTING]
+        self.certificates = Certificates(settings[CA_FILE_SETTING], settings.getlist(INSECURE_HOSTS_SETTING))
         # It says so by zope.interface, which has no types.
         self._contextFactory = cast("IPolicyForHTTPS", self.certificates)
         self._pool._factory = BoundedFactory
@@ -153,7 +162,7 @@ class Backoff:
     """Downloader middleware: asks again for what a busy host did not give; its URLs end as `host_busy` after that."""
 
     def __init__(self, crawler: Any) -> None:
-        self.tries = crawler.settings.getint("HEADWATER_BUSY_TRIES")
+        self.tries = crawler.settings.getint(BUSY_TRIES_SETTING)
 
     @classmethod
     def from_crawler(cls, crawler: Any) -> Backoff:

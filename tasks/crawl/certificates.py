@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
-from tasks.crawl.addresses import named
+from tasks.contracts.urls import named
 
 # What OpenSSL's verification says (X509_V_ERR_…, openssl/x509_vfy.h), in words for a ledger row.
 PROBLEMS = {

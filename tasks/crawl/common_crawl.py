@@ -25,15 +25,16 @@ from pydantic import JsonValue
 
 from tasks.contracts.durable_files import disk_full_is_clear, write_bytes
 from tasks.contracts.errors import InputError, NetworkError
-from tasks.contracts.ledger import LedgerRow, write_ledger
+from tasks.contracts.files import DROPPED_FOLDER, part_name
+from tasks.contracts.ledger import LedgerRow, drops_by_rule, write_ledger
 from tasks.contracts.manifest import Counts
 from tasks.contracts.redaction import without_userinfo
 from tasks.contracts.text_files import json_value
+from tasks.contracts.urls import canonical_host
 from tasks.crawl.archives import take_archives
 from tasks.crawl.credentials import joined
 from tasks.crawl.remote import NotServed, Remote, Unavailable, Untrusted, fail
 from tasks.crawl.streams import Damage
-from tasks.crawl.urls import canonical_host
 from tasks.crawl.warc_parts import PartWriter
 from tasks.crawl.warc_reader import Record, header_fields, inflated, read_records
 
@@ -170,13 +171,10 @@ def _take_domains(selection: Selection, remote: Remote, state: Path, output: Pat
             found="; ".join(reasons[:3]),
             fix="check crawl.domains and crawl.snapshot",
         )
-    write_ledger(output / "dropped" / "part-00000.parquet", rows)
-    dropped: dict[str, int] = {}
-    for row in rows:
-        dropped[row.rule] = dropped.get(row.rule, 0) + 1
+    write_ledger(output / DROPPED_FOLDER / part_name(0, ".parquet"), rows)
     # Of a file only some ranges were read: the hash is of those, in order.
     sources += [{"name": name, "sha256": digest.hexdigest()} for name, digest in sorted(hashes.items())]
-    return Counts(in_=kept + len(rows), out=kept, dropped=dict(sorted(dropped.items()))), sources
+    return Counts(in_=kept + len(rows), out=kept, dropped=drops_by_rule(rows)), sources
 
 
 def _as_page(member: bytes, ids: set[str]) -> bytes | tuple[str, str]:

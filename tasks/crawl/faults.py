@@ -11,13 +11,12 @@ from pathlib import Path
 import fsspec
 
 from tasks.contracts.errors import HeadwaterError, InputError, ParamsError, raised
-from tasks.contracts.warc import host_of
-from tasks.crawl.addresses import is_public, named
+from tasks.contracts.urls import canonical_url, host_of, named
+from tasks.crawl.addresses import is_public
 from tasks.crawl.credentials import Placeholders
 from tasks.crawl.input_files import find_files
 from tasks.crawl.jobs import Crawl
 from tasks.crawl.settings import CrawlSettings
-from tasks.crawl.urls import canonical_url
 from tasks.rights.takedowns import read_takedowns
 
 

@@ -29,8 +29,7 @@ from tasks.contracts.durable_files import disk_full_is_clear
 from tasks.contracts.http_responses import REFUSALS, may_pass, no_page
 from tasks.contracts.media_types import is_html
 from tasks.contracts.redaction import without_secrets, without_userinfo
-from tasks.contracts.warc import host_of
-from tasks.crawl.addresses import named
+from tasks.contracts.urls import canonical_url, host_of, named
 from tasks.crawl.backoff import BROKEN_OFF, CERTIFICATE, RETRIES, SHORTEST_DELAY_SECONDS, HostBusy
 from tasks.crawl.exchange import (
     REDIRECTS,
@@ -45,8 +44,21 @@ from tasks.crawl.frontier import Refusals
 from tasks.crawl.hosts import Forbidden, HostRules, RobotsFailed, TooSlow, Unreachable, evidence_of
 from tasks.crawl.jobs import Job, owner
 from tasks.crawl.journal import DONE, FAR, NOTE, PAGE, PASSING, TAKEN, Journal
+from tasks.crawl.limits import Counted
 from tasks.crawl.page_links import Links, absolute_link, links_of, location_of, sitemap_links
-from tasks.crawl.urls import Counted, canonical_url
+from tasks.crawl.scrapy_settings import (
+    ALLOW_HOSTS_SETTING,
+    BUSY_TRIES_SETTING,
+    CA_FILE_SETTING,
+    INSECURE_HOSTS_SETTING,
+    MAX_DELAY_SETTING,
+    MAX_WAIT_SETTING,
+    OWN_HOSTS_SETTING,
+    PLACEHOLDERS_SETTING,
+    PLACES_SETTING,
+    POLICY_FILES_SETTING,
+    ROBOTS_SECONDS_SETTING,
+)
 from tasks.crawl.warc_writer import Note, Page, Writer, warc_date
 from tasks.rights.evidence import Certificate, Evidence
 from tasks.rights.robot_words import forbids_following
@@ -422,17 +434,17 @@ def crawl_part(job: Job) -> None:
         # A proxy would connect in our place, and the check of addresses would see the proxy's only.
         "HTTPPROXY_ENABLED": False,
         "TWISTED_DNS_RESOLVER": "tasks.crawl.addresses.GuardedResolver",
-        "HEADWATER_ALLOW_HOSTS": list(job.crawl.allow_hosts),
-        "HEADWATER_CA_FILE": job.crawl.ca_file,
-        "HEADWATER_INSECURE_HOSTS": list(job.crawl.insecure_hosts),
-        "HEADWATER_ROBOTS_SECONDS": job.crawl.robots_hours * 3600,
-        "HEADWATER_MAX_DELAY": job.crawl.max_delay_seconds,
-        "HEADWATER_MAX_WAIT": job.crawl.max_wait_seconds,
-        "HEADWATER_BUSY_TRIES": job.crawl.busy_tries,
-        "HEADWATER_POLICY_FILES": job.crawl.policy_files,
-        "HEADWATER_PLACEHOLDERS": job.crawl.placeholders,
-        "HEADWATER_OWN_HOSTS": list(job.allowed),
-        "HEADWATER_PLACES": {host: list(place) for host, place in job.crawl.places.items()},
+        ALLOW_HOSTS_SETTING: list(job.crawl.allow_hosts),
+        CA_FILE_SETTING: job.crawl.ca_file,
+        INSECURE_HOSTS_SETTING: list(job.crawl.insecure_hosts),
+        ROBOTS_SECONDS_SETTING: job.crawl.robots_hours * 3600,
+        MAX_DELAY_SETTING: job.crawl.max_delay_seconds,
+        MAX_WAIT_SETTING: job.crawl.max_wait_seconds,
+        BUSY_TRIES_SETTING: job.crawl.busy_tries,
+        POLICY_FILES_SETTING: job.crawl.policy_files,
+        PLACEHOLDERS_SETTING: job.crawl.placeholders,
+        OWN_HOSTS_SETTING: list(job.allowed),
+        PLACES_SETTING: {host: list(place) for host, place in job.crawl.places.items()},
         "DOWNLOADER_MIDDLEWARES": {
             "scrapy.downloadermiddlewares.robotstxt.RobotsTxtMiddleware": None,
             "tasks.crawl.hosts.HostGate": 100,

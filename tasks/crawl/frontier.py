@@ -10,8 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from tasks.contracts.warc import host_of
-from tasks.crawl.addresses import named
+from tasks.contracts.urls import host_of, named
 
 MOST_NAMED = 100  # URLs of one host that one rule keeps out and that have a ledger row each
 MOST_NAMED_IN_ALL = 20_000

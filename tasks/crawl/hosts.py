@@ -19,10 +19,11 @@ from scrapy.utils.defer import maybe_deferred_to_future
 from twisted.internet.defer import Deferred
 
 from tasks.contracts.http_responses import REFUSALS
+from tasks.contracts.urls import canonical_url
 from tasks.crawl.backoff import HostBusy
 from tasks.crawl.exchange import MOST_POLICY_BYTES, POLICY_FILE, REDIRECTS, header_fields, stop_at_limit
 from tasks.crawl.page_links import location_of
-from tasks.crawl.urls import canonical_url
+from tasks.crawl.scrapy_settings import MAX_DELAY_SETTING, POLICY_FILES_SETTING, ROBOTS_SECONDS_SETTING
 from tasks.rights.evidence import (
     READER,
     Certificate,
@@ -33,7 +34,7 @@ from tasks.rights.evidence import (
     most_telling,
     page_signals,
 )
-from tasks.rights.robots import Decision, Robots, names_of
+from tasks.rights.robots import AI_TXT, ROBOTS_TXT, TDMREP, Decision, Robots, names_of
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,6 @@ logger = logging.getLogger(__name__)
 MOST_REDIRECTS = 5
 # Of the files of all hosts whose rules are kept, parsed; a host that was forgotten is asked again when its turn comes.
 MOST_RULES_BYTES = 16 << 20
-AI_TXT, TDMREP = "/ai.txt", "/.well-known/tdmrep.json"
 URGENT = 1000
 
 
@@ -99,9 +99,9 @@ class HostGate:
         self.crawler = crawler
         settings = crawler.settings
         self.agent: str = settings["USER_AGENT"]
-        self.seconds = settings.getfloat("HEADWATER_ROBOTS_SECONDS")
-        self.longest_delay = settings.getfloat("HEADWATER_MAX_DELAY")
-        self.policy_files = settings.getbool("HEADWATER_POLICY_FILES")
+        self.seconds = settings.getfloat(ROBOTS_SECONDS_SETTING)
+        self.longest_delay = settings.getfloat(MAX_DELAY_SETTING)
+        self.policy_files = settings.getbool(POLICY_FILES_SETTING)
         self.hosts: dict[str, HostRules | list[Deferred[HostRules]]] = {}
         self.sizes: dict[str, int] = {}
         self.size = 0
@@ -156,7 +156,7 @@ class HostGate:
 
     async def _read(self, place: str) -> HostRules:
         rules = HostRules(read_at=time.monotonic())
-        url = f"{place}/robots.txt"
+        url = f"{place}{ROBOTS_TXT}"
         try:
             response = await self._fetch(url)
         except IgnoreRequest as error:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tasks.crawl.credentials import Placeholders
-from tasks.crawl.urls import Limits
+from tasks.crawl.limits import Limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,9 +15,7 @@ from scrapy.utils.sitemap import Sitemap
 
 from tasks.contracts.bodies import ERRORS, GZIP_MAGIC, decompressed
 from tasks.contracts.markup import tags
-from tasks.contracts.warc import host_of
-from tasks.crawl.addresses import named
-from tasks.crawl.urls import canonical_url
+from tasks.contracts.urls import canonical_url, host_of, named
 from tasks.rights.robot_words import forbids_following
 
 MOST_LINKS = 50_000  # of a page; and of a sitemap, whose protocol (sitemaps.org) allows no more

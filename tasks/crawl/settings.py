@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from tasks.contracts.base import StageParams, not_identity
+from tasks.contracts.urls import TRACKING
 
 MEBIBYTE = 1024 * 1024
 
@@ -17,7 +18,7 @@ class CrawlSettings(StageParams):
     source: Literal["sample", "sites", "common_crawl", "warc", "text"] = "sample"
     """Where pages come from: the embedded sample site, web sites, Common Crawl, WARC files, or text documents
     (JSONL, Parquet)."""
-    shard_megabytes: float = Field(4.0, gt=0)
+    shard_megabytes: float = Field(1.0, gt=0)
     """Size at which a part of the snapshot is closed, in MiB: of compressed WARC, or of text."""
 
     seeds: tuple[str, ...] = ()
@@ -46,7 +47,7 @@ class CrawlSettings(StageParams):
     host's queue since."""
     policy_files: bool = True
     """sites: ask each host for /ai.txt and /.well-known/tdmrep.json too."""
-    drop_query: tuple[str, ...] = ("utm_*", "gclid", "fbclid", "msclkid")
+    drop_query: tuple[str, ...] = TRACKING
     """sites: query parameters left out of every URL, since they only track who followed a link."""
     max_url_length: int = Field(2000, ge=20)
     """sites: characters of a URL, at most (url_too_long)."""

@@ -11,7 +11,6 @@ import logging
 import os
 import shutil
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -20,17 +19,18 @@ from pathlib import Path
 
 from tasks.contracts.document import make_doc_id
 from tasks.contracts.errors import NetworkError, RefusedError
-from tasks.contracts.ledger import LedgerRow, write_ledger
+from tasks.contracts.files import DROPPED_FOLDER, part_name
+from tasks.contracts.ledger import LedgerRow, drops_by_rule, write_ledger
 from tasks.contracts.manifest import Counts
-from tasks.contracts.warc import host_of
+from tasks.contracts.urls import host_of
 from tasks.crawl.credentials import Placeholders
 from tasks.crawl.faults import clean, starts
 from tasks.crawl.frontier import Refusals
 from tasks.crawl.jobs import Crawl, Job, owner
 from tasks.crawl.journal import COUNTED, TAKEN, Journal, Place, Progress, read_progress
 from tasks.crawl.journal import PASSING as PASSING
+from tasks.crawl.limits import LIMIT_RULES, Counted
 from tasks.crawl.processes import run_in_processes
-from tasks.crawl.urls import LIMIT_RULES, Counted
 from tasks.crawl.warc_parts import PartWriter
 from tasks.crawl.warc_writer import SOFTWARE, Writer, sha1, warc_date
 
@@ -252,10 +252,11 @@ def _snapshot(crawl: Crawl, source: str, state: Path, progress: Progress, output
             parts.add(members)
     for stream in streams.values():
         stream.close()
-    write_ledger(output / "dropped" / "part-00000.parquet", sorted(rows, key=lambda row: _reading_order(row.url or "")))
-    dropped = Counter(row.rule for row in rows)
-    out = len(progress.pages) - dropped["revisit"]
-    return Counts(in_=len(progress.depth) + len(progress.beyond), out=out, dropped=dict(sorted((+dropped).items())))
+    in_order = sorted(rows, key=lambda row: _reading_order(row.url or ""))
+    write_ledger(output / DROPPED_FOLDER / part_name(0, ".parquet"), in_order)
+    dropped = drops_by_rule(rows)
+    out = len(progress.pages) - dropped.get("revisit", 0)
+    return Counts(in_=len(progress.depth) + len(progress.beyond), out=out, dropped=dropped)
 
 
 def _rows_beyond(progress: Progress) -> list[LedgerRow]:

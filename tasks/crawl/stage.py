@@ -15,18 +15,19 @@ from pydantic import JsonValue
 
 from tasks.contracts.durable_files import sha256_json, write_json
 from tasks.contracts.errors import HeadwaterError
+from tasks.contracts.files import SOURCES_NAME
 from tasks.contracts.manifest import Counts, Manifest, Unit, commit_manifest
 from tasks.contracts.workspace import state_folder
 from tasks.crawl.archives import take_archives
 from tasks.crawl.common_crawl import Selection, take_common_crawl
 from tasks.crawl.faults import contact, faults_of, placeholders, roots, selection
 from tasks.crawl.jobs import Crawl
+from tasks.crawl.limits import Limits
 from tasks.crawl.processes import available
 from tasks.crawl.remote import Remote
 from tasks.crawl.settings import CrawlSettings
 from tasks.crawl.sites import crawl_sites
 from tasks.crawl.texts import Columns, take_texts
-from tasks.crawl.urls import Limits
 from tasks.rights.takedowns import read_takedowns
 
 logger = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     """
     output.mkdir(parents=True)
     unit, counts, sources = _SOURCES[params.source](params, output)
-    write_json(output / "sources.json", {"source": params.source, "sources": sources})
+    write_json(output / SOURCES_NAME, {"source": params.source, "sources": sources})
     logger.info("crawl: %d %s in, %d kept", counts.in_, unit, counts.out)
     manifest = commit_manifest(output, stage="crawl", unit=unit, params=params.identity(), inputs=inputs, counts=counts)
     shutil.rmtree(_units_folder(params), ignore_errors=True)

@@ -23,12 +23,13 @@ from pydantic import JsonValue
 from tasks.contracts.document import Document, make_doc_id, write_documents
 from tasks.contracts.durable_files import sha256_json
 from tasks.contracts.errors import InputError
+from tasks.contracts.files import DROPPED_FOLDER, part_name
 from tasks.contracts.languages import UNSTATED, language_code
-from tasks.contracts.ledger import LedgerRow, write_ledger
+from tasks.contracts.ledger import LedgerRow, drops_by_rule, write_ledger
 from tasks.contracts.manifest import Counts
 from tasks.contracts.redaction import without_userinfo
 from tasks.contracts.text_files import in_utf8
-from tasks.contracts.warc import host_of
+from tasks.contracts.urls import host_of
 from tasks.crawl.input_files import Identity, SourceFile, check_unchanged, find_files, open_hashed, opened
 from tasks.crawl.processes import spread
 from tasks.crawl.streams import Unpacked
@@ -108,9 +109,8 @@ def _take_units(
             found=rows[0].detail if rows else "no rows",
         )
     join_parts(made, output)
-    write_ledger(output / "dropped" / "part-00000.parquet", rows)
-    dropped = Counter(row.rule for row in rows if row.action == "drop")
-    counts = Counts(in_=sum(one["seen"] for one in facts), out=kept, dropped=dict(sorted(dropped.items())))
+    write_ledger(output / DROPPED_FOLDER / part_name(0, ".parquet"), rows)
+    counts = Counts(in_=sum(one["seen"] for one in facts), out=kept, dropped=drops_by_rule(rows))
     hashes = [digest for one in facts for digest in one["hashes"]]
     return counts, [{"name": file.name, "sha256": digest} for file, digest in zip(files, hashes, strict=True)]
 
@@ -128,7 +128,7 @@ def _take(job: Job, *, columns: Columns, megabytes: float, state: Path) -> Made:
         documents = reader.documents()
         part = 0
         while (first := next(documents, None)) is not None:
-            write_documents(folder / f"part-{part:05d}.parquet", _until_full(first, documents, megabytes))
+            write_documents(folder / part_name(part, ".parquet"), _until_full(first, documents, megabytes))
             part += 1
         facts: dict[str, JsonValue] = {"seen": reader.seen, "kept": reader.kept, "hashes": list(reader.hashes)}
         return facts, reader.rows, np.array(reader.own, dtype=np.uint64)

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import BinaryIO
 
 from tasks.contracts.durable_files import disk_full_is_clear, sync_file, sync_folder
+from tasks.contracts.files import part_name
 
 MEBIBYTE = 1024 * 1024
 
@@ -41,7 +42,7 @@ class PartWriter:
             if self._stream is not None and self._stream.tell() + len(members) > self.limit and self._stream.tell():
                 self._close()
             if self._stream is None:
-                self.parts.append(f"part-{len(self.parts):05d}.warc.gz")
+                self.parts.append(part_name(len(self.parts), ".warc.gz"))
                 self._stream = (self.output / self.parts[-1]).open("wb")
                 self.header(self._stream)
             self._stream.write(members)

@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 from pydantic import JsonValue
 
+from tasks.contracts.code_hash import code_hash
 from tasks.contracts.durable_files import atomic_folder, disk_full_is_clear, sha256_json, sync_folder, write_json
+from tasks.contracts.files import is_part, part_name
 from tasks.contracts.ledger import LedgerRow, read_ledger, write_ledger
-from tasks.contracts.workspace import code_hash
 from tasks.crawl.input_files import Identity, SourceFile, identify, local_path
 from tasks.crawl.processes import spread
 
@@ -187,8 +188,8 @@ def join_parts(units: Sequence[Made], output: Path) -> None:
     number = 0
     with disk_full_is_clear(output):
         for unit in units:
-            for path in sorted(unit.folder.glob("part-*")):
-                target = output / f"part-{number:05d}.{path.name.partition('.')[2]}"
+            for path in sorted(path for path in unit.folder.iterdir() if is_part(path.name)):
+                target = output / part_name(number, f".{path.name.partition('.')[2]}")
                 try:
                     os.link(path, target)
                 except OSError:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.contracts.scripts import CHARACTER_RANGES, LETTER_RANGES
 from tasks.decontaminate.folding import (
     MARKS,
     by_shape,
@@ -32,11 +33,6 @@ CODE = (1 << 18) - 1
 IS_CHARACTER, IS_LETTER, _IS_DROPPED, _NEEDS_NFKC, _JOINS, _IS_TWO_FACED = (1 << bit for bit in range(24, 30))
 _END = 1 << 18  # the table's last entry: private use, tags, nothing that words are made of
 
-_CHARACTERS = (
-    *((0x3005, 0x3007), (0x3040, 0x30FF), (0x31F0, 0x31FF), (0xFF66, 0xFF9F)),
-    *((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x1B000, 0x1B16F), (0x20000, 0x3FFFF)),
-)
-_LETTERS = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0xA9E0, 0xA9FF), (0xAA60, 0xAA7F))
 _APOSTROPHES = "'`\u00b4\u2018\u2019\u02bc\uff07"
 # Besides those of category Cf: variation selectors, the joiner of graphemes, fillers, inherent vowels.
 _SHOW_NOTHING = (
@@ -189,7 +185,7 @@ def _table() -> NDArray[np.uint32]:
     composing = _composing()
     for code in range(0x20000):
         table[code] = _entry(chr(code), composing)
-    for first, last in _CHARACTERS:
+    for first, last in CHARACTER_RANGES:
         codes = np.arange(first, last + 1)
         table[first : last + 1] = np.where(
             (table[first : last + 1] != 0) | (codes >= 0x20000),
@@ -197,7 +193,7 @@ def _table() -> NDArray[np.uint32]:
             0,
         )
     table[0x2F800:0x2FA20] |= _NEEDS_NFKC
-    for first, last in _LETTERS:
+    for first, last in LETTER_RANGES:
         table[first : last + 1] |= np.where(table[first : last + 1] != 0, IS_LETTER, 0).astype(np.uint32)
     for code in range(0x20000):
         if unicodedata.category(chr(code)) == "Cf" and chr(code) not in _SHOW_SOMETHING:

@@ -25,6 +25,7 @@ from tasks.contracts.base import Drop, Edit, StageParams, borrowed_from, not_ide
 from tasks.contracts.document import ROWS_PER_GROUP, Document, read_rows, write_rows
 from tasks.contracts.durable_files import sha256_file, sha256_json, write_bytes, write_json
 from tasks.contracts.errors import HeadwaterError, InputError, ParamsError, raised
+from tasks.contracts.files import PROTECTED_NAME, TASKS_FOLDER
 from tasks.contracts.ledger import LedgerRow, ledger_row
 from tasks.contracts.manifest import Counts, Manifest, text_shards
 from tasks.decontaminate.forms import form_hash
@@ -41,7 +42,7 @@ STAGE = "decontaminate"
 DOES = "takes out text of the benchmarks"
 RULE = "benchmark_overlap"
 LIBRARIES = ("numpy", "confusable-homoglyphs")
-PROTECTED, NOT_PROTECTED = "protected.json", "not_protected.jsonl"
+NOT_PROTECTED = "not_protected.jsonl"
 
 _HITS_SCHEMA = pa.schema([pa.field("row", pa.int64(), nullable=False), pa.field("gram", pa.uint64(), nullable=False)])
 _COMMON_SCHEMA = pa.schema(
@@ -168,7 +169,7 @@ def _describe(params: Params, index: Path, protection: Protection, phrases: set[
         "protected_texts": protection.texts,
         "tasks": list(params.tasks),
     }
-    write_json(output / PROTECTED, protected)
+    write_json(output / PROTECTED_NAME, protected)
     left_out = list(protection.left_out(too_common))
     lines = (json.dumps(asdict(one), ensure_ascii=False, sort_keys=True) + "\n" for one in left_out)
     write_bytes(output / NOT_PROTECTED, "".join(lines).encode("utf-8", "surrogatepass"))
@@ -230,7 +231,7 @@ def _benchmark_hashes(paths: Sequence[str]) -> dict[str, JsonValue]:
 
 
 def _protected(params: Params, holdout: Path) -> Iterator[ItemText]:
-    yield from task_texts(params.tasks, holdout / "tasks")
+    yield from task_texts(params.tasks, holdout / TASKS_FOLDER)
     for path in sorted(params.benchmarks, key=lambda path: Path(path).name):
         yield from benchmark_texts(Path(path))
 

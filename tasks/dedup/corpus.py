@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.dedup.shingles import Shingles
-from tasks.dedup.signatures import DOCUMENT, ENTRY
+from tasks.dedup.signatures import DOCUMENT, DOCUMENTS_ENDING, ENTRY, SETS_ENDING
 
 Numbers = NDArray[np.int64]
 Keys = NDArray[np.uint64]
@@ -62,7 +62,7 @@ class Corpus:
         records.parent.mkdir(parents=True, exist_ok=True)
         with records.open("wb") as whole:
             for part in parts:
-                with Path(f"{part}.docs.bin").open("rb") as stream:
+                with Path(f"{part}{DOCUMENTS_ENDING}").open("rb") as stream:
                     shutil.copyfileobj(stream, whole, 1 << 20)
                 starts.append(whole.tell() // DOCUMENT.itemsize)
         return cls(records, tuple(parts), np.array(starts))
@@ -121,7 +121,7 @@ class Corpus:
         bounds = np.searchsorted(numbers, self.starts)
         places = list(zip((records["set_start"] * 4).tolist(), (records["set_kept"] * 4).tolist(), strict=True))
         for part in np.flatnonzero(np.diff(bounds)):
-            with _opened(f"{self.parts[part]}.sets.bin") as descriptor:
+            with _opened(f"{self.parts[part]}{SETS_ENDING}") as descriptor:
                 for offset, size in places[bounds[part] : bounds[part + 1]]:
                     sets.append(np.frombuffer(os.pread(descriptor, size, offset), dtype="<u4"))
         return sets

@@ -13,7 +13,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from tasks.dedup.shingles import normal_bytes
+from tasks.contracts.normal_form import normal_bytes
 
 BlockKind = Literal["paragraph", "line"]
 

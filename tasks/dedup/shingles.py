@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -18,22 +17,18 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.contracts.normal_form import normal_bytes
+from tasks.contracts.scripts import NO_SPACE_SCRIPTS
+
 Shingles = NDArray[np.uint32]
 Words64 = NDArray[np.uint64]
 
-# Scripts written without spaces between words: each character counts as a word, as a 5-gram of whole sentences
-# would find nothing. Thai, Lao, Burmese, Khmer, kana, CJK ideographs (with extension A and the compatibility block,
-# and the supplementary planes).
-_UNSPACED = re.compile(
-    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
-)
+_UNSPACED = re.compile(f"[{NO_SPACE_SCRIPTS}]")
 # Vowel signs and other combining marks, which `\w` leaves out although they are inside words (Arabic, Hebrew, the
 # scripts of India; not the dandas U+0964 and U+0965, which end sentences).
 _WORD_CHARACTER = re.compile(r"[\w\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0900-\u0963\u0966-\u0dff]")
 
 _SPACE: Final = 0x20
-# Lower case, and a space for all that `str.split` takes for white space.
-_ASCII_FOLD: Final = bytes(_SPACE if chr(c).isspace() else ord(chr(c).lower()) for c in range(128)) + bytes(128)
 _ASCII_WORDS: Final = bytes(c if chr(c).isalnum() or c in b"_" else _SPACE for c in range(128)) + bytes(range(128, 256))
 
 # Bytes hashed in one piece: the numbers of a piece (8 bytes for each byte of text) stay in the processor's cache.
@@ -70,23 +65,6 @@ def mix(numbers: Words64) -> Words64:
     mixed *= np.uint64(0xC4CEB9FE1A85EC53)
     mixed ^= mixed >> np.uint64(33)
     return mixed
-
-
-def normalise(text: str) -> str:
-    """Return the form in which two exact duplicates are equal: Unicode NFKC, case folded, white space collapsed.
-
-    >>> normalise("  Two\\u00a0 Words\\n") == normalise("two WORDS")
-    True
-    """
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-
-
-def normal_bytes(text: str) -> bytes:
-    """Return `normalise(text)` in UTF-8, faster for ASCII."""
-    if text.isascii():
-        folded = text.encode().translate(_ASCII_FOLD)
-        return b" ".join(folded.split()) if b"  " in folded else folded.strip()
-    return normalise(text).encode("utf-8", "surrogatepass")
 
 
 def words(text: str) -> list[str]:

@@ -11,7 +11,6 @@ A part's files are arrays of fixed-size little-endian items, so that any slice i
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,9 +23,11 @@ from numpy.typing import NDArray
 from tasks.contracts.document import ROWS_PER_GROUP, open_shard
 from tasks.contracts.errors import InputError
 from tasks.contracts.manifest import Counts
+from tasks.contracts.normal_form import normal_bytes
+from tasks.contracts.urls import host_matches
 from tasks.dedup.minhash import Hasher, Sketch, band_keys, hasher
 from tasks.dedup.passages import BlockKind, block_keys
-from tasks.dedup.shingles import ShingleSets, normal_bytes, shingle_sets
+from tasks.dedup.shingles import ShingleSets, shingle_sets
 from tasks.engine.shards import ShardWork
 
 Exact = Literal["url", "payload", "text"]
@@ -52,6 +53,7 @@ DOCUMENT: Final = np.dtype(
     ]
 )
 ENTRY: Final = np.dtype([("key", "<u8"), ("row", "<u4")])
+DOCUMENTS_ENDING, SETS_ENDING = ".docs.bin", ".sets.bin"
 COLUMNS: Final = ["doc_id", "url", "host", "captured_at", "payload_digest", "text"]
 
 # Bytes of text that are hashed together.
@@ -88,7 +90,7 @@ def sign_part(signing: Signing, work: ShardWork, folder: Path) -> Counts:
     line_keys: list[NDArray[np.uint64]] = [np.zeros(0, np.uint64)]
     line_rows: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
     count = start = 0
-    with (folder / f"{work.name}.sets.bin").open("wb") as sets_file, open_shard(work.inputs[0]) as shard:
+    with (folder / f"{work.name}{SETS_ENDING}").open("wb") as sets_file, open_shard(work.inputs[0]) as shard:
         for batch in shard.iter_batches(batch_size=ROWS_PER_GROUP, columns=COLUMNS):
             columns: dict[str, list[Any]] = {name: batch[name].to_pylist() for name in COLUMNS}
             for chosen in _by_bytes(columns["text"]):
@@ -106,7 +108,7 @@ def sign_part(signing: Signing, work: ShardWork, folder: Path) -> Counts:
                         line_keys.append(of_text)
                         line_rows.append(np.full(len(of_text), count + row, dtype=np.int64))
                 count += len(found)
-    np.concatenate(documents).tofile(folder / f"{work.name}.docs.bin")
+    np.concatenate(documents).tofile(folder / f"{work.name}{DOCUMENTS_ENDING}")
     _write_sorted(folder / f"{work.name}.keys.bin", keys, rows)
     if signing.blocks:
         _write_sorted(folder / f"{work.name}.line_keys.bin", line_keys, line_rows)
@@ -220,7 +222,7 @@ class _Preference:
     def _rank(self, host: str) -> int:
         rank = self._ranks.get(host)
         if rank is None:
-            matches = (n for n, pattern in enumerate(self._patterns) if fnmatch.fnmatchcase(host, pattern))
+            matches = (n for n, pattern in enumerate(self._patterns) if host_matches(host, pattern))
             rank = self._ranks[host] = next(matches, len(self._patterns))
         return rank
 

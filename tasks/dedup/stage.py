@@ -26,9 +26,9 @@ import numpy as np
 from pydantic import Field, JsonValue, model_validator
 
 from tasks.contracts.base import StageParams, not_identity
+from tasks.contracts.code_hash import code_hash
 from tasks.contracts.durable_files import sha256_file, sha256_json
 from tasks.contracts.manifest import Manifest
-from tasks.contracts.workspace import code_hash
 from tasks.dedup.candidates import FEWEST_PAIRS, GROUP, PAIR, find_candidates
 from tasks.dedup.corpus import Corpus, even_ranges
 from tasks.dedup.decisions import count_hosts, mark_kept, write_decisions
@@ -287,7 +287,12 @@ class _Run:
         identity: dict[str, JsonValue] = {
             "shingle_words": self.sketch.shingle_words,
             "max_shingles": self.sketch.max_shingles,
-            "code": code_hash("tasks.dedup.shingles", "tasks.dedup.verification"),
+            "code": code_hash(
+                "tasks.contracts.normal_form",
+                "tasks.contracts.scripts",
+                "tasks.dedup.shingles",
+                "tasks.dedup.verification",
+            ),
         }
         memory = Memory(self.stage.state / f"memory-{name}-{sha256_json(identity)[:16]}.bin")
         memory.discard_if_damaged()

@@ -9,17 +9,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from tasks.contracts.document import DOCUMENT_SCHEMA, ROWS_PER_GROUP
-from tasks.contracts.durable_files import atomic_path
+from tasks.contracts.document import DOCUMENT_SCHEMA, ROWS_PER_GROUP, parquet_writer
 
 
 def write_batches(path: Path, batches: Iterable[pa.RecordBatch]) -> int:
     """Write batches of documents as one shard, in row groups of the contract's size; return the number of rows."""
     waiting: list[pa.RecordBatch] = []
     rows = written = 0
-    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, DOCUMENT_SCHEMA, compression="zstd") as writer:
+    with parquet_writer(path, DOCUMENT_SCHEMA) as writer:
 
         def flush(whole: bool) -> None:
             nonlocal waiting, rows, written

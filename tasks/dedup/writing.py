@@ -17,7 +17,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tasks.contracts.document import DOCUMENT_SCHEMA, ROWS_PER_GROUP, open_shard
-from tasks.contracts.ledger import LedgerRow, write_ledger
+from tasks.contracts.files import DROPPED_FOLDER
+from tasks.contracts.ledger import LedgerRow, drops_by_rule, write_ledger
 from tasks.contracts.manifest import Counts
 from tasks.dedup.passages import cut_blocks
 from tasks.dedup.survivors import NEAR, RULES
@@ -76,12 +77,8 @@ def write_part(writing: Writing, decided: Mapping[str, Decided], work: ShardWork
                 seen += len(batch)
 
     out = write_batches(folder / f"{work.name}.parquet", batches())
-    write_ledger(folder / "dropped" / f"{work.name}.parquet", ledger)
-    dropped: dict[str, int] = {}
-    for row in ledger:
-        if row.action == "drop":
-            dropped[row.rule] = dropped.get(row.rule, 0) + 1
-    counts = Counts(in_=seen, out=out, dropped=dict(sorted(dropped.items())))
+    write_ledger(folder / DROPPED_FOLDER / f"{work.name}.parquet", ledger)
+    counts = Counts(in_=seen, out=out, dropped=drops_by_rule(ledger))
     counts.check(f"{work.name}: {source}")
     return counts
 

@@ -21,7 +21,7 @@ from pydantic import Field
 
 from tasks.contracts.base import StageParams
 from tasks.contracts.errors import HeadwaterError
-from tasks.contracts.workspace import ROOT
+from tasks.contracts.workspace import IMPORT_PATH, import_path
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ def ray_session(params: RayParams) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     # Workers of a local session import the project from where this process did; on a cluster it is installed.
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    os.environ[IMPORT_PATH] = import_path()
     shared = bool(os.environ.get("RAY_ADDRESS"))
     if not shared:
         _keep_to_loopback()

@@ -23,13 +23,15 @@ from typing import Any
 import xxhash
 from pydantic import BaseModel, ConfigDict, JsonValue
 
+from tasks.contracts.code_hash import code_hash
 from tasks.contracts.conservation import REPORT
 from tasks.contracts.document import Document, read_documents, write_documents
 from tasks.contracts.durable_files import atomic_folder, disk_full_is_clear, sha256_file, sha256_json, write_json
 from tasks.contracts.errors import ConservationError, HeadwaterError, ManifestError
-from tasks.contracts.ledger import LedgerRow, write_ledger
+from tasks.contracts.files import DROPPED_FOLDER
+from tasks.contracts.ledger import LedgerRow, drops_by_rule, write_ledger
 from tasks.contracts.manifest import NO_COUNTS, Counts, Shard, count_rows, describe_file, manifest_hash, text_shards
-from tasks.contracts.workspace import code_hash, state_folder
+from tasks.contracts.workspace import state_folder
 from tasks.engine.session import open_session, ray_data, session_is_open
 
 logger = logging.getLogger(__name__)
@@ -233,12 +235,8 @@ def keep_or_drop(
                 yield decision
 
     out = write_documents(folder / f"{work.name}.parquet", kept())
-    write_ledger(folder / "dropped" / f"{work.name}.parquet", rows)
-    dropped: dict[str, int] = {}
-    for row in rows:
-        if row.action == "drop":
-            dropped[row.rule] = dropped.get(row.rule, 0) + 1
-    counts = Counts(in_=seen, out=out, dropped=dict(sorted(dropped.items())))
+    write_ledger(folder / DROPPED_FOLDER / f"{work.name}.parquet", rows)
+    counts = Counts(in_=seen, out=out, dropped=drops_by_rule(rows))
     counts.check(f"{work.name}: {work.inputs[0]}")
     return counts
 

@@ -22,6 +22,7 @@ from tasks.extract.metadata import Head
 from tasks.extract.prose_features import (
     KEPT_MAX_LINKED,
     LISTING_BELOW,
+    PUNCTUATION,
     SURE_BLOCKS,
     good_words,
     is_copyright,
@@ -50,7 +51,6 @@ _TAG |= dict.fromkeys(("figcaption", "summary"), _TAG["caption"])
 _TAG |= dict.fromkeys(("label", "button", "option", "select", "svg", "textarea"), _TAG["control"])
 _OTHER = _TAG["other"]
 
-_PUNCTUATION = re.compile(r"[.,;:!?。，、！？；：؟،।]")
 _PRICE = re.compile(r"[$€£¥₹] ?\d|\d ?[$€£¥₹]")
 _DIGITS = re.compile(r"\d+")
 _YEAR = re.compile(r"\b(?:19|20)\d\d\b")
@@ -222,7 +222,7 @@ def _own(blocks: list[Block], words: Floats, linked: Floats, good: Floats) -> li
     texts = [block.text for block in blocks]
     characters = np.array([len(text) for text in texts], dtype=np.float64)
     starts = [text[:BEGINNING] for text in texts]
-    punctuation = np.array([len(_PUNCTUATION.findall(text[:START])) for text in texts])
+    punctuation = np.array([len(PUNCTUATION.findall(text[:START])) for text in texts])
     digits = [sum(map(len, _DIGITS.findall(start))) for start in starts]
     return [
         _log(words) / 8,

@@ -25,9 +25,9 @@ from pydantic import JsonValue
 from tasks.contracts.durable_files import canonical_json
 from tasks.contracts.errors import InputError
 from tasks.rights.evidence import CONTENT_TYPE, READER, Evidence, Signal, host_signals, most_telling, read_evidence
-from tasks.rights.robots import EVERYONE, Robots, names_of, url_path
+from tasks.rights.robots import AI_TXT, EVERYONE, ROBOTS_TXT, TDMREP, Robots, names_of, url_path
 
-HOST_FILES = frozenset({"/robots.txt", "/ai.txt", "/.well-known/tdmrep.json"})
+HOST_FILES = frozenset({ROBOTS_TXT, AI_TXT, TDMREP})
 STATUS = "Headwater-HTTP-Status"
 MOST_EVIDENCE_BYTES = 1 << 20
 # Evidence stands before each page; so many records into a part, one has come.

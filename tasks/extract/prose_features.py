@@ -34,7 +34,7 @@ LISTING_BELOW = 60
 # Fewer good blocks than this, and the choice rests on too little.
 SURE_BLOCKS = 3
 
-_PUNCTUATION = re.compile(r"[.,;:!?。，、！？；：؟،।]")
+PUNCTUATION = re.compile(r"[.,;:!?。，、！？；：؟،।]")
 _COPYRIGHT_YEAR = re.compile(r"\(c\) ?\d{4}")
 _KNOWN_BITS = sum(BIT.values())
 _TRUSTED_BITS = sum(BIT[kind] for kind in TRUSTED)
@@ -44,7 +44,7 @@ def good_words(block: Block) -> int:
     """Return the words of a block that reads like prose, 0 for any other."""
     if block.words < GOOD_WORDS or block.linked >= GOOD_MAX_LINKED:
         return 0
-    return block.words if _PUNCTUATION.search(block.text) and not is_copyright(block.text) else 0
+    return block.words if PUNCTUATION.search(block.text) and not is_copyright(block.text) else 0
 
 
 def is_copyright(text: str) -> bool:

@@ -14,8 +14,9 @@ from pydantic import Field
 from tasks.contracts.base import Drop, StageParams
 from tasks.contracts.document import Document, make_doc_id, write_documents
 from tasks.contracts.errors import HeadwaterError, InputError
+from tasks.contracts.files import DROPPED_FOLDER, is_part
 from tasks.contracts.http_responses import REFUSALS
-from tasks.contracts.ledger import LedgerRow, ledger_row, write_ledger
+from tasks.contracts.ledger import LedgerRow, drops_by_rule, ledger_row, write_ledger
 from tasks.contracts.manifest import Counts, Manifest, read_manifest
 from tasks.engine.shards import ShardWork, keep_or_drop
 from tasks.engine.stage import Stage
@@ -47,7 +48,7 @@ class Params(StageParams):
 
     engine: EngineName = "combined"
     """What finds the main text: combined (a small model over blocks), trafilatura, resiliparse or justext."""
-    mode: Mode = "default"
+    mode: Mode = "recall"
     """trafilatura's mode: default, precision (less, cleaner), recall (more) or fast (no second opinion)."""
     tables: bool = True
     """Whether the text of tables is kept."""
@@ -79,7 +80,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     manifest = read_manifest(crawl)
     source = str(manifest.params.get("source", "web"))
     user_agent = str(manifest.params.get("user_agent") or "")
-    parts = [s for s in manifest.shards if s.name.startswith("part-") and s.name.endswith((".warc.gz", ".parquet"))]
+    parts = [s for s in manifest.shards if is_part(s.name, ".warc.gz", ".parquet")]
     files: Mapping[Path, Path] = {}
     if source in OWN_CRAWLS:
         warcs = [crawl / shard.name for shard in parts if shard.name.endswith(".warc.gz")]
@@ -170,9 +171,8 @@ def _write(work: ShardWork, folder: Path, extractor: Extractor, *, source: str, 
                 yield document
 
     out = write_documents(folder / f"{work.name}.parquet", documents())
-    write_ledger(folder / "dropped" / f"{work.name}.parquet", rows)
-    dropped = [row.rule for row in rows if row.action == "drop"]
-    return Counts(in_=seen, out=out, dropped={rule: dropped.count(rule) for rule in sorted(set(dropped))})
+    write_ledger(folder / DROPPED_FOLDER / f"{work.name}.parquet", rows)
+    return Counts(in_=seen, out=out, dropped=drops_by_rule(rows))
 
 
 def _answered(batch: Iterable[Page], extractor: Extractor) -> Iterator[tuple[Page, Extracted | Drop]]:

@@ -19,6 +19,7 @@ from pydantic import JsonValue
 from tasks.contracts.base import Drop
 from tasks.contracts.document import ROWS_PER_GROUP, Document, open_shard, read_documents, write_documents
 from tasks.contracts.durable_files import canonical_json, sha256_json
+from tasks.contracts.files import DROPPED_FOLDER, is_part
 from tasks.contracts.ledger import ledger_row, read_ledger, write_ledger
 from tasks.contracts.manifest import Counts
 from tasks.engine.shards import MapResult, ShardWork, reused
@@ -38,7 +39,7 @@ def take_down(stage: Stage, takedowns: Takedowns, result: MapResult) -> MapResul
     """
     if not takedowns:
         return result
-    parts = [file for file in result.files if file.name.startswith("part-") and file.name.endswith(".parquet")]
+    parts = [file for file in result.files if is_part(file.name, ".parquet")]
     ledgers = {file.name.removeprefix("dropped/"): file for file in result.files if file.name.startswith("dropped/")}
     output = stage.output
     scan = [ShardWork(name=_stem(p.name), inputs=(output / p.name,), input_hashes=(p.sha256,)) for p in parts]
@@ -103,5 +104,5 @@ def drop_covered(work: ShardWork, folder: Path) -> Counts:
                 yield document
 
     out = write_documents(folder / f"{work.name}.parquet", kept())
-    write_ledger(folder / "dropped" / f"{work.name}.parquet", rows)
+    write_ledger(folder / DROPPED_FOLDER / f"{work.name}.parquet", rows)
     return Counts(in_=seen, out=out, dropped={RULE: seen - out})

@@ -21,10 +21,11 @@ from tasks.contracts.base import Drop
 from tasks.contracts.bodies import ERRORS, Body, opened
 from tasks.contracts.http_responses import REFUSALS, no_page
 from tasks.contracts.media_types import is_html
-from tasks.contracts.warc import host_of, http_answer, utc
+from tasks.contracts.urls import host_of
+from tasks.contracts.warc import http_answer, utc
 from tasks.extract.host_files import HostFile, read_files, signals_of, unreadable
 from tasks.rights.evidence import CONTENT_TYPE, Evidence, header_signals, read_evidence
-from tasks.rights.robots import url_path
+from tasks.rights.robots import ROBOTS_TXT, url_path
 
 MOST_EVIDENCE_BYTES = 1 << 20
 MOST_HEAD_BYTES = 1 << 20
@@ -142,7 +143,7 @@ def _cut(truncated: str | None, body: Body) -> str:
 
 def is_robots_txt(url: str) -> bool:
     """Tell whether an address is that of a host's robots.txt, which is no page whatever its server calls it."""
-    return "/robots.txt" in url and url_path(url) == "/robots.txt"
+    return ROBOTS_TXT in url and url_path(url) == ROBOTS_TXT
 
 
 def absolute(url: str, link: str) -> str:

@@ -29,7 +29,7 @@ from typing import Any
 
 from tasks.contracts.base import Drop
 from tasks.contracts.errors import ToolMissingError
-from tasks.contracts.workspace import ROOT
+from tasks.contracts.workspace import child_environment
 from tasks.extract.warc_pages import Page
 from tasks.extract.worker_messages import Extracted, Settings
 
@@ -141,7 +141,6 @@ class Extractor:
         if self._connection is not None:
             return self._connection
         ours, theirs = Pipe()
-        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         # One thread each: shards are the parallelism, and every thread's stack counts against the memory limit.
         threads = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
         self._child = subprocess.Popen(
@@ -150,7 +149,7 @@ class Extractor:
                 f"from tasks.extract.worker import serve; serve({theirs.fileno()}, {self._file.fileno()})",
             ],
             pass_fds=[theirs.fileno(), self._file.fileno()],
-            env={**os.environ, **threads, "PYTHONPATH": path},
+            env=child_environment(threads),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

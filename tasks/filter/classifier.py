@@ -27,6 +27,7 @@ from pydantic import ValidationError, model_validator
 from tasks.contracts.base import FrozenModel
 from tasks.contracts.durable_files import sha256_file, write_json
 from tasks.contracts.errors import CorpusTooSmallError, InputError
+from tasks.contracts.files import PARQUET_PARTS
 from tasks.contracts.text_files import MARK, UNREADABLE, in_utf8, json_value
 from tasks.filter.word_splitting import words_of
 
@@ -210,7 +211,7 @@ def read_texts(path: Path) -> Iterator[str]:
     """
     try:
         if path.is_dir():
-            for part in sorted(path.glob("part-*.parquet")):
+            for part in sorted(path.glob(PARQUET_PARTS)):
                 yield from read_texts(part)
         elif path.suffix == ".parquet":
             for batch in pq.ParquetFile(path).iter_batches(columns=["text"]):
@@ -250,5 +251,5 @@ def _packed(weights: npt.NDArray[np.float64]) -> str:
 def _digest(path: Path) -> str:
     if path.is_file():
         return sha256_file(path)
-    parts = "".join(sha256_file(part) for part in sorted(path.glob("part-*.parquet")))
+    parts = "".join(sha256_file(part) for part in sorted(path.glob(PARQUET_PARTS)))
     return hashlib.sha256(parts.encode()).hexdigest()

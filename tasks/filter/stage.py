@@ -17,6 +17,7 @@ from pydantic import Field, JsonValue, model_validator
 from tasks.contracts.base import Drop, Edit, StageParams
 from tasks.contracts.document import Document, read_documents, read_rows, write_rows
 from tasks.contracts.errors import HeadwaterError, raised
+from tasks.contracts.files import DROPPED_FOLDER
 from tasks.contracts.ledger import LedgerRow, ledger_row, read_ledger
 from tasks.contracts.manifest import Counts, Manifest
 from tasks.engine.shards import ShardWork, keep_or_drop
@@ -143,7 +144,7 @@ def _check(counts: Counts, params: Params, output: Path, *, where: str) -> None:
     failed = {rule: n for rule, n in counts.dropped.items() if rule.endswith(ERROR)}
     if sum(failed.values()) > params.max_error_rate * counts.in_:
         first: dict[str, str | None] = {}
-        for path in sorted((output / "dropped").glob("*.parquet")):
+        for path in sorted((output / DROPPED_FOLDER).glob("*.parquet")):
             for row in read_ledger(path):
                 if row.rule in failed:
                     first.setdefault(row.rule, f"{row.detail} on {row.url}")

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from tasks.contracts.base import Drop, Edit
 from tasks.contracts.document import Document, read_documents
 from tasks.contracts.errors import InputError
+from tasks.contracts.files import PARQUET_PARTS
 from tasks.contracts.manifest import MANIFEST_NAME, read_whole
 from tasks.filter.loading import LoadedFilter
 from tasks.filter.stage import answer, apply, as_applied, scores_of
@@ -106,12 +107,12 @@ def sample(shards: Path, most: int) -> tuple[list[Document], int]:
     """
     if (shards / MANIFEST_NAME).is_file():
         read_whole(shards)
-    parts = sorted(shards.glob("part-*.parquet")) if shards.is_dir() else [shards] if shards.is_file() else []
+    parts = sorted(shards.glob(PARQUET_PARTS)) if shards.is_dir() else [shards] if shards.is_file() else []
     if not parts:
         raise InputError(
             "there are no documents to try a filter on",
             where=str(shards),
-            expected="a folder with part-*.parquet, or one such file",
+            expected=f"a folder with {PARQUET_PARTS}, or one such file",
             found="an empty folder" if shards.is_dir() else "nothing",
             fix="`headwater run --until extract` makes data/extract, or name another folder with --input",
         )

@@ -15,10 +15,9 @@ from itertools import pairwise
 from tasks.contracts.base import FrozenModel
 from tasks.contracts.document import Document
 from tasks.contracts.draws import draw
-from tasks.contracts.words import NO_SPACE_SCRIPTS
+from tasks.contracts.words import CHUNK
 
 _SENTENCE_END = frozenset(".!?;:。！？；：…।\"'”’)]}>")
-_UNIT = re.compile(f"[{NO_SPACE_SCRIPTS}]|[^\\s{NO_SPACE_SCRIPTS}]+")
 _HAS_LETTER = re.compile(r"[^\W\d_]")
 
 
@@ -148,7 +147,7 @@ def _question(cut: _Cut, pool: Sequence[_Cut], choices: int, seed: int) -> Conti
 def _document_cuts(document: Document, settings: ContinuationSettings, seed: int) -> list[_Cut]:
     """Return places in mid-sentence that are far enough apart, chosen by a seeded hash."""
     text = document.text
-    spans = [match.span() for match in _UNIT.finditer(text)]
+    spans = [match.span() for match in CHUNK.finditer(text)]
     gaps = [text[a_end:b_start] for (_, a_end), (b_start, _) in pairwise(spans)]
     length = settings.continuation_words
     possible = [

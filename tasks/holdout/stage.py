@@ -8,7 +8,6 @@ after dedup, whose survivors stand for their clusters.
 from __future__ import annotations
 
 import logging
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
@@ -21,8 +20,10 @@ from tasks.contracts.base import Drop, StageParams
 from tasks.contracts.document import Document, read_documents, read_rows, write_documents, write_rows
 from tasks.contracts.draws import DRAW_RANGE, draw
 from tasks.contracts.errors import CorpusTooSmallError
+from tasks.contracts.files import HELD_OUT_FOLDER, TASKS_FOLDER
 from tasks.contracts.ledger import LedgerRow, ledger_row
 from tasks.contracts.manifest import Counts, Manifest
+from tasks.contracts.normal_form import normal_form
 from tasks.engine.shards import ShardWork, keep_or_drop
 from tasks.engine.stage import Stage
 from tasks.holdout.evaluation_items import (
@@ -45,7 +46,7 @@ RANK_SCHEMA = pa.schema([pa.field("rank", pa.uint64(), nullable=False)])
 class Params(StageParams):
     """The `holdout` section of params.yaml."""
 
-    fraction: float = Field(0.06, gt=0, lt=1)
+    fraction: float = Field(0.08, gt=0, lt=1)
     """Share of the documents that is held out of training."""
     min_documents: int = Field(40, ge=4)
     """Fewer held-out documents than this are an error: too little to measure a model on."""
@@ -57,7 +58,7 @@ class Params(StageParams):
     """Most items of the bits-per-byte task, one a document."""
     text_characters: int = Field(2000, ge=100)
     """Most characters of a bits-per-byte item; a longer document is cut there."""
-    continuation_items: int = Field(300, ge=1)
+    continuation_items: int = Field(400, ge=1)
     """Most items of the continuation task."""
     items_per_document: int = Field(5, ge=1)
     """Most continuation items from one document."""
@@ -97,16 +98,15 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
         work,
         params={"fraction": params.fraction, "seed": params.seed, "last": last},
     )
-    held = [d for item in work for d in read_documents(output / "heldout" / f"{item.name}.parquet")]
-    texts, questions = write_tasks(held, params, output / "tasks")
+    held = [d for item in work for d in read_documents(output / HELD_OUT_FOLDER / f"{item.name}.parquet")]
+    texts, questions = write_tasks(held, params, output / TASKS_FOLDER)
     logger.info("holdout: %d documents, %d texts, %d continuations", len(held), texts, questions)
     return stage.commit(split)
 
 
 def rank(text: str, seed: int) -> int:
     """Return a 64-bit hash of a text's content: equal whatever its case, Unicode form or white space."""
-    normal = " ".join(unicodedata.normalize("NFKC", text).lower().split())
-    return draw(normal, seed=seed, purpose="holdout")
+    return draw(normal_form(text), seed=seed, purpose="holdout")
 
 
 def held_out(documents: Iterable[Document], params: Params) -> list[Document]:
@@ -170,7 +170,7 @@ def _split_shard(work: ShardWork, folder: Path, *, last: int, fraction: float, s
             yield ledger_row(STAGE, document, reason)
 
     counts = keep_or_drop(work, folder, decide)
-    write_documents(folder / "heldout" / f"{work.name}.parquet", held)
+    write_documents(folder / HELD_OUT_FOLDER / f"{work.name}.parquet", held)
     return counts
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from pydantic import Field
 
@@ -21,6 +20,7 @@ from tasks.contracts.base import FrozenModel
 from tasks.contracts.document import Document
 from tasks.contracts.draws import DRAW_RANGE, draw
 from tasks.contracts.languages import LanguageCode, same_code
+from tasks.contracts.urls import named
 
 REST = "rest"
 
@@ -33,7 +33,7 @@ class Group(FrozenModel, allow_inf_nan=False):
     sources: tuple[str, ...] = ()
     """Sources, exactly; none means any."""
     hosts: tuple[str, ...] = ()
-    """Host names, with * and ? as in file names; none means any."""
+    """Host names, with * and ? as in file names ("*.a.example" means a.example too); none means any."""
     languages: tuple[LanguageCode, ...] = ()
     """Languages, as codes (en, eng), tags (en-US, eng_Latn) or English names; none means any."""
     weight: float | None = Field(None, ge=0)
@@ -50,7 +50,7 @@ class Group(FrozenModel, allow_inf_nan=False):
         """Say whether the document meets every condition."""
         return (
             (not self.sources or document.source in self.sources)
-            and (not self.hosts or any(fnmatchcase(document.host, glob) for glob in self.hosts))
+            and (not self.hosts or named(document.host, self.hosts))
             and (not self.languages or same_code(document.language) in self.languages)
         )
 

@@ -20,6 +20,7 @@ from tasks.contracts.base import Drop, StageParams
 from tasks.contracts.document import Document, read_documents, read_rows, write_rows
 from tasks.contracts.durable_files import write_json
 from tasks.contracts.errors import CorpusTooSmallError
+from tasks.contracts.files import MIXTURE_NAME
 from tasks.contracts.ledger import LedgerRow, ledger_row
 from tasks.contracts.manifest import Counts, Manifest, text_shards
 from tasks.engine.shards import ShardWork, keep_or_drop
@@ -31,7 +32,6 @@ logger = logging.getLogger(__name__)
 STAGE = "mix"
 DOES = "chooses how much of each group is used, and how often"
 RULE = "not_sampled"
-MIXTURE_NAME = "mixture.json"
 
 _SIZES_SCHEMA = pa.schema(
     [
@@ -53,7 +53,7 @@ class Params(StageParams):
     """UTF-8 bytes of text to put together, repeats counted; null means as much as there is once."""
     total_tokens: int | None = Field(None, ge=1)
     """The same in tokens, estimated as bytes / bytes_per_token, as the tokenizer is made only afterwards."""
-    bytes_per_token: float = Field(4.0, gt=0)
+    bytes_per_token: float = Field(3.5, gt=0)
     """For that estimate; data/tokenizer/metrics.json says what it came to in the end."""
     seed: int = 0
     """Seed of the sampling."""

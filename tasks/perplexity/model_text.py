@@ -10,9 +10,9 @@ import hashlib
 import re
 import unicodedata
 
-# Scripts without spaces between words are split into characters (Thai, Lao, Burmese, Khmer, kana, CJK ideographs).
-_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff"
-_UNIT = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+|[^\w\s]|_+")
+from tasks.contracts.scripts import NO_SPACE_SCRIPTS
+
+_UNIT = re.compile(rf"[{NO_SPACE_SCRIPTS}]|[^\W_{NO_SPACE_SCRIPTS}]+|[^\w\s]|_+")
 
 # Quotes, dashes and stops that NFKD leaves as they are.
 _PUNCTUATION = str.maketrans(

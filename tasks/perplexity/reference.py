@@ -16,7 +16,6 @@ import logging
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +31,7 @@ from tasks.contracts.errors import InputError
 from tasks.contracts.languages import UNDETERMINED, checked, same_code
 from tasks.contracts.manifest import Counts
 from tasks.contracts.text_files import MARK, in_utf8, json_value
+from tasks.contracts.urls import named
 from tasks.engine.shards import ShardWork
 from tasks.engine.stage import Stage
 from tasks.perplexity.kenlm_model import LmplzOptions, Model, too_small, train
@@ -65,7 +65,7 @@ class Reference(FrozenModel):
     sources: tuple[str, ...] = ()
     """Sources whose documents are reference."""
     hosts: tuple[str, ...] = ()
-    """Hosts whose documents are reference; * and ? match as in file names."""
+    """Hosts whose documents are reference; * and ? match as in file names, "*.a.example" a.example too."""
     files: tuple[str, ...] | dict[str, tuple[str, ...]] = ()
     """Paths or addresses of text (a sentence or paragraph a line) or JSONL with `text`; .gz, .bz2, .xz are opened.
 
@@ -81,7 +81,7 @@ class Reference(FrozenModel):
 
     def holds(self, document: Document) -> bool:
         """Return whether a document of the corpus is part of the reference."""
-        return document.source in self.sources or any(fnmatchcase(document.host, glob) for glob in self.hosts)
+        return document.source in self.sources or named(document.host, self.hosts)
 
     def files_of(self) -> dict[str, tuple[str, ...]]:
         """Return the files by language."""

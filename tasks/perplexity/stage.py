@@ -23,6 +23,7 @@ from tasks.contracts.base import Drop, StageParams, not_identity
 from tasks.contracts.document import Document, read_documents, read_rows, write_rows
 from tasks.contracts.durable_files import sha256_json, write_json
 from tasks.contracts.errors import HeadwaterError, ParamsError, raised
+from tasks.contracts.files import MODELS_NAME
 from tasks.contracts.languages import checked
 from tasks.contracts.ledger import LedgerRow, ledger_row
 from tasks.contracts.manifest import Counts, Manifest
@@ -180,7 +181,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
         logger.info("perplexity: %d documents scored, %d shards reused", scored.counts.out, scored.hits)
         decided = _write_decisions(params, work, scored, scratch / "decisions")
         result = stage.map(_write_part, decided, params={}, code=["tasks.perplexity.stage"])
-    write_json(output / "model.json", _describe(params, fitted))
+    write_json(output / MODELS_NAME, _describe(params, fitted))
     return stage.commit(
         result, {**params.identity(), "reference": _reference_identity(fitted.reference), "models": models}
     )

@@ -17,13 +17,15 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from urllib.parse import quote, urlsplit
 
+from tasks.contracts.urls import percent_form
+
+ROBOTS_TXT, AI_TXT, TDMREP = "/robots.txt", "/ai.txt", "/.well-known/tdmrep.json"
+"""Paths at which a host says, for all of its pages, who may use them."""
 MOST_BYTES = 500 * 1024  # section 2.5: at least this much must be parsed; what is beyond it is ignored
 MOST_STATEMENTS = 100  # preferences of a group that are read, and licences of a file; examples have two or three
 EVERYONE = "*"
 USAGE, SIGNAL, AI_TRAINING, NOINDEX = "content-usage", "content-signal", "ai-training", "noindex"
-_UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _PRINTABLE = bytes(range(0x21, 0x7F))
-_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 _PLAIN = re.compile(r"[/*][!-#&-~]*\$?")  # nothing to escape, and no escape to spell in another way
 _LINES = re.compile(r"\r\n|\r|\n")
 _PRODUCT = re.compile(r"[^\s/;(]+")
@@ -197,7 +199,7 @@ class Robots:
         path = url_path(url)
         first = Decision(True)
         for name, groups in self._groups_of(agent).items():
-            best = None if path == "/robots.txt" else _best(group.best(path) for group in groups)
+            best = None if path == ROBOTS_TXT else _best(group.best(path) for group in groups)
             decision = Decision(True, name) if best is None else Decision(best.allow, name, best.line)
             if not decision.allowed:
                 return decision
@@ -214,7 +216,7 @@ class Robots:
         Each group is asked once, however many robots it names and however many groups a robot has: linear in the file.
         """
         path = url_path(url)
-        if path == "/robots.txt":
+        if path == ROBOTS_TXT:
             return {}
         by_group = {id(group): group.best(path) for group in self._groups}
         closed = {}
@@ -385,14 +387,8 @@ def normal_path(path: str) -> str:
     """
     if _PLAIN.fullmatch(path):
         return path
-    escaped = quote(path.encode("utf-8", "replace"), safe=_PRINTABLE).encode()
-    normal = _ESCAPE.sub(_unescape, escaped).decode("ascii")
+    normal = percent_form(quote(path.encode("utf-8", "replace"), safe=_PRINTABLE))
     return normal if normal.startswith(("/", "*")) else f"/{normal}"
-
-
-def _unescape(found: re.Match[bytes]) -> bytes:
-    byte = int(found[1], 16)
-    return bytes([byte]) if byte in _UNRESERVED else b"%%%02X" % byte
 
 
 def matches(pattern: str, path: str) -> bool:

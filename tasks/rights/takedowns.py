@@ -10,21 +10,19 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import Final, Literal, TypeVar
-from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, model_validator
 
 from tasks.contracts.base import FrozenModel
 from tasks.contracts.durable_files import canonical_json, sha256_json, write_bytes
 from tasks.contracts.errors import InputError
+from tasks.contracts.normal_form import normal_bytes
+from tasks.contracts.urls import canonical_host, page_key
 
 LIST: Final = Path("infra/takedowns.jsonl")
 FINGERPRINTS: Final = Path("infra/takedowns.fingerprints.jsonl")
@@ -35,10 +33,6 @@ SHINGLE_WORDS: Final = 5
 
 Model = TypeVar("Model", bound=FrozenModel)
 Kind = Literal["url", "host", "document"]
-_TRACKING: Final = ("utm_*", "gclid", "fbclid", "msclkid")
-_PORTS: Final = {"http": 80, "https": 443}
-_ESCAPE: Final = re.compile(r"%([0-9A-Fa-f]{2})")
-_UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
 
 class Row(FrozenModel):
@@ -83,57 +77,15 @@ def tombstone_id(kind: str, value: str, date: str) -> str:
     return sha256_json([kind, value, date])[:16]
 
 
-def canonical(url: str) -> str:
-    """Return the form in which two spellings of one page's address are equal.
-
-    Scheme, fragment, default port, the order of the query and parameters that only track a visitor do not count, and
-    a slash at the path's end does not.
-
-    >>> canonical("HTTP://Docs.Example:80/a%7Eb/?utm_source=x&b=2&a=1#top")
-    'docs.example/a~b?a=1&b=2'
-    """
-    try:
-        parts = urlsplit(url.strip())
-        port = parts.port
-    except ValueError:
-        return url.strip()
-    if not parts.hostname:
-        return url.strip()
-    host = parts.hostname.rstrip(".")
-    place = host if port in (None, _PORTS.get(parts.scheme.lower())) else f"{host}:{port}"
-    query = sorted(_plain(p) for p in parts.query.split("&") if p and not _tracks(p))
-    path = _plain(parts.path).rstrip("/")
-    return f"{place}{path or '/'}" + (f"?{'&'.join(query)}" if query else "")
-
-
-def _plain(text: str) -> str:
-    """Write escapes in capitals, and those of unreserved characters as these (RFC 3986, 6.2.2): %2F is no slash.
-
-    >>> _plain("a%2fb%7ec")
-    'a%2Fb~c'
-    """
-
-    def one(found: re.Match[str]) -> str:
-        character = chr(int(found[1], 16))
-        return character if character in _UNRESERVED else found[0].upper()
-
-    return _ESCAPE.sub(one, text)
-
-
-def _tracks(parameter: str) -> bool:
-    name = parameter.partition("=")[0].lower()
-    return any(fnmatchcase(name, pattern) for pattern in _TRACKING)
-
-
-def normal_text(text: str) -> str:
-    """Return the form in which two equal texts are equal: Unicode NFKC, case folded, white space collapsed."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-
-
 def text_sha256(text: str) -> str | None:
     """Return the hash of a text's normal form, None for a text without any: all empty pages are not one document."""
-    normal = normal_text(text)
-    return hashlib.sha256(normal.encode("utf-8", "surrogatepass")).hexdigest() if normal else None
+    normal = normal_bytes(text)
+    return hashlib.sha256(normal).hexdigest() if normal else None
+
+
+def _host_key(host: str) -> str:
+    below, name = ("*.", host[2:]) if host.startswith("*.") else ("", host)
+    return below + (canonical_host(name) or name.lower())
 
 
 @dataclass(frozen=True)
@@ -148,11 +100,11 @@ class Takedowns:
 
     @cached_property
     def _urls(self) -> dict[str, str]:
-        return {canonical(row.value): row.id for row in reversed(self.tombstones) if row.kind == "url"}
+        return {page_key(row.value): row.id for row in reversed(self.tombstones) if row.kind == "url"}
 
     @cached_property
     def _hosts(self) -> dict[str, str]:
-        return {row.value: row.id for row in reversed(self.tombstones) if row.kind == "host"}
+        return {_host_key(row.value): row.id for row in reversed(self.tombstones) if row.kind == "host"}
 
     @cached_property
     def _payloads(self) -> dict[str, str]:
@@ -167,12 +119,12 @@ class Takedowns:
     def covers_address(self, url: str, host: str) -> str | None:
         """Return the id of the tombstone that names this URL or host, None where none does."""
         if self._hosts:
-            name = host.lower()
+            name = whole = _host_key(host)
             while name:
-                if found := self._hosts.get(f"*.{name}") or (self._hosts.get(name) if name == host.lower() else None):
+                if found := self._hosts.get(f"*.{name}") or (self._hosts.get(name) if name == whole else None):
                     return found
                 name = name.partition(".")[2]
-        return self._urls.get(canonical(url)) if self._urls else None
+        return self._urls.get(page_key(url)) if self._urls else None
 
     def covers(self, *, url: str, host: str, payload_digest: str | None, text: str) -> tuple[str, str] | None:
         """Return which tombstone covers a document and by what (address, payload, text), None where none does."""

@@ -23,11 +23,10 @@ from tasks.contracts.base import StageParams, not_identity
 from tasks.contracts.document import Document, read_documents
 from tasks.contracts.durable_files import atomic_path, sha256_file, write_json
 from tasks.contracts.errors import CorpusTooSmallError
+from tasks.contracts.files import HELD_OUT_FOLDER, PARQUET_PARTS, TOKENIZER_NAME, TOKENS_NAME, VALIDATION_NAME
 from tasks.contracts.manifest import Counts, Manifest
 from tasks.contracts.tokenizer_files import EOS, load_tokenizer
 from tasks.contracts.tokens import (
-    TOKENS_NAME,
-    VALIDATION_NAME,
     WIDTHS,
     Dtype,
     TokenRange,
@@ -66,7 +65,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     stage = Stage(name=STAGE, unit="documents", params=params, inputs=inputs, output=output, libraries=("tokenizers",))
     tokenizer = load_tokenizer(inputs["tokenizer"])
     dtype = smallest_dtype(tokenizer.get_vocab_size())
-    shared = {"tokenizer": inputs["tokenizer"] / "tokenizer.json"}
+    shared = {"tokenizer": inputs["tokenizer"] / TOKENIZER_NAME}
     function = partial(_tokenize_shard, tokenizer_folder=inputs["tokenizer"], batch=params.batch_documents)
     made = stage.map(function, stage.work(), params={"dtype": dtype}, shared=shared)
     if not made.counts.out:
@@ -174,7 +173,7 @@ def _encode(documents: Iterable[Document], tokenizer: Tokenizer, batch: int) -> 
 def _tokenize_shard(work: ShardWork, folder: Path, *, tokenizer_folder: Path, batch: int) -> Counts:
     # Shards are spread by Ray; the library's own threads on top would only fight over the same processors.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    path = tokenizer_folder / "tokenizer.json"
+    path = tokenizer_folder / TOKENIZER_NAME
     tokenizer = _loaded(tokenizer_folder, sha256_file(path))
     dtype = smallest_dtype(tokenizer.get_vocab_size())
     count = write_token_shard(
@@ -193,5 +192,5 @@ def _loaded(folder: Path, _content: str) -> Tokenizer:
 
 
 def _held_out(folder: Path) -> Iterator[Document]:
-    for path in sorted((folder / "heldout").glob("part-*.parquet")):
+    for path in sorted((folder / HELD_OUT_FOLDER).glob(PARQUET_PARTS)):
         yield from read_documents(path)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from tasks.contracts.durable_files import write_bytes, write_json
+from tasks.contracts.files import SPECIAL_TOKENS_NAME, TOKENIZER_CONFIG_NAME, TOKENIZER_NAME
 from tasks.contracts.tokenizer_files import EOS, PADDING, SPECIAL_TOKENS
 
 SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
@@ -89,6 +90,6 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, special_tokens: Sequence[
         "add_prefix_space": False,
         "clean_up_tokenization_spaces": False,
     }
-    write_bytes(folder / "tokenizer.json", tokenizer.to_str(pretty=True).encode() + b"\n")
-    write_json(folder / "tokenizer_config.json", config)
-    write_json(folder / "special_tokens_map.json", named)
+    write_bytes(folder / TOKENIZER_NAME, tokenizer.to_str(pretty=True).encode() + b"\n")
+    write_json(folder / TOKENIZER_CONFIG_NAME, config)
+    write_json(folder / SPECIAL_TOKENS_NAME, named)

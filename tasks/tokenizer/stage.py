@@ -21,6 +21,7 @@ from tasks.contracts.document import Document, read_documents
 from tasks.contracts.draws import DRAW_RANGE, draw
 from tasks.contracts.durable_files import write_json
 from tasks.contracts.errors import CorpusTooSmallError
+from tasks.contracts.files import GROUPS_NAME, METRICS_NAME, SUMMARY_NAME
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest, text_shards
 from tasks.contracts.tokenizer_files import SPECIAL_TOKENS, load_tokenizer
 from tasks.contracts.words import words
@@ -35,9 +36,6 @@ logger = logging.getLogger(__name__)
 
 STAGE = "tokenizer"
 DOES = "learns the vocabulary"
-METRICS_NAME = "metrics.json"
-GROUPS_NAME = "groups.json"
-SUMMARY_NAME = "summary.json"
 LARGEST_HOSTS = 20
 BATCH_DOCUMENTS = 256
 

@@ -39,8 +39,9 @@ from numpy.typing import NDArray
 from tasks.contracts.document import Document, make_doc_id, read_documents, write_documents
 from tasks.contracts.ledger import read_ledger
 from tasks.contracts.manifest import Counts, commit_manifest, read_manifest, text_shards
+from tasks.contracts.normal_form import normal_bytes
 from tasks.dedup.minhash import Sketch, found_with, hasher
-from tasks.dedup.shingles import ShingleSets, normal_bytes, shingle_sets
+from tasks.dedup.shingles import ShingleSets, shingle_sets
 from tasks.dedup.stage import Params, run
 from tasks.engine.session import RayParams, ray_session
 

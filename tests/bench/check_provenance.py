@@ -33,10 +33,11 @@ import numpy as np
 import pyarrow.parquet as pq
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 
-from flows.history.trace_index import HELD_OUT, open_index, stages_with_documents
+from flows.history.trace_index import open_index, stages_with_documents
 from flows.proof.trace import Trace, Tracer
 from flows.proof.trace_training import Training
 from tasks.contracts.document import Document, read_documents
+from tasks.contracts.files import HELD_OUT_FOLDER
 from tasks.contracts.ledger import read_ledger
 from tasks.contracts.manifest import read_manifest
 from tasks.contracts.tokenizer_files import EOS, load_tokenizer
@@ -141,7 +142,7 @@ def rows_by_url() -> tuple[dict[str, set[Row]], set[str]]:
         for path in sorted((DATA / stage).glob("**/part-*.parquet")):
             name = path.relative_to(DATA / stage).as_posix()
             if not name.startswith("dropped/"):
-                action = "held out" if name.startswith(HELD_OUT) else "kept"
+                action = "held out" if name.startswith(HELD_OUT_FOLDER) else "kept"
                 for number, url in enumerate(pq.read_table(path, columns=["url"])["url"].to_pylist()):
                     found.setdefault(url, set()).add((stage, action, "", name, number))
     return found, duplicates

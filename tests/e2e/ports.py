@@ -6,13 +6,14 @@ import http.client
 import socket
 import subprocess
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass
 
 import psutil
 
 LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
-LOOK_SECONDS = 0.3
+LOOK_SECONDS = 1.0
 FOREIGN = [
     {"Host": "evil.example"},
     {"Host": "127.0.0.1:{port}", "Origin": "http://evil.example"},
@@ -31,23 +32,28 @@ PATHS = (
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """A port that a run opened, and what it told a stranger."""
+    """A port that a run opened, the programs that held it, and what it told a stranger."""
 
     address: str
     port: int
-    program: str
+    programs: str
     told: tuple[str, ...]
 
 
 def opened_by(process: subprocess.Popen[str]) -> tuple[Port, ...]:
     """Ask each port that a process and all that it started open, as soon as it is there, until the process ends."""
-    seen: dict[tuple[str, int], Port] = {}
-    while process.poll() is None:
-        for place, program in listening(psutil.Process(process.pid)).items():
-            if place not in seen:
-                seen[place] = Port(*place, program, tuple(answers(place[1])))
-        time.sleep(LOOK_SECONDS)
-    return tuple(seen.values())
+    programs: dict[tuple[str, int], set[str]] = {}
+    with ThreadPoolExecutor() as asking:
+        told: dict[tuple[str, int], Future[list[str]]] = {}
+        while process.poll() is None:
+            for place, program in listening(psutil.Process(process.pid)).items():
+                programs.setdefault(place, set()).add(program)  # a run binds Prefect's port and hands it on
+                if place not in told:
+                    told[place] = asking.submit(answers, place[1])
+            time.sleep(LOOK_SECONDS)
+    return tuple(
+        Port(*place, " ".join(sorted(programs[place])), tuple(answered.result())) for place, answered in told.items()
+    )
 
 
 def listening(root: psutil.Process) -> dict[tuple[str, int], str]:

@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 
@@ -76,9 +75,3 @@ def start_and_end(reader: Workspace) -> None:
 def test_what_is_shortened_is_still_in_the_pages() -> None:
     blocks = [block for page in PAGES for block in commands(page)]
     assert all(any(typed in block for block in blocks) for typed in (*SHORTER, *THIS_RUN, SERVES))
-
-
-def test_links_between_the_pages_lead_somewhere() -> None:
-    for page in PAGES:
-        for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text()):
-            assert (ROOT / Path(page).parent / target).exists(), f"{page} links to {target}"

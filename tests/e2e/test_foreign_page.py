@@ -161,7 +161,7 @@ def test_all_that_a_run_opens_beside_its_stages_is_on_the_loopback_and_tells_a_s
 
 
 def test_all_that_a_real_run_opens_is_on_the_loopback_and_tells_a_stranger_nothing(first_run: FirstRun) -> None:
-    programs = " ".join(port.program for port in first_run.opened)
+    programs = " ".join(port.programs for port in first_run.opened)
     for part in ("flows.services.guarded:prefect", "raylet", "training.train.loop"):
         assert part in programs, f"{part} was not seen: {programs}"
     assert [port for port in first_run.opened if port.told or port.address not in LOOPBACK] == []

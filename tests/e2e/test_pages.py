@@ -14,6 +14,8 @@ from tests.e2e.browser import Page, browser
 from tests.flows.proof.traced_workspace import make
 from tests.flows.report.test_page import plant, results
 
+pytestmark = pytest.mark.e2e
+
 # What is wider than the screen can only be seen by scrolling; a picture that scrolls in its own frame is meant to.
 CUT_OFF = """
 [...document.querySelectorAll("body *")]

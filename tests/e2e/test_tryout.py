@@ -61,10 +61,11 @@ def at_work_on_extract(up: Up, crawl: str) -> bool:
     return "crawl" in hashes and hashes["crawl"] != crawl
 
 
-def flow_process() -> psutil.Process:
-    """Return the process that runs the flow: the parent of the DVC command that it has started."""
-    for process in psutil.process_iter(["cmdline"]):
-        if (process.info["cmdline"] or [])[1:5] == ["-m", "dvc", "--wait-for-lock", "repro"]:
+def flow_process(workspace: Workspace) -> psutil.Process:
+    """Return the process that runs this workspace's flow: the parent of the DVC command that it has started."""
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        here = process.info["cwd"] == str(workspace.folder.resolve())  # others test beside this one
+        if here and (process.info["cmdline"] or [])[1:5] == ["-m", "dvc", "--wait-for-lock", "repro"]:
             parent = process.parent()
             assert parent is not None
             return parent
@@ -89,7 +90,7 @@ def test_however_a_try_out_ends_the_schedule_goes_on_as_before(up: Up) -> None:
 
     killed = start(up, crawl={"max_pages": 62})
     wait_until(lambda: at_work_on_extract(up, crawl))
-    flow_process().kill()
+    flow_process(workspace).kill()
     wait_until(lambda: state(up, killed) in ENDED)
     assert everything(workspace) != before
 

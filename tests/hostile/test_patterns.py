@@ -68,7 +68,7 @@ def test_the_patterns_are_found_wherever_they_are_kept() -> None:
         "markup._CLOSING",
         "secrets._FORMS",
         "RefinedwebLines",
-        "crawl.urls._HOST",
-        "holdout.evaluation_items:",
+        "contracts.urls._HOST",
+        "evaluation_items:",
     ):
         assert any(part in name for name in names), part

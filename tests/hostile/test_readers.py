@@ -8,16 +8,17 @@ from typing import Any
 
 import pytest
 
-from tasks.contracts import bodies, document, markup, media_types, words
+from tasks.contracts import bodies, document, markup, media_types, urls, words
 from tasks.contracts.charset import decode
 from tasks.contracts.http_responses import codings, no_page
-from tasks.crawl import page_links, retry_after, urls
+from tasks.crawl import page_links, retry_after
+from tasks.crawl.limits import Counted, Limits
 from tasks.decontaminate.hashed_words import split
 from tasks.dedup import shingles
 from tasks.extract import language_id, metadata
 from tasks.filter.loading import load
 from tasks.perplexity import model_text as perplexity_text
-from tasks.rights import evidence, takedowns
+from tasks.rights import evidence
 from tasks.rights.robot_words import robot_words
 from tasks.rights.robots import Robots, matches, names_of, pattern_path
 from tests.hostile.growth import MOST_GROWTH, growth, seconds
@@ -61,11 +62,11 @@ def body(field: str, coding: str, content: bytes | str) -> object:
 
 
 def limits(text: str) -> object:
-    most = urls.Limits(
+    most = Limits(
         max_pages_per_host=9, max_depth=9, max_url_length=1 << 30, max_path_segments=1 << 30,
         max_repeated_segments=1 << 30, max_query_parameters=1 << 30, max_queries_per_path=9,
     )  # fmt: skip
-    return urls.Counted(most).refusal(f"http://h.example/{text}", 1)
+    return Counted(most).refusal(f"http://h.example/{text}", 1)
 
 
 def content_codings(text: str) -> object:
@@ -109,7 +110,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "host of a URL": lambda text: urls.canonical_url(f"http://{text}/"),
     "whole URL": urls.canonical_url,
     "limits of a URL": limits,
-    "takedown of a URL": lambda text: takedowns.canonical(f"http://h.example/{text}"),
+    "takedown of a URL": lambda text: urls.page_key(f"http://h.example/{text}"),
     "Retry-After": lambda text: retry_after.retry_after(text, NOW),
     "Content-Type": lambda text: decode(b"<p>x</p>", text),
     "Location": lambda text: page_links.location_of(text.encode()),

@@ -25,6 +25,7 @@ from pydantic import Field, JsonValue
 from tasks.contracts.base import StageParams, not_identity
 from tasks.contracts.durable_files import sha256_file, sha256_json, write_bytes, write_json
 from tasks.contracts.errors import HeadwaterError, InputError, did_you_mean, raised
+from tasks.contracts.files import METRICS_NAME, MODEL_FOLDER, RESULTS_NAME, SAMPLES_FOLDER, SUMMARY_NAME, TASKS_FOLDER
 from tasks.contracts.heldout import LOCAL_TASKS
 from tasks.contracts.hubs import hub_error, is_network_fault
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest
@@ -81,8 +82,8 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
         InputError: a task is unknown.
         NetworkError: a hub task's data cannot be fetched.
     """
-    scores = score(inputs["train"] / "model", inputs["holdout"] / "tasks", params)
-    write_json(output / "results.json", {"tasks": scores.results, "settings": params.identity()})
+    scores = score(inputs["train"] / MODEL_FOLDER, inputs["holdout"] / TASKS_FOLDER, params)
+    write_json(output / RESULTS_NAME, {"tasks": scores.results, "settings": params.identity()})
     flat: dict[str, JsonValue] = {
         f"{task}.{name}": value
         for task, figures in scores.results.items()
@@ -90,11 +91,11 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
         for name, value in sorted(figures.items())
         if isinstance(value, float)
     }
-    write_json(output / "metrics.json", flat)
-    write_json(output / "summary.json", summary(scores.results))
+    write_json(output / METRICS_NAME, flat)
+    write_json(output / SUMMARY_NAME, summary(scores.results))
     for task, rows in scores.samples.items():
         text = "".join(json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n" for row in rows)
-        write_bytes(output / "samples" / f"{task}.jsonl", text.encode())
+        write_bytes(output / SAMPLES_FOLDER / f"{task}.jsonl", text.encode())
     items = sum(map(len, scores.samples.values()))
     return commit_manifest(
         output,
@@ -130,7 +131,7 @@ def read_samples(folder: Path, task: str) -> list[Sample]:
     Raises:
         InputError: the task was not scored.
     """
-    path = folder / "samples" / f"{task}.jsonl"
+    path = folder / SAMPLES_FOLDER / f"{task}.jsonl"
     if not path.is_file():
         raise InputError(
             "a task that the gate needs was not scored",

@@ -25,7 +25,17 @@ from pydantic import JsonValue
 from tasks.contracts.base import borrowed_from
 from tasks.contracts.durable_files import sha256_json, write_bytes, write_json
 from tasks.contracts.errors import GateError, HeadwaterError, InputError, ParamsError, did_you_mean
+from tasks.contracts.files import (
+    METRICS_NAME,
+    MODEL_CONFIG_NAME,
+    PROTECTED_NAME,
+    REPORT_NAME,
+    REPORT_TEXT_NAME,
+    RESULTS_NAME,
+    TASKS_FOLDER,
+)
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest, read_manifest
+from tasks.contracts.release import EVALUATION_FOLDER
 from tasks.contracts.workspace import state_folder
 from training.champions import Champion, champion_to_beat
 from training.evaluate import stage as evaluate
@@ -106,7 +116,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
         GateError: a rule failed; the report says which and by how much.
         InputError: a task that a rule needs was not scored, or the champion cannot be compared.
     """
-    candidate = json.loads((inputs["train"] / "metrics.json").read_bytes())["weights_sha256"]
+    candidate = json.loads((inputs["train"] / METRICS_NAME).read_bytes())["weights_sha256"]
     champion = champion_to_beat(candidate)
     rules = judge(params, inputs, champion)
     report: dict[str, JsonValue] = {
@@ -118,8 +128,8 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
         "confidence": params.confidence,
         "protection": protection(inputs),
     }
-    write_json(output / "report.json", report)
-    write_bytes(output / "report.md", report_text(report, rules).encode())
+    write_json(output / REPORT_NAME, report)
+    write_bytes(output / REPORT_TEXT_NAME, report_text(report, rules).encode())
     attempt = _keep_attempt(output, inputs["evaluate"], report)
     if report["verdict"] != "pass":
         raise _refusal(rules, attempt)
@@ -159,7 +169,7 @@ def _refusal(rules: Sequence[Rule], attempt: Path) -> GateError:
         problem, fixes = f"the gate cannot tell: the items are too few for {len(untold)} of {applied} rules", fixes[1:]
     return GateError(
         problem,
-        where=str(attempt / "report.md"),
+        where=str(attempt / REPORT_TEXT_NAME),
         found="; ".join(f"{rule.rule}: {rule.detail}" for rule in [*failed, *untold]),
         fix="; ".join(fixes),
     )
@@ -178,7 +188,7 @@ def judge(params: Params, inputs: Mapping[str, Path], champion: Champion | None)
 def floor_rule(params: Policy, inputs: Mapping[str, Path]) -> Rule:
     """Compare bits per byte with the 3-gram model's, paired by item."""
     samples = read_samples(inputs["evaluate"], params.floor_task)
-    texts = _texts(inputs["holdout"] / "tasks" / f"{params.floor_task}.jsonl")
+    texts = _texts(inputs["holdout"] / TASKS_FOLDER / f"{params.floor_task}.jsonl")
     missing = [row["item_id"] for row in samples if row["item_id"] not in texts]
     if missing or not samples:
         raise InputError(
@@ -328,10 +338,10 @@ def _champion_samples(
     champion: Champion, inputs: Mapping[str, Path], ours: Mapping[str, Sequence[Sample]]
 ) -> dict[str, list[Sample]]:
     """Return the champion's scores on the candidate's items: those kept with it, or made now from its kept model."""
-    kept, current = champion.path / "evaluation", _items(inputs["evaluate"])
-    if (kept / "results.json").is_file() and all(_items(kept).get(task) == current[task] for task in ours):
+    kept, current = champion.path / EVALUATION_FOLDER, _items(inputs["evaluate"])
+    if (kept / RESULTS_NAME).is_file() and all(_items(kept).get(task) == current[task] for task in ours):
         return {task: read_samples(kept, task) for task in ours}
-    if not (champion.path / "config.json").is_file():
+    if not (champion.path / MODEL_CONFIG_NAME).is_file():
         raise InputError(
             "the champion cannot be compared: its kept model is gone",
             where=str(champion.path),
@@ -341,14 +351,14 @@ def _champion_samples(
     logger.info("gate: the held-out items changed; scoring the champion %s on the new ones", champion.name)
     settings = read_manifest(inputs["evaluate"]).params | {"tasks": list(ours)}
     scores = evaluate.score(
-        champion.path, inputs["holdout"] / "tasks", evaluate.Params.model_validate(settings, strict=False)
+        champion.path, inputs["holdout"] / TASKS_FOLDER, evaluate.Params.model_validate(settings, strict=False)
     )
     return scores.samples
 
 
 def _items(folder: Path) -> dict[str, Any]:
     """Return task → hash of what was scored: its items, and how many of them."""
-    results = json.loads((folder / "results.json").read_bytes())
+    results = json.loads((folder / RESULTS_NAME).read_bytes())
     settings = {name: results["settings"].get(name) for name in ("limit", "num_fewshot")}
     return {task: (figures["items_sha256"], settings) for task, figures in results["tasks"].items()}
 
@@ -429,7 +439,7 @@ def report_text(report: Mapping[str, JsonValue], rules: Sequence[Rule]) -> str:
 
 def protection(inputs: Mapping[str, Path]) -> dict[str, JsonValue]:
     """Return, of each task and benchmark file, how many items were kept out of the training text, and how many not."""
-    path = inputs.get("decontaminate", Path()) / "protected.json"
+    path = inputs.get("decontaminate", Path()) / PROTECTED_NAME
     if not path.is_file():
         return {}
     found: dict[str, JsonValue] = json.loads(path.read_bytes()).get("items", {})
@@ -443,6 +453,6 @@ def _keep_attempt(output: Path, evaluation: Path, report: Mapping[str, JsonValue
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix="."))
         shutil.copytree(output, temporary, dirs_exist_ok=True)
-        shutil.copytree(evaluation, temporary / "evaluation")
+        shutil.copytree(evaluation, temporary / EVALUATION_FOLDER)
         temporary.rename(folder)
     return folder

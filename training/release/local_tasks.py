@@ -11,8 +11,9 @@ import shutil
 from pathlib import Path
 
 from tasks.contracts.durable_files import write_bytes
+from tasks.contracts.files import TASKS_FOLDER
 
-FOLDER, LOADER = "tasks", "items.py"
+LOADER = "items.py"
 
 _LOADER = '''\
 """Loads the items of the tasks in this folder for lm-eval: `custom_dataset: !function items.load`."""
@@ -35,8 +36,8 @@ def write_local_tasks(holdout: Path, release: Path) -> list[str]:
     """Copy the tasks of the stage holdout into a release and return their names; none where it made none."""
     import yaml
 
-    target, names = release / FOLDER, []
-    for path in sorted((holdout / "tasks").glob("*.yaml")):
+    target, names = release / TASKS_FOLDER, []
+    for path in sorted((holdout / TASKS_FOLDER).glob("*.yaml")):
         described = yaml.safe_load(path.read_bytes())
         del described["dataset_path"]
         (file,) = described["dataset_kwargs"]["data_files"].values()
@@ -53,7 +54,7 @@ def write_local_tasks(holdout: Path, release: Path) -> list[str]:
 def documents_of_tasks(release: Path) -> set[str]:
     """Return the documents whose text stands in the items of a release's tasks."""
     found: set[str] = set()
-    for path in sorted((release / FOLDER).glob("*.jsonl")):
+    for path in sorted((release / TASKS_FOLDER).glob("*.jsonl")):
         for line in path.read_bytes().splitlines():
             row = json.loads(line)
             found.update((row["doc_id"], *row.get("choice_doc_ids", ())))

@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 from tasks.contracts.durable_files import atomic_path, sha256_file
 from tasks.contracts.errors import HeadwaterError, InputError, ParamsError, UsageError
 from tasks.contracts.manifest import MANIFEST_NAME, manifest_hash, read_manifest
+from tasks.contracts.release import SIGNATURE_NAME
 from training.champions import kept_copy
-from training.release.verify import BESIDE, MOST_JSON_BYTES, SIGNATURE, Break
+from training.release.verify import BESIDE, MOST_JSON_BYTES, Break
 from training.release.verify import sha256_file as sha256_at_most
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ SETTING = "release.signing_key in params.yaml"
 KEY_VARIABLE = "HEADWATER_SIGNING_KEY"
 PASSWORD_VARIABLE = "HEADWATER_SIGNING_KEY_PASSWORD"
 PUBLIC_KEY_VARIABLE = "HEADWATER_PUBLIC_KEY"
-NOT_SIGNED = (SIGNATURE, *BESIDE)
+NOT_SIGNED = (SIGNATURE_NAME, *BESIDE)
 CURVES = ("secp256r1", "secp384r1", "secp521r1")
 """The curves that model-signing takes, by OpenSSL's names; the first is also called prime256v1 and P-256."""
 KEY_KIND = "a PEM file with an elliptic curve key on " + ", ".join(CURVES)
@@ -159,7 +160,9 @@ def sign_release(folder: Path, key: SigningKey) -> bool:
     with tempfile.NamedTemporaryFile(suffix=".pem") as public:
         public.write(key.public_pem)
         public.flush()
-        if (folder / SIGNATURE).is_file() and not list(differences(folder, folder / SIGNATURE, Path(public.name))):
+        if (folder / SIGNATURE_NAME).is_file() and not list(
+            differences(folder, folder / SIGNATURE_NAME, Path(public.name))
+        ):
             return False
     # The library says str, and hands it to a function that takes bytes only.
     password: Any = key.password
@@ -172,7 +175,7 @@ def sign_release(folder: Path, key: SigningKey) -> bool:
             where=str(key.path),
             fix="put it back, then `headwater sign`: the release itself is complete",
         ) from None
-    with atomic_path(folder / SIGNATURE) as temporary:
+    with atomic_path(folder / SIGNATURE_NAME) as temporary:
         try:
             config.sign(folder, temporary)
         except ValueError as error:
@@ -199,8 +202,8 @@ def find_signature(folder: Path) -> Path | None:
     """Return the signature of a release: in the folder itself, else in the copy of it that this workspace keeps."""
     kept = kept_copy(sha256_at_most(folder / MANIFEST_NAME, MOST_JSON_BYTES))
     for place in (folder, kept):
-        if place is not None and (place / SIGNATURE).is_file():
-            return place / SIGNATURE
+        if place is not None and (place / SIGNATURE_NAME).is_file():
+            return place / SIGNATURE_NAME
     return None
 
 

@@ -14,8 +14,10 @@ from pydantic import Field, JsonValue
 
 from tasks.contracts.base import StageParams, not_identity
 from tasks.contracts.durable_files import write_json
+from tasks.contracts.files import MODEL_FOLDER, REPORT_NAME
 from tasks.contracts.languages import LanguageCode
 from tasks.contracts.manifest import MANIFEST_NAME, Counts, Manifest, commit_manifest
+from tasks.contracts.release import EVALUATION_FOLDER, GATE_NAME, LINEAGE_NAME, MANIFESTS_FOLDER, VERIFIER_NAME
 from training.champions import promote
 from training.release.local_tasks import write_local_tasks
 from training.release.papers.facts import Facts, read_facts
@@ -71,15 +73,15 @@ def assemble(params: Params, inputs: Mapping[str, Path], output: Path) -> None:
         inputs, name=params.name, license=params.license, language=params.language, statement=params.statement
     )
     output.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(inputs["train"] / "model", output, dirs_exist_ok=True)
-    shutil.copytree(inputs["evaluate"], output / "evaluation", ignore=shutil.ignore_patterns(MANIFEST_NAME))
-    shutil.copyfile(inputs["gate"] / "report.json", output / "gate.json")
-    (output / "manifests").mkdir(exist_ok=True)
+    shutil.copytree(inputs["train"] / MODEL_FOLDER, output, dirs_exist_ok=True)
+    shutil.copytree(inputs["evaluate"], output / EVALUATION_FOLDER, ignore=shutil.ignore_patterns(MANIFEST_NAME))
+    shutil.copyfile(inputs["gate"] / REPORT_NAME, output / GATE_NAME)
+    (output / MANIFESTS_FOLDER).mkdir(exist_ok=True)
     for stage, folder in inputs.items():
-        shutil.copyfile(folder / MANIFEST_NAME, output / "manifests" / f"{stage}.json")
+        shutil.copyfile(folder / MANIFEST_NAME, output / MANIFESTS_FOLDER / f"{stage}.json")
     write_local_tasks(inputs["holdout"], output)
-    write_json(output / "lineage.json", _lineage(facts, params))
-    shutil.copyfile(Path(__file__).with_name("verify.py"), output / "verify.py")
+    write_json(output / LINEAGE_NAME, _lineage(facts, params))
+    shutil.copyfile(Path(__file__).with_name(VERIFIER_NAME), output / VERIFIER_NAME)
     write_papers(facts, output)
 
 

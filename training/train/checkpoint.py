@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 COMPLETE = "complete.json"
+LOSSES_NAME = "losses.jsonl"
+RESULT_NAME = "result.json"
+"""The last file that the ranks write: with it, training is done."""
 CHECKPOINTS_KEPT = 2
 PREFIX = "step-"
 

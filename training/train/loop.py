@@ -20,7 +20,10 @@ import numpy as np
 
 from tasks.contracts.base import FrozenModel
 from tasks.contracts.durable_files import write_json
+from tasks.contracts.files import MODEL_FOLDER, VALIDATION_NAME
 from training.train.checkpoint import (
+    LOSSES_NAME,
+    RESULT_NAME,
     StepLog,
     finished_checkpoints,
     gather_weights,
@@ -157,7 +160,7 @@ class Trainer:
         self.checkpoints = config.work / "checkpoints"
         self.first_step = self._resume()
         self.batches = StepLog(config.work / f"steps-rank-{self.rank:05d}.jsonl", self.first_step)
-        self.losses = StepLog(config.work / "losses.jsonl", self.first_step) if self.rank == 0 else None
+        self.losses = StepLog(config.work / LOSSES_NAME, self.first_step) if self.rank == 0 else None
 
     def _resume(self) -> int:
         """Load the newest finished checkpoint; return the step to go on from."""
@@ -234,7 +237,7 @@ class Trainer:
         each = min(available, config.validation_sequences) // self.ranks
         if each == 0:
             return None
-        path, little = config.tokens / "validation.bin", np.dtype(order.dtype).newbyteorder("<")
+        path, little = config.tokens / VALIDATION_NAME, np.dtype(order.dtype).newbyteorder("<")
         held_out = np.memmap(path, dtype=little, mode="r")
         wanted = range(self.rank * each, (self.rank + 1) * each)
         size = order.seq_len
@@ -278,10 +281,10 @@ class Trainer:
             return
         self.losses.flush()
         result = self.config.work / "result"
-        save_model(result / "model", self.model_config, weights)
-        last = list(read_log(self.config.work / "losses.jsonl"))[-1]
+        save_model(result / MODEL_FOLDER, self.model_config, weights)
+        last = list(read_log(self.config.work / LOSSES_NAME))[-1]
         write_json(
-            self.config.work / "result.json",
+            self.config.work / RESULT_NAME,
             {
                 "parameters": self.parameters,
                 "weights_sha256": weights_sha256(weights.items()),

@@ -19,6 +19,7 @@ from pydantic import Field, field_validator, model_validator
 from tasks.contracts.base import FrozenModel
 from tasks.contracts.durable_files import write_json
 from tasks.contracts.errors import did_you_mean
+from tasks.contracts.files import GENERATION_CONFIG_NAME, MODEL_CONFIG_NAME, TOKENIZER_CONFIG_NAME, TOKENIZER_NAME
 
 if TYPE_CHECKING:
     import torch
@@ -34,13 +35,13 @@ class ModelSize(FrozenModel, allow_inf_nan=False):
 
     family: str = Field(FIRST_FAMILY, exclude_if=lambda name: bool(name == FIRST_FAMILY))
     """A file of training/train/families/, named as transformers names the model's type."""
-    layers: int = Field(4, ge=1)
+    layers: int = Field(2, ge=1)
     """Number of decoder layers."""
-    hidden_size: int = Field(128, ge=8)
+    hidden_size: int = Field(192, ge=8)
     """Width of the residual stream."""
     intermediate_size: int | None = Field(None, ge=8)
     """Width inside the SwiGLU block; null is 8/3 of `hidden_size`, rounded up to 64 (Touvron et al. 2023)."""
-    heads: int = Field(4, ge=1)
+    heads: int = Field(6, ge=1)
     """Number of query heads."""
     kv_heads: int = Field(2, ge=1)
     """Number of key and value heads (grouped-query attention); divides `heads`."""
@@ -120,7 +121,7 @@ def save_model(folder: Path, config: Any, weights: Mapping[str, torch.Tensor]) -
     save_torch_state_dict(dict(weights), folder)
     for path in folder.glob("*.safetensors"):
         # It is written for its owner alone; the other files are as the umask says, and so is a model to be read.
-        path.chmod((folder / "config.json").stat().st_mode)
+        path.chmod((folder / MODEL_CONFIG_NAME).stat().st_mode)
 
 
 def write_configs(folder: Path, config: Any, dtype: str) -> None:
@@ -128,8 +129,8 @@ def write_configs(folder: Path, config: Any, dtype: str) -> None:
     described = config.to_diff_dict() | {"architectures": [family(config.model_type).MODEL], "use_cache": True}
     described["dtype"] = dtype.removeprefix("torch.")
     described.pop("transformers_version", None)
-    write_json(folder / "config.json", described)
-    write_json(folder / "generation_config.json", {"eos_token_id": config.eos_token_id, "do_sample": False})
+    write_json(folder / MODEL_CONFIG_NAME, described)
+    write_json(folder / GENERATION_CONFIG_NAME, {"eos_token_id": config.eos_token_id, "do_sample": False})
 
 
 def name_special_tokens(folder: Path) -> None:
@@ -141,13 +142,13 @@ def name_special_tokens(folder: Path) -> None:
     Args:
         folder: holds config.json, generation_config.json, tokenizer.json and tokenizer_config.json.
     """
-    config = json.loads((folder / "config.json").read_bytes())
-    tokenizer = json.loads((folder / "tokenizer_config.json").read_bytes())
+    config = json.loads((folder / MODEL_CONFIG_NAME).read_bytes())
+    tokenizer = json.loads((folder / TOKENIZER_CONFIG_NAME).read_bytes())
     ids = {
-        token["content"]: token["id"] for token in json.loads((folder / "tokenizer.json").read_bytes())["added_tokens"]
+        token["content"]: token["id"] for token in json.loads((folder / TOKENIZER_NAME).read_bytes())["added_tokens"]
     }
     named = {f"{kind}_token_id": ids.get(tokenizer.get(f"{kind}_token")) for kind in ("bos", "eos", "pad")}
-    write_json(folder / "config.json", config | named)
-    generation = json.loads((folder / "generation_config.json").read_bytes())
-    write_json(folder / "generation_config.json", generation | named)
-    write_json(folder / "tokenizer_config.json", tokenizer | {"model_max_length": config["max_position_embeddings"]})
+    write_json(folder / MODEL_CONFIG_NAME, config | named)
+    generation = json.loads((folder / GENERATION_CONFIG_NAME).read_bytes())
+    write_json(folder / GENERATION_CONFIG_NAME, generation | named)
+    write_json(folder / TOKENIZER_CONFIG_NAME, tokenizer | {"model_max_length": config["max_position_embeddings"]})

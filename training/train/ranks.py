@@ -25,7 +25,7 @@ from types import FrameType
 from typing import Literal
 
 from tasks.contracts.errors import TrainingError
-from tasks.contracts.workspace import ROOT
+from tasks.contracts.workspace import ROOT, child_environment
 
 logger = logging.getLogger(__name__)
 
@@ -73,14 +73,14 @@ def run_ranks(command: list[str], *, environment: Mapping[str, str], log: Path, 
             command,
             cwd=ROOT,
             # torchrun would else open a store of its own for the ranks, over TCP.
-            env={
-                **os.environ,
-                **environment,
-                "PYTHONPATH": _import_path(),
-                "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
-                "GLOO_SOCKET_IFNAME": "lo",
-                "NCCL_SOCKET_IFNAME": "lo",
-            },
+            env=child_environment(
+                {
+                    **environment,
+                    "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+                    "GLOO_SOCKET_IFNAME": "lo",
+                    "NCCL_SOCKET_IFNAME": "lo",
+                }
+            ),
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,
@@ -131,10 +131,6 @@ def sigterm_as_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _import_path() -> str:
-    return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def _free_port() -> int:

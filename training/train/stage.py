@@ -24,15 +24,28 @@ import pyarrow as pa
 from pydantic import Field, JsonValue
 
 from tasks.contracts.base import StageParams, borrowed_from, not_identity
+from tasks.contracts.code_hash import code_hash
 from tasks.contracts.document import write_rows
 from tasks.contracts.durable_files import sha256_json, write_bytes, write_json
 from tasks.contracts.errors import CorpusTooSmallError, HeadwaterError, ParamsError, TrainingError, raised
+from tasks.contracts.files import (
+    LOSS_NAME,
+    METRICS_NAME,
+    MODEL_CONFIG_NAME,
+    MODEL_FOLDER,
+    ORDER_NAME,
+    SPECIAL_TOKENS_NAME,
+    STEPS_NAME,
+    SUMMARY_NAME,
+    TOKENIZER_CONFIG_NAME,
+    TOKENIZER_NAME,
+)
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest, manifest_hash
 from tasks.contracts.tokens import TokensInfo, read_tokens_info
-from tasks.contracts.workspace import code_hash, state_folder
+from tasks.contracts.workspace import progress_path, state_folder
 from training.device import gpus, need_gpus
 from training.gate_policy import policy_sha256, read_policy
-from training.train.checkpoint import finished_checkpoints, read_log
+from training.train.checkpoint import LOSSES_NAME, RESULT_NAME, finished_checkpoints, read_log
 from training.train.loop import LoopConfig
 from training.train.model import ModelSize, name_special_tokens
 from training.train.order import Order, read_packing
@@ -48,7 +61,7 @@ STEPS_SCHEMA = pa.schema(
         pa.field("batch_sha256", pa.string(), nullable=False),
     ]
 )
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+TOKENIZER_FILES = (TOKENIZER_NAME, TOKENIZER_CONFIG_NAME, SPECIAL_TOKENS_NAME)
 SAY_EVERY_SECONDS = 3.0
 DECIMALS = 6
 LIBRARIES = ("torch", "deepspeed", "transformers", "numpy")
@@ -69,9 +82,9 @@ class Params(StageParams):
     """Into how many parts each rank splits its share of a step, to fit the memory."""
     epochs: int = Field(1, ge=1)
     """Passes over the token shards (documents that `mix` repeats stand in them more than once)."""
-    max_steps: int | None = Field(None, ge=1)
+    max_steps: int | None = Field(200, ge=1)
     """Stop after so many optimizer steps; null goes to the end of `epochs` passes, past which no run goes."""
-    learning_rate: float = Field(3e-3, gt=0)
+    learning_rate: float = Field(1e-3, gt=0)
     """Peak learning rate, reached after the warm-up."""
     final_learning_rate: float = Field(3e-4, ge=0)
     """Learning rate at the last step, reached by half a cosine."""
@@ -189,7 +202,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     work.mkdir(parents=True, exist_ok=True)
     places = {"lock": work / f"launcher-{os.getpid()}.lock", "meeting": work / f"meeting-{os.getpid()}"}
     config = config.model_copy(update={"work": work, **places})
-    if not (work / "result.json").is_file():
+    if not (work / RESULT_NAME).is_file():
         _train(params, config)
     trained = order.tokens_seen(packing)
     _write_output(output, work, config, inputs["tokenizer"], trained)
@@ -258,7 +271,7 @@ def _loop_config(params: Params, info: TokensInfo, order: Order, *, tokens: Path
         | {
             "tokens": tokens.resolve(),
             "work": state_folder() / "train",
-            "progress": state_folder() / "train" / "progress.jsonl",
+            "progress": progress_path(),
             "lock": Path(os.devnull),
             "meeting": Path(os.devnull),
             "order": order,
@@ -282,7 +295,7 @@ def _train(params: Params, config: LoopConfig) -> None:
         logger.info("train: an earlier run was cut off; going on from its last checkpoint")
     else:
         write_bytes(config.progress, b"")
-    path = config.work / "config.json"
+    path = config.work / MODEL_CONFIG_NAME
     write_json(path, config.model_dump(mode="json"))
     environment = {
         "OMP_NUM_THREADS": str(config.threads),
@@ -306,7 +319,7 @@ def _train(params: Params, config: LoopConfig) -> None:
             log=config.work / "ranks.log",
             watch=_Teller(config.progress),
         )
-    if not (config.work / "result.json").is_file():
+    if not (config.work / RESULT_NAME).is_file():
         raise TrainingError(
             "the ranks ended well but left no result", where=str(config.work / "ranks.log"), fix="run again"
         )
@@ -346,23 +359,23 @@ class _Teller:
 
 def _write_output(output: Path, work: Path, config: LoopConfig, tokenizer: Path, trained: int) -> None:
     """Write everything but the manifest."""
-    order, result = config.order, json.loads((work / "result.json").read_bytes())
-    losses = list(read_log(work / "losses.jsonl"))
+    order, result = config.order, json.loads((work / RESULT_NAME).read_bytes())
+    losses = list(read_log(work / LOSSES_NAME))
     batches = [row for rank in range(order.ranks) for row in read_log(work / f"steps-rank-{rank:05d}.jsonl")]
     _check_whole(losses, batches, order)
-    shutil.copytree(work / "result" / "model", output / "model")
+    shutil.copytree(work / "result" / MODEL_FOLDER, output / MODEL_FOLDER)
     for name in TOKENIZER_FILES:
         if (tokenizer / name).is_file():
-            shutil.copyfile(tokenizer / name, output / "model" / name)
-    if (output / "model" / "tokenizer.json").is_file():
-        name_special_tokens(output / "model")
-    write_bytes(output / "loss.csv", _loss_table(losses).encode())
-    write_rows(output / "steps.parquet", sorted(batches, key=lambda row: (row["step"], row["rank"])), STEPS_SCHEMA)
-    write_json(output / "order.json", order.model_dump(mode="json"))
+            shutil.copyfile(tokenizer / name, output / MODEL_FOLDER / name)
+    if (output / MODEL_FOLDER / TOKENIZER_NAME).is_file():
+        name_special_tokens(output / MODEL_FOLDER)
+    write_bytes(output / LOSS_NAME, _loss_table(losses).encode())
+    write_rows(output / STEPS_NAME, sorted(batches, key=lambda row: (row["step"], row["rank"])), STEPS_SCHEMA)
+    write_json(output / ORDER_NAME, order.model_dump(mode="json"))
     summary: dict[str, JsonValue] = {name: _rounded(result[name]) for name in ("train_loss", "validation_loss")}
-    write_json(output / "summary.json", summary)
+    write_json(output / SUMMARY_NAME, summary)
     write_json(
-        output / "metrics.json",
+        output / METRICS_NAME,
         {
             **summary,
             "parameters": result["parameters"],

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from tasks.contracts.base import Drop, Rule
 from tasks.contracts.document import Document
-from tasks.contracts.words import NO_SPACE_SCRIPTS
+from tasks.contracts.scripts import NO_SPACE_SCRIPTS
 from tasks.filter.list_files import read_list
 
 _WORD = re.compile(r"\w+")

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 from tasks.contracts.http_responses import REFUSALS
 from tasks.crawl.fetch import RULES as FETCH_RULES
+from tasks.crawl.limits import LIMIT_RULES
 from tasks.crawl.sites import PASSING
-from tasks.crawl.urls import LIMIT_RULES
 from tasks.dedup.survivors import RULES as DEDUP_RULES
 from tests.conftest import ROOT
 

@@ -19,8 +19,7 @@ from tasks.contracts.document import read_documents
 from tasks.contracts.errors import InputError
 from tasks.contracts.ledger import LedgerRow, read_ledger, write_ledger
 from tasks.contracts.manifest import Counts
-from tasks.contracts.warc import host_of
-from tasks.crawl.urls import canonical_url
+from tasks.contracts.urls import canonical_url, host_of
 from tests.flows.proof.traced_workspace import PAGES, Traced, make, rewrite_ledger
 from tests.planted import plant_manifest
 

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from twisted.internet.address import IPv4Address, IPv6Address
 
-from tasks.crawl.addresses import GuardedResolver, is_public, named
+from tasks.contracts.urls import named
+from tasks.crawl.addresses import GuardedResolver, is_public
 
 
 @pytest.mark.parametrize(

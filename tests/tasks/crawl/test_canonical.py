@@ -210,7 +210,7 @@ def test_a_rewritten_record_says_what_it_was(tmp_path: Path) -> None:
 def test_what_a_crawl_writes_has_the_form_and_is_one_page(
     headers: Sequence[tuple[str, str]], path: str, body: bytes, status: str
 ) -> None:
-    from tasks.crawl.urls import canonical_url
+    from tasks.contracts.urls import canonical_url
 
     url = canonical_url(f"http://a.example/{path}") or "http://a.example/"
     clean = [(name, value.encode("latin-1", "replace").decode("latin-1").replace("\r", " ").replace("\n", " "))

@@ -20,10 +20,10 @@ from tasks.contracts.errors import NetworkError, RefusedError
 from tasks.contracts.ledger import read_ledger
 from tasks.crawl.jobs import Crawl
 from tasks.crawl.journal import read_progress
+from tasks.crawl.limits import Limits
 from tasks.crawl.sample.pages import SamplePage, render
 from tasks.crawl.sample.server import Site, serve
 from tasks.crawl.sites import crawl_sites
-from tasks.crawl.urls import Limits
 from tests.tasks.crawl.web import Answer, Web, serving
 
 

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.contracts.normal_form import normal_bytes
 from tasks.dedup import shingles as module
-from tasks.dedup.shingles import jaccard, normal_bytes, normalise, shingle_sets, shingles, words
+from tasks.dedup.shingles import jaccard, shingle_sets, shingles, words
 
 NUMBERS = st.sets(st.integers(0, 2**32 - 1), max_size=60)
 ODD_TEXT = st.text(st.sampled_from("abAB é1_'.,\n\t\x1c\u00a0世界กहि\u0301\ud800ﬁ"), max_size=60)
@@ -56,18 +57,6 @@ def test_case_punctuation_and_spaces_do_not_change_shingles() -> None:
 def test_a_text_shorter_than_a_shingle_has_none() -> None:
     assert len(shingles("only four words here", size=5)) == 0
     assert len(shingles("now there are five words", size=5)) == 1
-
-
-def test_the_normal_form_ignores_width_case_and_spaces_only() -> None:
-    assert normalise("Ｆｕｌｌ  Width\n") == "full width"
-    assert normal_bytes("a b") == normal_bytes(" A\tB ")
-    assert normal_bytes("a b") != normal_bytes("a, b")
-
-
-@given(text=ODD_TEXT)
-@settings(max_examples=200)
-def test_the_fast_normal_form_is_the_normal_form(text: str) -> None:
-    assert normal_bytes(text) == normalise(text).encode("utf-8", "surrogatepass")
 
 
 @given(texts=st.lists(ODD_TEXT, max_size=6), size=st.integers(1, 4))

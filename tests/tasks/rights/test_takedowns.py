@@ -1,11 +1,9 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tasks.contracts.errors import InputError
-from tasks.dedup.shingles import normalise
+from tasks.contracts.urls import canonical_url
 from tasks.rights.takedowns import (
     LIST,
     Fingerprint,
@@ -13,7 +11,6 @@ from tasks.rights.takedowns import (
     Takedowns,
     add_fingerprints,
     append_row,
-    canonical,
     read_rows,
     read_takedowns,
     text_sha256,
@@ -56,6 +53,14 @@ def test_other_spellings_and_captures_of_a_page_are_covered() -> None:
     assert covered(takedowns, url="https://a.example/x") is None
 
 
+def test_an_address_is_known_in_every_spelling_that_a_crawl_takes_for_it() -> None:
+    takedowns = Takedowns((row(1, value="https://bücher.example/a/../b é"), row(2, "host", "*.Straße.example")))
+    crawled = canonical_url("https://BÜCHER.example/b%20%c3%a9")
+    assert crawled is not None
+    assert covered(takedowns, url=crawled) == (row(1).id, "address")
+    assert covered(takedowns, host="www.xn--strae-oqa.example") == (row(2).id, "address")
+
+
 def test_a_host_is_covered_alone_and_a_domain_with_all_under_it() -> None:
     alone = Takedowns((row(1, "host", "a.example"),))
     assert covered(alone, host="A.example") == (row(1).id, "address")
@@ -91,22 +96,8 @@ def test_a_line_that_cannot_be_read_stops_the_run(workspace: Path) -> None:
         read_takedowns()
 
 
-@given(st.text())
-def test_texts_are_equal_as_they_are_for_dedup(text: str) -> None:
-    import hashlib
-
-    normal = normalise(text)
-    expected = hashlib.sha256(normal.encode("utf-8", "surrogatepass")).hexdigest() if normal else None
-    assert text_sha256(text) == expected
-
-
-@given(st.text())
-def test_a_canonical_url_is_its_own(url: str) -> None:
-    assert isinstance(canonical(url), str)
-
-
 def test_a_crawl_does_not_take_up_what_was_taken_down() -> None:
-    from tasks.crawl.urls import Counted, Limits
+    from tasks.crawl.limits import Counted, Limits
 
     limits = Limits(
         max_pages_per_host=9,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from tasks.contracts.files import PARQUET_PARTS
 from training.release.papers.facts import Facts
 from training.release.papers.markdown import counted, many
 from training.release.papers.sources import NOT_STATED
@@ -132,7 +133,7 @@ def _file_set() -> dict[str, Any]:
         "@id": SHARDS,
         "name": SHARDS,
         "encodingFormat": PARQUET,
-        "includes": "part-*.parquet",
+        "includes": PARQUET_PARTS,
     }
 
 

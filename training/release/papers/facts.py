@@ -17,6 +17,19 @@ from pydantic import JsonValue
 
 from tasks.contracts.durable_files import sha256_json
 from tasks.contracts.errors import InputError, ManifestError
+from tasks.contracts.files import (
+    METRICS_NAME,
+    MIXTURE_NAME,
+    MODEL_CONFIG_NAME,
+    MODEL_FOLDER,
+    PROTECTED_NAME,
+    REPORT_NAME,
+    RESULTS_NAME,
+    SOURCES_NAME,
+    TASKS_FOLDER,
+    TOKENS_NAME,
+    is_part,
+)
 from tasks.contracts.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -102,7 +115,7 @@ class Facts:
     def shards(self) -> tuple[Shard, ...]:
         """The shards of the training text."""
         listed = self.manifests["mix"].shards
-        return tuple(shard for shard in listed if shard.name.startswith("part-") and shard.name.endswith(".parquet"))
+        return tuple(shard for shard in listed if is_part(shard.name, ".parquet"))
 
     @property
     def weight_files(self) -> tuple[Shard, ...]:
@@ -111,7 +124,7 @@ class Facts:
         return tuple(
             shard.model_copy(update={"name": Path(shard.name).name})
             for shard in listed
-            if shard.name.startswith("model/") and shard.name.endswith(".safetensors")
+            if shard.name.startswith(f"{MODEL_FOLDER}/") and shard.name.endswith(".safetensors")
         )
 
     @property
@@ -184,7 +197,7 @@ def read_facts(
         ManifestError: the chain of manifests is broken.
     """
     manifests = read_manifests(inputs)
-    tokens = _read_json(inputs["tokenize"] / "tokens.json")
+    tokens = _read_json(inputs["tokenize"] / TOKENS_NAME)
     parts = [
         (inputs["mix"] / shard.name, inputs["tokenize"] / index_name(f"{Path(shard.name).stem}.bin"))
         for shard in text_shards(inputs["mix"])
@@ -205,18 +218,18 @@ def read_facts(
         statement=statement,
         manifests=manifests,
         hashes={stage: manifest_hash(inputs[stage]) for stage in manifests},
-        crawl=_read_json(inputs["crawl"] / "sources.json"),
+        crawl=_read_json(inputs["crawl"] / SOURCES_NAME),
         sources=sources,
         edits=read_edits({stage: inputs[stage] for stage, manifest in manifests.items() if manifest.holds_documents}),
-        mixture=_read_json(inputs["mix"] / "mixture.json"),
-        protected=_read_json(inputs["decontaminate"] / "protected.json"),
+        mixture=_read_json(inputs["mix"] / MIXTURE_NAME),
+        protected=_read_json(inputs["decontaminate"] / PROTECTED_NAME),
         tokens=tokens,
-        training=_read_json(inputs["train"] / "metrics.json"),
-        model=_read_json(inputs["train"] / "model/config.json"),
-        results=_read_json(inputs["evaluate"] / "results.json"),
-        gate=_read_json(inputs["gate"] / "report.json"),
+        training=_read_json(inputs["train"] / METRICS_NAME),
+        model=_read_json(inputs["train"] / MODEL_FOLDER / MODEL_CONFIG_NAME),
+        results=_read_json(inputs["evaluate"] / RESULTS_NAME),
+        gate=_read_json(inputs["gate"] / REPORT_NAME),
         libraries=read_libraries(),
-        local_tasks=tuple(sorted(path.stem for path in (inputs["holdout"] / "tasks").glob("*.yaml"))),
+        local_tasks=tuple(sorted(path.stem for path in (inputs["holdout"] / TASKS_FOLDER).glob("*.yaml"))),
     )
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tasks.contracts.files import DROPPED_FOLDER, PARQUET_PARTS
+
 # Rules whose detail counts what was found by kind: "email: 2, ip: 1".
 MASKING = ("pii", "secrets")
 
@@ -37,7 +39,7 @@ def read_edits(folders: Mapping[str, Path]) -> Edits:
     masked: dict[str, Counter[str]] = {rule: Counter() for rule in MASKING}
     opt_outs: Counter[str] = Counter()
     for stage, folder in folders.items():
-        for path in sorted((folder / "dropped").glob("part-*.parquet")):
+        for path in sorted((folder / DROPPED_FOLDER).glob(PARQUET_PARTS)):
             detailed = stage in ("extract", "filter")
             table = pq.read_table(path, columns=["action", "rule", *(["detail"] if detailed else [])])
             for action, target in (("edit", changed), ("note", marked)):

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from tasks.contracts.files import MODEL_FOLDER, TOKENIZER_NAME
 from training.release.papers.facts import Facts
 from training.release.papers.markdown import counted
 
@@ -67,7 +68,7 @@ def _properties(values: Mapping[str, object]) -> list[dict[str, str]]:
 def _model(facts: Facts) -> dict[str, Any]:
     figures, trained = facts.training, facts.manifests["train"]
     files = {shard.name: shard for shard in trained.shards}
-    weights = files.get("model/model.safetensors")
+    weights = files.get(f"{MODEL_FOLDER}/model.safetensors")
     return {
         "type": "machine-learning-model",
         "bom-ref": MODEL,
@@ -171,12 +172,12 @@ def _data(facts: Facts) -> list[dict[str, Any]]:
         }
         for ref, (stage, name, text) in described.items()
     ]
-    tokenizer = next((s for s in facts.manifests["tokenizer"].shards if s.name == "tokenizer.json"), None)
+    tokenizer = next((s for s in facts.manifests["tokenizer"].shards if s.name == TOKENIZER_NAME), None)
     found.append(
         {
             "type": "file",
             "bom-ref": TOKENIZER,
-            "name": "tokenizer.json",
+            "name": TOKENIZER_NAME,
             "version": facts.hashes["tokenizer"],
             "hashes": _hashes(tokenizer.sha256 if tokenizer else facts.hashes["tokenizer"]),
             "properties": _properties({"vocab_size": tokens["vocab_size"]}),

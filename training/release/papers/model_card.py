@@ -10,26 +10,39 @@ from typing import Any
 
 from huggingface_hub.repocard_data import EvalResult, ModelCardData
 
+from tasks.contracts.files import SOURCES_NAME, TASKS_FOLDER
+from tasks.contracts.release import (
+    AB2013_NAME,
+    BILL_NAME,
+    CROISSANT_NAME,
+    DATA_CARD_NAME,
+    EVALUATION_FOLDER,
+    GATE_NAME,
+    LINEAGE_NAME,
+    MANIFESTS_FOLDER,
+    PROV_NAME,
+    SIGNATURE_NAME,
+    VERIFIER_NAME,
+)
 from training.gate.stage import rules_met
-from training.release.local_tasks import FOLDER as TASKS
 from training.release.local_tasks import LOADER
 from training.release.papers.facts import Facts
 from training.release.papers.markdown import many, page, share_of, table
 
 FILES = (
-    ("data_card.md", "what the training text is, where it is from and what was left out"),
-    ("sources.json", "every host, domain, language and licence of it with documents, bytes and tokens, for programs"),
+    (DATA_CARD_NAME, "what the training text is, where it is from and what was left out"),
+    (SOURCES_NAME, "every host, domain, language and licence of it with documents, bytes and tokens, for programs"),
     ("eu_ai_act_summary.md, .json", "public summary of the training content, Regulation (EU) 2024/1689, Art. 53(1)(d)"),
-    ("ab2013.md", "California Civil Code § 3111 (AB 2013)"),
-    ("croissant.json", "the training text's shards for machines: Croissant 1.1"),
-    ("mlbom.cdx.json", "bill of materials for machines: CycloneDX 1.6"),
-    ("prov.jsonld", "which stage made what from what: W3C PROV"),
-    ("tasks/", "the held-out tasks and their items, for lm-eval"),
-    ("gate.json, evaluation/", "the gate's report and the score of every item"),
-    ("lineage.json, manifests/", "the chain of hashes from these weights to the raw records"),
-    ("verify.py", "checks all of this folder offline: `python3 -I verify.py`"),
+    (AB2013_NAME, "California Civil Code § 3111 (AB 2013)"),
+    (CROISSANT_NAME, "the training text's shards for machines: Croissant 1.1"),
+    (BILL_NAME, "bill of materials for machines: CycloneDX 1.6"),
+    (PROV_NAME, "which stage made what from what: W3C PROV"),
+    (f"{TASKS_FOLDER}/", "the held-out tasks and their items, for lm-eval"),
+    (f"{GATE_NAME}, {EVALUATION_FOLDER}/", "the gate's report and the score of every item"),
+    (f"{LINEAGE_NAME}, {MANIFESTS_FOLDER}/", "the chain of hashes from these weights to the raw records"),
+    (VERIFIER_NAME, "checks all of this folder offline: `python3 -I verify.py`"),
     (
-        "model.sig",
+        SIGNATURE_NAME,
         "if it is here: the publisher's signature over all of it, `model_signing verify key . --signature model.sig "
         "--public_key FILE`",
     ),
@@ -211,7 +224,7 @@ def _score_it(facts: Facts) -> list[str]:
         return []
     return [
         "To score it again, from any folder and without a network (`lm_eval` 0.4, with its `hf` extra). The items are "
-        f"held-out text; `{TASKS}/{LOADER}` loads them, so run `verify.py` first:",
+        f"held-out text; `{TASKS_FOLDER}/{LOADER}` loads them, so run `verify.py` first:",
         "",
         "```bash",
         "release=.  # where this file is",

@@ -6,6 +6,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tasks.contracts.durable_files import write_bytes
+from tasks.contracts.files import SOURCES_NAME
+from tasks.contracts.release import (
+    AB2013_NAME,
+    BILL_NAME,
+    CROISSANT_NAME,
+    DATA_CARD_NAME,
+    EU_SUMMARY_JSON_NAME,
+    EU_SUMMARY_NAME,
+    MODEL_CARD_NAME,
+    PROV_NAME,
+)
 from training.release.papers.ab2013 import ab2013
 from training.release.papers.croissant import croissant
 from training.release.papers.data_card import data_card
@@ -17,15 +28,15 @@ from training.release.papers.prov import prov
 from training.release.papers.sources import sources_json
 
 PAPERS: Mapping[str, Callable[[Facts], bytes]] = {
-    "README.md": model_card,
-    "data_card.md": data_card,
-    "sources.json": lambda facts: sources_json(facts.sources),
-    "croissant.json": croissant,
-    "eu_ai_act_summary.md": eu_summary_markdown,
-    "eu_ai_act_summary.json": eu_summary_json,
-    "ab2013.md": ab2013,
-    "mlbom.cdx.json": mlbom,
-    "prov.jsonld": prov,
+    MODEL_CARD_NAME: model_card,
+    DATA_CARD_NAME: data_card,
+    SOURCES_NAME: lambda facts: sources_json(facts.sources),
+    CROISSANT_NAME: croissant,
+    EU_SUMMARY_NAME: eu_summary_markdown,
+    EU_SUMMARY_JSON_NAME: eu_summary_json,
+    AB2013_NAME: ab2013,
+    BILL_NAME: mlbom,
+    PROV_NAME: prov,
 }
 """File name → the pure function that makes its bytes."""
 

@@ -1,11 +1,14 @@
-"""One spelling a URL, and no way into a trap."""
+"""One spelling a URL; when two are one page; which hosts a pattern names, for all who ask."""
 
 import pytest
 import scrapy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.crawl.urls import Counted, Limits, canonical_url
+from tasks.contracts.document import Document
+from tasks.contracts.urls import TRACKING, canonical_url, named, page_key
+from tasks.mix.shares import Group
+from tasks.perplexity.reference import Reference
 
 H = "http://h.example"
 
@@ -78,41 +81,16 @@ def test_a_spelling_once_made_stays_and_is_what_scrapy_sends(rest: str, start: s
         assert scrapy.Request(url).url == url
 
 
-LIMITS = Limits(
-    max_pages_per_host=100,
-    max_depth=5,
-    max_url_length=80,
-    max_path_segments=6,
-    max_repeated_segments=2,
-    max_query_parameters=3,
-    max_queries_per_path=4,
-)
+def test_a_pattern_with_a_star_before_a_domain_names_the_domain_too_whoever_asks() -> None:
+    document = Document(doc_id="1", url="", host="a.example", record_id="1", source="x", text="")
+    for pattern, is_named in (("*.A.example", True), ("a.example", True), ("*.b.example", False), ("a.*", True)):
+        assert named("a.example", [pattern]) is is_named
+        assert Group(name="g", hosts=(pattern,)).takes(document) is is_named
+        assert Reference(hosts=(pattern,)).holds(document) is is_named
 
 
-@pytest.mark.parametrize(
-    ("path", "depth", "rule"),
-    [
-        ("/a/b/c/d/e/f", 5, None),
-        ("/a", 6, "max_depth"),
-        ("/" + "a" * 80, 0, "url_too_long"),
-        ("/a/b/c/d/e/f/g", 0, "path_too_deep"),
-        ("/a/x/a/y/a", 0, "path_repeats"),
-        ("/a?b&c&d&e", 0, "query_parameters"),
-        ("/a?b&c&d", 0, None),
-    ],
-)
-def test_each_limit_has_a_rule(path: str, depth: int, rule: str | None) -> None:
-    assert Counted(LIMITS).refusal(H + path, depth) == rule
-
-
-def test_a_path_with_ever_new_queries_is_cut_off_and_its_neighbours_are_not() -> None:
-    counted = Counted(LIMITS, [f"{H}/calendar?day={day}" for day in range(4)])
-    assert counted.refusal(f"{H}/calendar?day=5", 1) == "query_variants"
-    assert counted.refusal(f"{H}/calendar", 1) is None
-    assert counted.refusal(f"{H}/other?day=5", 1) is None
-
-
-def test_a_host_is_full_when_it_is() -> None:
-    counted = Counted(LIMITS, [f"{H}/{n}" for n in range(100)])
-    assert counted.refusal(f"{H}/x", 1) == "max_pages_per_host"
-    assert counted.refusal("http://other.example/x", 1) is None
+@given(st.text("aé%2eE/.?&=#:;[]|\\ ~+", max_size=25))
+def test_the_canonical_url_of_a_page_is_the_same_page(rest: str) -> None:
+    url = canonical_url(f"http://A.example:80/{rest}", TRACKING)
+    if url is not None:
+        assert page_key(url) == page_key(f"https://a.example/{rest}")

@@ -1,6 +1,6 @@
-"""One spelling for each URL (RFC 3986, section 6.2), and the limits that keep a crawl out of traps.
+"""One spelling for each URL (RFC 3986, section 6.2), when two are one page's, and which host a pattern names.
 
-Two spellings of one address would be fetched twice; a calendar or a session id in the path would be fetched for ever.
+Two spellings of one address would be fetched twice, and a page that was taken down would come back by another one.
 """
 
 from __future__ import annotations
@@ -8,9 +8,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from urllib.parse import urlsplit
@@ -18,12 +16,11 @@ from urllib.parse import urlsplit
 import idna
 from w3lib.url import safe_url_string
 
-from tasks.contracts.warc import host_of
-from tasks.rights.takedowns import RULE as TAKEDOWN
-from tasks.rights.takedowns import Takedowns
-
 PORTS = {"http": "80", "https": "443"}
-_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
+TRACKING = ("utm_*", "gclid", "fbclid", "msclkid")
+"""Query parameters that only track who followed a link, as patterns of their names."""
+ESCAPED = r"%([0-9A-Fa-f]{2})"
+_ESCAPE = re.compile(ESCAPED)
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 # What browsers take out of a link before they read it (WHATWG URL, section 4.4).
 _TAKEN_OUT = str.maketrans("", "", "\t\n\r")
@@ -51,11 +48,36 @@ def canonical_url(url: str, drop_query: Sequence[str] = ()) -> str | None:
     """
     if _CANONICAL.fullmatch(url):
         return url
+    found = _spelled(url, drop_query)
+    if found is None or found[0] not in PORTS:
+        return None
+    scheme, place, path, query = found
+    return f"{scheme}://{place}{path}" + (f"?{query}" if query else "")
+
+
+def page_key(url: str) -> str:
+    """Return the form in which two addresses are one page's, which is coarser than the canonical URL.
+
+    The scheme, the order of the query, parameters that only track a visitor and a slash at the path's end do not count.
+    What has no host is compared as it stands.
+
+    >>> page_key("HTTP://Docs.Example:80/a%7Eb/?utm_source=x&b=2&a=1#top")
+    'docs.example/a~b?a=1&b=2'
+    """
+    found = _spelled(url, TRACKING)
+    if found is None:
+        return url.strip()
+    _, place, path, query = found
+    ordered = "&".join(sorted(part for part in query.split("&") if part))
+    return f"{place}{path.rstrip('/') or '/'}" + (f"?{ordered}" if ordered else "")
+
+
+def _spelled(url: str, drop_query: Sequence[str]) -> tuple[str, str, str, str] | None:
+    """Return the scheme, host with port, path and query of a URL in one spelling; None where it has no host."""
     try:
         # First, so that what Scrapy sends is read: it takes a backslash for a slash, as browsers do (WHATWG URL, 4.4).
         parts = urlsplit(safe_url_string(url.strip().translate(_TAKEN_OUT)))
-        scheme = parts.scheme.lower()
-        if scheme not in PORTS or not parts.hostname:
+        if not parts.hostname:
             return None
         host = canonical_host(parts.hostname)
         port = str(parts.port or "")
@@ -63,10 +85,10 @@ def canonical_url(url: str, drop_query: Sequence[str] = ()) -> str | None:
         return None
     if host is None or parts.port == 0:
         return None
-    place = host if port in ("", PORTS[scheme]) else f"{host}:{port}"
-    query = _kept_query(parts.query, drop_query)
-    path = without_dots(_escapes(parts.path) or "/")
-    return f"{scheme}://{place}{path}" + (f"?{_escapes(query)}" if query else "")
+    scheme = parts.scheme.lower()
+    place = host if port in ("", PORTS.get(scheme)) else f"{host}:{port}"
+    path = without_dots(percent_form(parts.path) or "/")
+    return scheme, place, path, percent_form(without_parameters(parts.query, drop_query))
 
 
 @lru_cache(maxsize=1 << 14)
@@ -106,12 +128,16 @@ def _plain_ipv6(host: str) -> str:
 def _percent_decoded(host: str) -> str:
     if "%" not in host or ":" in host:
         return host
-    raw = re.sub(rb"%([0-9A-Fa-f]{2})", lambda found: bytes([int(found[1], 16)]), host.encode())
+    raw = re.sub(ESCAPED.encode(), lambda found: bytes([int(found[1], 16)]), host.encode())
     return raw.decode("utf-8", "replace")
 
 
-def _escapes(text: str) -> str:
-    """Write %-escapes in capitals, and those of unreserved characters as the characters they are."""
+def percent_form(text: str) -> str:
+    """Write %-escapes in capitals, and those of unreserved characters as these (RFC 3986, 6.2.2): %2F is no slash.
+
+    >>> percent_form("a%2fb%7ec")
+    'a%2Fb~c'
+    """
 
     def plain(found: re.Match[str]) -> str:
         character = chr(int(found[1], 16))
@@ -139,77 +165,32 @@ def without_dots(path: str) -> str:
     return "/" + "/".join([*kept, ""] if ends_in_folder and kept else kept)
 
 
-def _kept_query(query: str, drop: Sequence[str]) -> str:
+def without_parameters(query: str, drop: Sequence[str]) -> str:
+    """Return a query without the parameters that patterns of names such as "utm_*" match."""
     if not query or not drop:
         return query
     kept = [p for p in query.split("&") if not any(fnmatchcase(p.partition("=")[0].lower(), d.lower()) for d in drop)]
     return "&".join(kept)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """How much of a crawl, of a host and of a URL is allowed; see stage.Params for the fields of the same name."""
-
-    max_pages_per_host: int
-    max_depth: int
-    max_url_length: int
-    max_path_segments: int
-    max_repeated_segments: int
-    max_query_parameters: int
-    max_queries_per_path: int
-    takedowns: Takedowns = field(default_factory=Takedowns)
-    """Addresses that must not be fetched again."""
+def host_of(url: str) -> str:
+    """Return a URL's host, "" where it has none."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
 
 
-class Counted:
-    """Counts the URLs taken up by host and by path, and names the limit that one more would break."""
+def host_matches(host: str, pattern: str) -> bool:
+    """Tell whether a host is one that a setting names: "a.example", "docs-?.example", or "*.example" (and itself).
 
-    def __init__(self, limits: Limits, taken: Iterable[str] = ()) -> None:
-        self.limits = limits
-        self.per_host: Counter[str] = Counter()
-        self.per_path: Counter[str] = Counter()
-        for url in taken:
-            self.add(url)
-
-    def add(self, url: str) -> None:
-        """Count a URL as taken up."""
-        self.per_host[host_of(url)] += 1
-        path, mark, _ = url.partition("?")
-        if mark:
-            self.per_path[path] += 1
-
-    def refusal(self, url: str, depth: int) -> str | None:
-        """Return the rule that keeps a URL out, None where nothing does.
-
-        >>> limits = Limits(max_pages_per_host=9, max_depth=9, max_url_length=60, max_path_segments=6,
-        ...                 max_repeated_segments=2, max_query_parameters=2, max_queries_per_path=1)
-        >>> counted = Counted(limits, ["http://h.example/find?q=1"])
-        >>> [counted.refusal(f"http://h.example/{rest}", 1) for rest in ("a/b/a/b/a", "x?a&b&c", "find?q=2", "ok")]
-        ['path_repeats', 'query_parameters', 'query_variants', None]
-        """
-        limits = self.limits
-        if limits.takedowns.covers_address(url, host_of(url)):
-            return TAKEDOWN
-        if depth > limits.max_depth:
-            return "max_depth"
-        if len(url) > limits.max_url_length:
-            return "url_too_long"
-        path, _, query = url.partition("?")
-        segments = [segment for segment in path.split("/")[3:] if segment]
-        if len(segments) > limits.max_path_segments:
-            return "path_too_deep"
-        if segments and max(Counter(segments).values()) > limits.max_repeated_segments:
-            return "path_repeats"
-        if query and query.count("&") + 1 > limits.max_query_parameters:
-            return "query_parameters"
-        if query and self.per_path[path] >= limits.max_queries_per_path:
-            return "query_variants"
-        if self.per_host[host_of(url)] >= limits.max_pages_per_host:
-            return "max_pages_per_host"
-        return None
+    >>> [host_matches(host, "*.Docs.example") for host in ("docs.example", "a.docs.example.", "baddocs.example")]
+    [True, True, False]
+    """
+    host, pattern = host.lower().rstrip("."), pattern.lower()
+    return fnmatchcase(host, pattern) or host == pattern.removeprefix("*.")
 
 
-LIMIT_RULES = frozenset(
-    {"max_pages", "max_depth", "max_pages_per_host", "url_too_long", "path_too_deep", "path_repeats",
-     "query_parameters", "query_variants", "too_many_links", TAKEDOWN}
-)  # fmt: skip
+def named(host: str, patterns: Sequence[str]) -> bool:
+    """Tell whether a host is among those that some patterns name."""
+    return any(host_matches(host, pattern) for pattern in patterns)
