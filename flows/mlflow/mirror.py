@@ -157,7 +157,11 @@ class StageMirror:
         address = os.environ.get(SERVER_VARIABLE)
         if address:
             line = socket.socket(socket.AF_UNIX)
-            line.connect(address)
+            try:
+                line.connect(address)
+            except OSError:
+                line.close()
+                raise
             return line
         line, other_end = socket.socketpair()
         with other_end:

@@ -221,6 +221,8 @@ def test_a_run_whose_mirror_was_killed_too_is_closed_by_the_next_run(
             time.sleep(0.5)
         for process in psutil.Process().children(recursive=True):
             process.kill()
+    assert mirror._line is not None
+    mirror._line.close()  # as the end of a killed stage closes it
     assert mirror.ids is None
     client, run = mlflow_run("crawl", "r6")
     assert run.info.status == "RUNNING"

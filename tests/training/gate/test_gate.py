@@ -261,7 +261,7 @@ def test_the_report_says_how_many_items_are_not_protected(tmp_path: Path) -> Non
     found: dict[str, Any] = {
         "quiz.jsonl": {"items": 50, "by_ngrams": 40, "whole": 3, "not_protected": 7, "reasons": {"one word": 7}}
     }
-    write_json(folder / "protected.json", {"items": {"quiz.jsonl": found}})
+    write_json(folder / "protected.json", {"items": found})
     plant_manifest(folder, stage="decontaminate", unit="documents", params={}, inputs={}, counts=Counts(in_=0, out=0))
     report = judge({**inputs, "decontaminate": folder}, tmp_path / "out")
     assert report["protection"] == found
