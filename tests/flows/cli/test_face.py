@@ -9,6 +9,7 @@ import json
 import logging
 import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def inside(planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     root = tmp_path / "workspace"
     shutil.copytree(planted, root, symlinks=True)
+    subprocess.run(["git", "init", "-q", str(root)], check=True)
     monkeypatch.chdir(root)
     monkeypatch.setenv("HEADWATER_STATE", str(root / ".headwater"))
     handlers, handler = list(logging.getLogger().handlers), signal.getsignal(signal.SIGTERM)
