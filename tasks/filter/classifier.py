@@ -218,9 +218,9 @@ def read_texts(path: Path) -> Iterator[str]:
                 yield from _not_blank(batch.column(0).to_pylist())
         else:
             opener: Any = gzip.open if path.suffix == ".gz" else open
-            with opener(path, "rb") as raw:
+            with opener(path, "rb") as raw, io.TextIOWrapper(in_utf8(raw), encoding="utf-8") as lines:
                 jsonl = ".jsonl" in path.suffixes
-                stream = (line.removeprefix(MARK) for line in io.TextIOWrapper(in_utf8(raw), encoding="utf-8"))
+                stream = (line.removeprefix(MARK) for line in lines)
                 yield from _not_blank(json_value(line)["text"] if jsonl else line for line in stream)
     except (*UNREADABLE, LookupError, TypeError) as error:
         raise InputError(

@@ -248,8 +248,11 @@ def _file_lines(name: str) -> Iterator[str]:
         # Not by fsspec.open, which takes what stands in the name for a pattern.
         system, inner = fsspec.core.url_to_fs(name)
         packed = fsspec.utils.infer_compression(name)
-        with fsspec.core.OpenFile(system, inner, mode="rb", compression=packed) as raw:
-            for number, line in enumerate(io.TextIOWrapper(in_utf8(raw), encoding="utf-8", errors="replace"), start=1):
+        with (
+            fsspec.core.OpenFile(system, inner, mode="rb", compression=packed) as raw,
+            io.TextIOWrapper(in_utf8(raw), encoding="utf-8", errors="replace") as lines,
+        ):
+            for number, line in enumerate(lines, start=1):
                 text = line.removeprefix(MARK)
                 if ".jsonl" in name:
                     row = json_value(text)

@@ -145,7 +145,7 @@ def test_a_moved_threshold_scores_nothing_again(perplexity: Perplexity, monkeypa
         hits.append((kwargs["stage"], result.hits))
         return result
 
-    monkeypatch.setattr("tasks.perplexity.stage.map_shards", counted)
+    monkeypatch.setattr("tasks.engine.stage.map_shards", counted)
     first = perplexity(corpus()[:25], corpus()[25:])
     second = perplexity(corpus()[:25], corpus()[25:], params=SMALL.model_copy(update={"max_percentile": 50.0}))
     scored = [count for stage, count in hits if stage == "perplexity.scores"]

@@ -61,11 +61,13 @@ def test_a_step_log_is_cut_back_to_the_checkpoint_and_each_step_stands_once(tmp_
     log = StepLog(path, 0)
     for step in range(8):
         log.append({"step": step})
+    log._stream.close()
     with path.open("ab") as stream:
         stream.write(b'{"step": 8')
     resumed = StepLog(path, 5)
     for step in range(5, 10):
         resumed.append({"step": step})
+    resumed._stream.close()
     assert [row["step"] for row in read_log(path)] == list(range(10))
 
 
