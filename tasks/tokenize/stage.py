@@ -67,7 +67,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     dtype = smallest_dtype(tokenizer.get_vocab_size())
     shared = {"tokenizer": inputs["tokenizer"] / TOKENIZER_NAME}
     function = partial(_tokenize_shard, tokenizer_folder=inputs["tokenizer"], batch=params.batch_documents)
-    made = stage.map(function, stage.work(), params={"dtype": dtype}, shared=shared)
+    made = stage.map(function, stage.work("mix"), params={"dtype": dtype}, shared=shared)
     if not made.counts.out:
         raise CorpusTooSmallError(
             "there is no document to train on",
