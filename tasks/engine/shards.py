@@ -262,7 +262,7 @@ class _Maker:
 def _spread(make: _Maker, todo: Sequence[ShardWork], num_cpus: float) -> Iterator[Counts]:
     """Yield each shard's counts as it is finished, in whatever order; a little is made here, sooner than by Ray."""
     begun, here = time.monotonic(), 0
-    while here < len(todo) and _is_brief(todo[here:], time.monotonic() - begun):
+    while here < len(todo) and _is_brief(todo[here:], here, time.monotonic() - begun):
         yield make(todo[here])
         here += 1
     todo = todo[here:]
@@ -284,10 +284,16 @@ def _spread(make: _Maker, todo: Sequence[ShardWork], num_cpus: float) -> Iterato
         yield Counts.model_validate_json(row["counts"])
 
 
-def _is_brief(todo: Sequence[ShardWork], spent: float) -> bool:
-    """Return whether the next shard is made here: the last one, or a small one, soon, where Ray is not there yet."""
+def _is_brief(todo: Sequence[ShardWork], made: int, spent: float) -> bool:
+    """Return whether the next shard is made here, where Ray is not there yet and joining it would take longer.
+
+    That is so of the last one, of a small one soon, and where all that is left will take no longer than those made here
+    say.
+    """
     if len(todo) == 1:
         return True
+    if made and spent / made * len(todo) < BRIEF_SECONDS:
+        return not session_is_open()
     small = sum(path.stat().st_size for path in todo[0].inputs) <= SMALL_BYTES
     return small and spent < BRIEF_SECONDS and not session_is_open()
 

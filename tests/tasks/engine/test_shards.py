@@ -201,6 +201,15 @@ def test_what_is_little_does_not_wait_for_ray(
     assert len(CALLS) == made_before_ray
 
 
+@pytest.mark.parametrize(("left", "spent", "here"), [(2, 5.5, True), (20, 5.5, False), (20, 4.5, True)])
+def test_what_is_left_is_made_here_where_ray_would_take_longer(
+    corpus: Path, left: int, spent: float, here: bool
+) -> None:
+    """After six shards in 5.5 s, two more take less than joining Ray, twenty more do not; sooner, small ones do."""
+    todo = work_for(corpus)[:1] * left
+    assert shards._is_brief(todo, 6, spent) is here
+
+
 def test_where_ray_is_there_already_small_shards_are_spread_too(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "session_is_open", lambda: True)
     monkeypatch.setattr(shards, "open_session", lambda: pytest.fail("asked to spread"))
