@@ -50,7 +50,8 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def plant(workspace: Path, stages: tuple[str, ...] = STAGES) -> None:
-    """Write the folders of a run whose numbers are known."""
+    """Write the folders of a run whose numbers are known, beside the graph that names its stages."""
+    shutil.copy2(ROOT / "dvc.yaml", workspace)
     for stage in stages:
         folder = workspace / "data" / stage
         folder.mkdir(parents=True)
