@@ -311,7 +311,7 @@ def _scale_one(source: Path, place: Path, answers: Any) -> None:
                     cpu += sum(process.cpu_times()[:2])
                     peaks += re.findall(r"VmHWM:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())
     driver = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    ranges = len(list((place / "state/dedup/candidates").glob("*.groups.bin")))
+    ranges = max(1, len(list((place / "state/shards").glob("*/*.groups.bin"))))  # a single one is not kept
     answers.put((cpu, max(map(int, peaks)) / 1024, driver, ranges))
 
 

@@ -93,6 +93,7 @@ CALLS: dict[str, list[tuple[Sequence[str], bool]]] = {
     "run": [(["--until", HOSTILE], True), (["--set", HOSTILE], True), (["--set", f"crawl.seeds={HOSTILE}"], True)],
     "stage": [([HOSTILE], True)],
     "up": [([], True)],
+    "init": [([f"new{HOSTILE}"], True)],
     "doctor": [([], True)],
     "report": [([], True)],
     "gc": [([], False)],

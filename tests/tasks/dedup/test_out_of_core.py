@@ -95,13 +95,25 @@ def true_jaccard(left: str, right: str) -> float:
     return len(first & second) / len(first | second)
 
 
+@pytest.fixture
+def kept_scratch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves what a stage has half-done where it was, to be looked at."""
+    monkeypatch.setattr("tasks.engine.stage.shutil.rmtree", lambda *_, **__: None)
+
+
+def newest_candidates() -> Path:
+    """Return the folder of the last run's candidates."""
+    return max(Path("state/scratch").glob("dedup-*/candidates"), key=lambda folder: folder.stat().st_mtime_ns)
+
+
+@pytest.mark.usefixtures("kept_scratch")
 def test_what_is_held_in_memory_changes_nothing(dedup: Dedup) -> None:
     documents = corpus()
     whole = dedup(documents[:40], documents[40:])
     for held in (200, 40):
         pieces = dedup(documents[:40], documents[40:], params=Params(keys_in_memory=held))
         assert manifest_hash(pieces.folder) == manifest_hash(whole.folder)
-    assert len(list(Path("state/dedup/candidates").glob("*.groups.bin"))) > 3, "it was in pieces"
+    assert len(list(newest_candidates().glob("*.groups.bin"))) > 3, "it was in pieces"
 
 
 def test_a_key_shared_by_more_than_memory_holds_is_read_in_pieces(dedup: Dedup) -> None:
@@ -117,6 +129,7 @@ def test_a_key_shared_by_more_than_memory_holds_is_read_in_pieces(dedup: Dedup) 
     )
 
 
+@pytest.mark.usefixtures("kept_scratch")
 @pytest.mark.parametrize("held", [500, 1 << 18])
 def test_a_band_that_very_many_share_costs_no_more_for_each_of_them(dedup: Dedup, held: int) -> None:
     shared = " ".join(WORDS[:60])
@@ -128,7 +141,7 @@ def test_a_band_that_very_many_share_costs_no_more_for_each_of_them(dedup: Dedup
         ]
         outcome = dedup(documents, params=Params(bands=4, rows=1, num_perm=8, threshold=0.7, keys_in_memory=held))
         assert len(outcome.kept) == count
-        found = Path("state/dedup/candidates").glob("*.pairs.*.bin")
+        found = newest_candidates().glob("*.pairs.*.bin")
         return sum(path.stat().st_size for path in found) / PAIR.itemsize / count
 
     few, many = compared(200), compared(800)
