@@ -83,6 +83,11 @@ def names_file(manifest_sha256: str) -> Path:
     return documents_file(manifest_sha256).with_name("names.parquet")
 
 
+def holds_release(folder: Path) -> bool:
+    """Return whether a stage's folder is a release, whatever the stage is called."""
+    return (folder / LINEAGE_NAME).is_file()
+
+
 def remember_release(release: Path, mix: Path, inputs: Mapping[str, Path] | None = None) -> None:
     """Keep which documents went into a release; called when it has just been made.
 

@@ -135,7 +135,7 @@ def _run(run: str, stages: list[Stage], forced: set[str], changes: Mapping[str, 
             for artifact in progress:
                 with _not_to_fail_for():
                     update_progress_artifact(artifact_id=artifact, progress=100.0 * number / len(stages))
-    if key is not None and stages[-1].name == "release" and sign_if_not(stages[-1].output, key):
+    if key is not None and sign_if_not(stages[-1].output, key):
         _say("the release was there already and is signed now")
     if not any(record.run == run for record in read_records(run)):
         _say("everything is up to date: no stage had to run")

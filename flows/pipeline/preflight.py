@@ -35,6 +35,7 @@ def ready(
     """
     checked = check_params(settings, graph)
     stages = stages_until(graph, until)
+    # A release that is up to date is signed too, and a stage that is up to date is not asked for its faults.
     faults = [*_workspace(stages), *raised(lambda: signing_key(settings))]
     of_stages = {stage.name: list(checked[stage.name].faults()) for stage in stages}
     lacks = lacking(TRAIN)
@@ -46,7 +47,7 @@ def ready(
                 faults.append(fault)
         faults.extend(_without_trainer(lacks, [graph[name] for name in working]) if lacks else ())
     if faults:
-        raise together(faults, "things keep this run from starting")
+        raise together(list({str(fault): fault for fault in faults}.values()), "things keep this run from starting")
     return checked
 
 

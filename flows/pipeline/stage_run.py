@@ -18,7 +18,7 @@ import psutil
 
 from flows.history.digest import dvc_digest
 from flows.history.marks import restore_mark
-from flows.history.releases import remember_release
+from flows.history.releases import holds_release, remember_release
 from flows.history.run_records import (
     FLOW_RUN_VARIABLE,
     RUN_VARIABLE,
@@ -34,18 +34,15 @@ from flows.pipeline.snapshot import put_back, replaced_when_complete
 from flows.workspace.graph import Stage, load_graph, select
 from flows.workspace.locks import workspace_lock
 from flows.workspace.named_files import contents, remember
-from flows.workspace.params import ray_params, read_params, signing_key, stage_params
+from flows.workspace.params import ray_params, read_params, stage_params
 from tasks.contracts.base import StageParams
 from tasks.contracts.disk import size_of
 from tasks.contracts.durable_files import disk_full_is_clear
 from tasks.contracts.errors import CorpusTooSmallError, DiskFullError
 from tasks.contracts.files import DROPPED_FOLDER
-from tasks.contracts.manifest import Manifest, manifest_hash, read_whole
-from tasks.contracts.release import SIGNATURE_NAME
+from tasks.contracts.manifest import Manifest, read_whole
 from tasks.engine.session import RayParams, ray_on_demand
 from tasks.engine.shards import reused
-from training.champions import kept_copy
-from training.release.signing import SigningKey, sign_release
 
 logger = logging.getLogger(__name__)
 
@@ -59,14 +56,14 @@ def run_stage(name: str) -> Manifest:
     stage = select(load_graph(), name)
     settings = read_params()
     params = stage_params(settings, stage)
-    # A machine that runs the other stages need not have it.
-    key = signing_key(settings) if name == "release" else None
     run = current_run()
     started_at = now()
     with workspace_lock("stage"):
         try:
+            for fault in params.faults():  # before the old output is removed
+                raise fault
             with disk_full_is_clear(stage.output):  # whatever a library was writing, not only our own files
-                return _run(stage, params, ray_params(settings), key, run, started_at)
+                return _run(stage, params, ray_params(settings), run, started_at)
         except BaseException as caught:
             error = _with_need(caught, stage) if isinstance(caught, DiskFullError) else caught
             write_record(
@@ -93,9 +90,7 @@ def _with_need(error: DiskFullError, stage: Stage) -> DiskFullError:
     return error
 
 
-def _run(
-    stage: Stage, params: StageParams, ray: RayParams, key: SigningKey | None, run: str, started_at: str
-) -> Manifest:
+def _run(stage: Stage, params: StageParams, ray: RayParams, run: str, started_at: str) -> Manifest:
     for folder in stage.inputs.values():
         read_whole(folder)
     settings = params.model_dump(mode="json")
@@ -110,13 +105,11 @@ def _run(
     )
     with mirror:
         manifest = _make(stage, params, ray)
-        if key is not None:
-            _sign(manifest_hash(stage.output), key)
         mirror.shard_hits = reused.get(stage.name)
         logger.info("%s: %s", stage.name, describe(manifest))
     if held:
         remember(stage, held)
-    if stage.name == "release":
+    if holds_release(stage.output):
         remember_release(stage.output, stage.inputs["mix"], stage.inputs)
         restore_mark(stage.output)
     write_record(
@@ -177,14 +170,6 @@ def _refuse_nothing_kept(output: Path, manifest: Manifest) -> None:
 
 def _digest(stage: Stage) -> dict[str, str]:
     return {stage.name: dvc_digest(stage.output)}
-
-
-def _sign(release: str, key: SigningKey) -> None:
-    """Sign the kept copy of a release: before MLflow gets it, and not in data/, which is the same bytes every time."""
-    kept = kept_copy(release)
-    assert kept is not None, "the stage release keeps a copy"
-    if sign_release(kept, key):
-        logger.info("release: signed, %s", kept / SIGNATURE_NAME)
 
 
 def describe(manifest: Manifest) -> str:

@@ -6,23 +6,35 @@ the gate's report, the manifests of every stage and the chain between them. Then
 
 from __future__ import annotations
 
+import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pydantic import Field, JsonValue
 
 from tasks.contracts.base import StageParams, not_identity
 from tasks.contracts.durable_files import write_json
+from tasks.contracts.errors import HeadwaterError, raised
 from tasks.contracts.files import MODEL_FOLDER, REPORT_NAME
 from tasks.contracts.languages import LanguageCode
 from tasks.contracts.manifest import MANIFEST_NAME, Counts, Manifest, commit_manifest
-from tasks.contracts.release import EVALUATION_FOLDER, GATE_NAME, LINEAGE_NAME, MANIFESTS_FOLDER, VERIFIER_NAME
+from tasks.contracts.release import (
+    EVALUATION_FOLDER,
+    GATE_NAME,
+    LINEAGE_NAME,
+    MANIFESTS_FOLDER,
+    SIGNATURE_NAME,
+    VERIFIER_NAME,
+)
 from training.champions import promote
 from training.release.local_tasks import write_local_tasks
 from training.release.papers.facts import Facts, read_facts
 from training.release.papers.statement import Statement
 from training.release.papers.write import write_papers
+from training.release.signing import configured_key, sign_release
+
+logger = logging.getLogger(__name__)
 
 DOES = "puts the model, its papers and its chain of proof into one folder"
 
@@ -42,9 +54,13 @@ class Params(StageParams):
     """Path of the private key (PEM, elliptic curve) that signs releases, kept out of git; null signs none. The
     environment variable HEADWATER_SIGNING_KEY wins; HEADWATER_SIGNING_KEY_PASSWORD is the password, if it has one."""
 
+    def faults(self) -> Iterator[HeadwaterError]:
+        """Yield a signing key that cannot be used."""
+        yield from raised(lambda: configured_key(self.signing_key))
+
 
 def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
-    """Assemble the release and make it the champion.
+    """Assemble the release, make it the champion and sign its kept copy: data/ is the same bytes every time.
 
     Args:
         inputs: the folders of all stages before this one.
@@ -52,7 +68,9 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     Raises:
         InputError: a stage's folder is not given, or a file that the papers are written from cannot be read.
         ManifestError: a stage was run again and what comes after it was not.
+        ParamsError: the signing key cannot be used.
     """
+    key = configured_key(params.signing_key)
     assemble(params, inputs, output)
     files = sum(1 for path in output.rglob("*") if path.is_file())
     manifest = commit_manifest(
@@ -63,7 +81,9 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
         inputs=inputs,
         counts=Counts(in_=files, out=files),
     )
-    promote(output)
+    champion = promote(output)
+    if key is not None and sign_release(champion.path, key):
+        logger.info("release: signed, %s", champion.path / SIGNATURE_NAME)
     return manifest
 
 
