@@ -49,6 +49,8 @@ SLOW = tuple(
         "tests/tasks/extract/test_worker.py",
         "tests/training/evaluate",
         "tests/training/release/test_release_use.py",
+        "tests/training/train/test_stops.py",
+        "tests/training/train/test_strategies.py",
     )
 )
 """Folders and files that take more than ten seconds of a processor: begun first, and left out by `make test-fast`."""

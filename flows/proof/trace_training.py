@@ -27,7 +27,8 @@ from tasks.contracts.errors import InputError, ManifestError, UsageError
 from tasks.contracts.files import METRICS_NAME, ORDER_NAME, STEPS_NAME
 from tasks.contracts.manifest import MANIFEST_NAME, manifest_hash
 from tasks.contracts.tokens import index_name, read_tokens_info
-from training.train.order import Order, Packing, TokenStream, read_packing
+from training.train.order import Order
+from training.train.packing import Packing, TokenStream, read_packing
 
 logger = logging.getLogger(__name__)
 

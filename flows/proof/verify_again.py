@@ -197,7 +197,8 @@ def batches(data: Path, sample: int | None) -> Iterator[Break]:
     import pyarrow.parquet as pq
 
     from tasks.contracts.tokens import read_tokens_info
-    from training.train.order import Order, TokenStream, read_packing
+    from training.train.order import Order
+    from training.train.packing import TokenStream, read_packing
     from training.train.stage import Params, make_order
 
     order = Order.model_validate_json((data / "train" / ORDER_NAME).read_bytes())

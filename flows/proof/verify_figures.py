@@ -91,8 +91,9 @@ def measured(data: Path) -> Iterator[Break]:
 def trained(data: Path) -> Iterator[Break]:
     """Compare training's figures with its order, its weights, its schedule and its table of losses."""
     from training.release.verify import weights_sha256
-    from training.train.loop import learning_rate
-    from training.train.order import Order, read_packing
+    from training.train.order import Order
+    from training.train.packing import read_packing
+    from training.train.schedule import learning_rate
     from training.train.stage import DECIMALS, Params
 
     order = Order.model_validate_json((data / "train" / ORDER_NAME).read_bytes())
@@ -104,8 +105,15 @@ def trained(data: Path) -> Iterator[Break]:
         yield Break(f"{table}, steps", f"each of {order.steps} steps once, in order", f"{len(rows)} rows")
         return
     for step, row in enumerate(rows):
-        peak, final = params.learning_rate, params.final_learning_rate
-        rate = learning_rate(step, peak=peak, final=final, warmup=params.warmup_steps, steps=order.steps)
+        rate = learning_rate(
+            step,
+            peak=params.learning_rate,
+            final=params.final_learning_rate,
+            warmup=params.warmup_steps,
+            steps=order.steps,
+            schedule=params.schedule,
+            decay_fraction=params.decay_fraction,
+        )
         if row["learning_rate"] != f"{rate:.8g}":
             yield Break(f"{table}, learning rate of step {step}", f"{rate:.8g}", row["learning_rate"])
         due = step + 1 == order.steps or (step + 1) % params.validate_every == 0

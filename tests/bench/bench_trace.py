@@ -35,7 +35,8 @@ from tasks.contracts.ledger import LEDGER_SCHEMA
 from tasks.contracts.manifest import Counts, manifest_hash
 from tasks.contracts.tokens import INDEX_SCHEMA, TokenShard
 from tests.planted import plant_manifest
-from training.train.order import Order, read_packing
+from training.train.order import Order
+from training.train.packing import read_packing
 
 SHARES = {"crawl": 0.1, "extract": 0.1, "filter": 0.5, "dedup": 0.3}
 HOSTS = 20_000

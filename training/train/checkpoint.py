@@ -1,4 +1,4 @@
-"""Training checkpoints: whole or absent, checked after loading, the last two kept.
+"""Training checkpoints: whole or absent, checked after loading, the last ones kept.
 
 DeepSpeed writes each rank's part into a folder with a name of its own; when every rank is done, rank 0 flushes
 it to the disk, adds `complete.json` and renames the folder. So a folder named `step-…` is a finished checkpoint,
@@ -9,6 +9,7 @@ and cut back to it on resume.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -22,7 +23,6 @@ from pydantic import JsonValue
 
 from tasks.contracts.durable_files import disk_full_is_clear, sync_file, sync_folder, write_bytes, write_json
 from tasks.contracts.errors import TrainingError
-from training.train.model import weights_sha256
 
 if TYPE_CHECKING:
     import torch
@@ -33,8 +33,12 @@ COMPLETE = "complete.json"
 LOSSES_NAME = "losses.jsonl"
 RESULT_NAME = "result.json"
 """The last file that the ranks write: with it, training is done."""
-CHECKPOINTS_KEPT = 2
 PREFIX = "step-"
+
+
+def share_name(rank: int) -> str:
+    """Return the name of the file that says what a rank's share of the weights hashes to."""
+    return f"share-rank-{rank:05d}.json"
 
 
 class StepLog:
@@ -88,8 +92,28 @@ def gather_weights(engine: Any) -> dict[str, torch.Tensor]:
     return weights
 
 
-def save_checkpoint(engine: Any, folder: Path, step: int) -> None:
-    """Write the state after `step` steps and commit it; called by every rank at the same step."""
+def share_sha256(engine: Any) -> str:
+    """Return a hash of the weights that this rank holds: its share of those that are shared out, else all."""
+    import deepspeed
+    import torch
+
+    digest = hashlib.sha256()
+    for name, parameter in engine.module.named_parameters():
+        share = getattr(parameter, "ds_tensor", None)
+        on_disk = share is not None and share.numel() != share.ds_numel
+        with deepspeed.zero.GatheredParameters([parameter]) if on_disk else nullcontext():
+            held = parameter if share is None or on_disk else share
+            digest.update(f"{name} {held.dtype} {list(held.shape)}\n".encode())
+            digest.update(held.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_checkpoint(engine: Any, folder: Path, step: int, *, keep: int) -> None:
+    """Write the state after `step` steps and commit it; called by every rank at the same step.
+
+    Args:
+        keep: how many of the last checkpoints stay.
+    """
     import torch.distributed as distributed
 
     name = f"{PREFIX}{step:08d}"
@@ -99,18 +123,19 @@ def save_checkpoint(engine: Any, folder: Path, step: int) -> None:
         shutil.rmtree(folder / unfinished, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
     distributed.barrier()
-    weights = gather_weights(engine)
     with disk_full_is_clear(folder):
         engine.save_checkpoint(str(folder), tag=unfinished, client_state={"steps_done": step}, save_latest=False)
+        share: JsonValue = {"sha256": share_sha256(engine)}
+        write_json(folder / unfinished / share_name(engine.global_rank), share)
     distributed.barrier()
     if first:
         for path in sorted((folder / unfinished).rglob("*")):
             sync_file(path) if path.is_file() else sync_folder(path)
-        described: JsonValue = {"steps_done": step, "weights_sha256": weights_sha256(weights.items())}
+        described: JsonValue = {"steps_done": step}
         write_json(folder / unfinished / COMPLETE, described)
         (folder / unfinished).rename(folder / name)
         sync_folder(folder)
-        for old in finished_checkpoints(folder)[:-CHECKPOINTS_KEPT]:
+        for old in finished_checkpoints(folder)[:-keep]:
             shutil.rmtree(old)
     distributed.barrier()
 
@@ -123,15 +148,18 @@ def load_checkpoint(engine: Any, checkpoint: Path) -> int:
     """
     described = json.loads((checkpoint / COMPLETE).read_bytes())
     path, client_state = engine.load_checkpoint(str(checkpoint.parent), tag=checkpoint.name)
-    weights = gather_weights(engine)
     if path is None or client_state["steps_done"] != described["steps_done"]:
         raise TrainingError("a checkpoint could not be loaded", where=str(checkpoint), fix="remove that folder")
-    if weights and weights_sha256(weights.items()) != described["weights_sha256"]:
+    saved, loaded = (
+        json.loads((checkpoint / share_name(engine.global_rank)).read_bytes())["sha256"],
+        share_sha256(engine),
+    )
+    if loaded != saved:
         raise TrainingError(
             "a checkpoint's weights are not the ones that were saved",
             where=str(checkpoint),
-            expected=described["weights_sha256"],
-            found=weights_sha256(weights.items()),
+            expected=saved,
+            found=loaded,
             fix="remove that folder: training then goes on from the checkpoint before it",
         )
     return int(described["steps_done"])

@@ -1,12 +1,6 @@
 """Which tokens each step of each rank sees, as a function of `order.json` and the token shards' indexes alone.
 
-A sequence is `seq_len` tokens to predict, and the token before the first of them. Documents are packed into
-sequences whole where they fit (Ding et al. 2024, "Fewer truncations improve language modeling", arXiv 2404.10830):
-a document of `seq_len` tokens or more fills whole sequences from its beginning on, and what is left of it, like any
-shorter document, goes into the sequence with the least space that still holds it, the longest first. Where that
-leaves more than 1 % of the space empty, the emptiest sequences are packed again back to back, cut where a sequence
-ends. So every token of the shards is in exactly one sequence of a pass, no document is in it twice (unless `mix`
-repeats it), and at most 1 % is padding.
+packing.py puts the documents into sequences. Here is which sequence stands where.
 
 Each pass visits every sequence once, in the order of a Feistel permutation: a real permutation of any size that is
 computed for one position at a time and needs no library's generator to be repeated in ten years (Black and Rogaway
@@ -21,25 +15,20 @@ gradient-accumulation part a of rank r takes `micro_batch` of them, from positio
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect_left, insort
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
 from pydantic import Field
 
 from tasks.contracts.base import FrozenModel
-from tasks.contracts.tokens import Dtype, TokenShard, index_name
+from tasks.contracts.tokens import Dtype, TokenShard
+
+if TYPE_CHECKING:
+    from training.train.packing import Packing
 
 Indexes = npt.NDArray[np.uint64]
-Places = npt.NDArray[np.int64]
 
-IGNORED = -100
-"""What stands in the targets where there is nothing to predict; PyTorch's cross-entropy leaves it out."""
-MOST_PADDING = 0.01
 PERMUTATION_ROUNDS = 6
 MASK = np.uint64(0xFFFFFFFFFFFFFFFF)
 
@@ -109,166 +98,6 @@ class Order(FrozenModel):
         return total
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Sequences as a model takes them.
-
-    Attributes:
-        tokens: (n, seq_len + 1) ids.
-        targets: (n, seq_len): the ids from the second on, IGNORED where nothing is to be predicted: in the padding,
-            and at the first token of a document's rest whose beginning stands in another sequence.
-        positions: (n, seq_len): place within the document, from the token before its first on.
-    """
-
-    tokens: npt.NDArray[np.unsignedinteger]
-    targets: Places
-    positions: Places
-
-
-@dataclass(frozen=True, slots=True)
-class Packing:
-    """Pieces of documents by sequence: sequence i has the pieces `first[i]` up to `first[i + 1]`.
-
-    Attributes:
-        starts: where each piece begins in the stream of all shards.
-        lengths: its tokens.
-        whole: whether a document begins with it.
-    """
-
-    seq_len: int
-    first: Places
-    starts: Places
-    lengths: Places
-    whole: npt.NDArray[np.bool_]
-
-    @property
-    def sequences(self) -> int:
-        """How many sequences there are."""
-        return len(self.first) - 1
-
-    def sizes(self) -> Places:
-        """Return how many tokens each sequence has, padding left out."""
-        return np.add.reduceat(self.lengths, self.first[:-1]) if self.sequences else np.zeros(0, np.int64)
-
-    def rows(self, numbers: Sequence[int], stream: TokenStream, eos_id: int) -> Rows:
-        """Read sequences from the shards."""
-        shape = (len(numbers), self.seq_len)
-        tokens = np.full((shape[0], shape[1] + 1), eos_id, stream.dtype)
-        targets, positions = np.full(shape, IGNORED, np.int64), np.zeros(shape, np.int64)
-        for row, number in enumerate(numbers):
-            end = 0
-            for piece in range(int(self.first[number]), int(self.first[number + 1])):
-                start, length = int(self.starts[piece]), int(self.lengths[piece])
-                begin, end = end, end + length
-                if begin == 0 and start > 0:
-                    tokens[row, 0] = stream.read(start - 1, start)[0]
-                tokens[row, begin + 1 : end + 1] = stream.read(start, start + length)
-                targets[row, begin:end] = tokens[row, begin + 1 : end + 1]
-                if begin > 0 and not self.whole[piece]:
-                    targets[row, begin] = IGNORED
-                positions[row, begin:end] = np.arange(length)
-            positions[row, end:] = np.arange(self.seq_len - end)
-        return Rows(tokens, targets, positions)
-
-
-def read_packing(folder: Path, shards: Sequence[TokenShard], seq_len: int) -> Packing:
-    """Pack the documents of token shards, as their indexes say where each stands."""
-    starts, lengths, base = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], 0
-    for shard in shards:
-        table = pq.read_table(folder / index_name(shard.name), columns=["offset", "length"])
-        starts.append(table["offset"].to_numpy().astype(np.int64) + base)
-        lengths.append(table["length"].to_numpy().astype(np.int64))
-        base += shard.tokens
-    return pack(np.concatenate(starts), np.concatenate(lengths), seq_len)
-
-
-def pack(starts: Places, lengths: Places, seq_len: int) -> Packing:
-    """Pack documents into sequences of `seq_len` tokens.
-
-    Args:
-        starts: where each document begins in the stream.
-        lengths: its tokens, the end-of-sequence id included.
-    """
-    full = lengths // seq_len
-    of = np.repeat(np.arange(len(lengths)), full)
-    nth = np.arange(len(of)) - np.repeat(np.cumsum(full) - full, full)
-    filled: list[list[tuple[int, int, bool]]] = [
-        [(start, seq_len, begins)]
-        for start, begins in zip((starts[of] + nth * seq_len).tolist(), (nth == 0).tolist(), strict=True)
-    ]
-    rest = lengths - full * seq_len
-    some = np.flatnonzero(rest)
-    pieces = list(
-        zip((starts + full * seq_len)[some].tolist(), rest[some].tolist(), (full == 0)[some].tolist(), strict=True)
-    )
-    packed = _within_padding(_best_fit(pieces, seq_len), len(filled), seq_len)
-    sequences = sorted([*filled, *(sorted(one) for one in packed)])
-    flat = [piece for one in sequences for piece in one]
-    return Packing(
-        seq_len=seq_len,
-        first=np.cumsum([0, *map(len, sequences)], dtype=np.int64),
-        starts=np.array([start for start, _, _ in flat], np.int64),
-        lengths=np.array([length for _, length, _ in flat], np.int64),
-        whole=np.array([begins for _, _, begins in flat], np.bool_),
-    )
-
-
-Piece = tuple[int, int, bool]
-"""Where a piece begins in the stream, its tokens, and whether a document begins with it."""
-
-
-def _best_fit(pieces: Sequence[Piece], seq_len: int) -> list[list[Piece]]:
-    """Put each piece, the longest first, where the least space is left that still holds it."""
-    packed: list[list[Piece]] = []
-    by_space: dict[int, list[int]] = {}
-    spaces: list[int] = []  # the keys of by_space, sorted
-    for piece in sorted(pieces, key=lambda one: (-one[1], one[0])):
-        at = bisect_left(spaces, piece[1])
-        if at == len(spaces):
-            number, space = len(packed), seq_len
-            packed.append([])
-        else:
-            space = spaces[at]
-            number = by_space[space].pop()
-            if not by_space[space]:
-                del by_space[space], spaces[at]
-        packed[number].append(piece)
-        left = space - piece[1]
-        if left:
-            if left not in by_space:
-                insort(spaces, left)
-            by_space.setdefault(left, []).append(number)
-    return packed
-
-
-def _within_padding(packed: list[list[Piece]], filled: int, seq_len: int) -> list[list[Piece]]:
-    """Pack the fewest, emptiest sequences again back to back, so that at most 1 % of all space is padding."""
-    packed = sorted(packed, key=lambda one: (sum(length for _, length, _ in one), one[0]))
-    sizes = np.array([sum(length for _, length, _ in one) for one in packed], np.int64)
-    used = np.concatenate([[0], np.cumsum(sizes)])
-    again = np.arange(len(packed) + 1)
-    windows = -(-used // seq_len)
-    padding = (len(packed) - again + windows) * seq_len - used[-1]
-    allowed = MOST_PADDING * (filled + len(packed) - again + windows) * seq_len
-    fits = np.flatnonzero(padding <= np.maximum(allowed, seq_len - 1))
-    count = int(fits[0])
-    return _back_to_back(sorted(piece for one in packed[:count] for piece in one), seq_len) + packed[count:]
-
-
-def _back_to_back(pieces: Sequence[Piece], seq_len: int) -> list[list[Piece]]:
-    packed: list[list[Piece]] = []
-    space = 0
-    for start, length, begins in pieces:
-        while length:
-            if not space:
-                packed.append([])
-                space = seq_len
-            taken = min(space, length)
-            packed[-1].append((start, taken, begins))
-            start, length, begins, space = start + taken, length - taken, False, space - taken
-    return packed
-
-
 def count_sequences(tokens: int, seq_len: int) -> int:
     """Return how many sequences a stream of `tokens` tokens holds when it is cut without packing, as for validation.
 
@@ -336,27 +165,3 @@ def _mix(values: Indexes) -> Indexes:
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
-
-
-class TokenStream:
-    """The token shards of a folder as one long array, mapped into memory and read a range at a time."""
-
-    def __init__(self, folder: Path, shards: tuple[TokenShard, ...], dtype: Dtype) -> None:
-        kept = [shard for shard in shards if shard.tokens]
-        little = np.dtype(dtype).newbyteorder("<")
-        self._maps = [np.memmap(folder / shard.name, dtype=little, mode="r") for shard in kept]
-        self.dtype = little
-        self._ends = np.cumsum([shard.tokens for shard in kept], dtype=np.int64)
-        self.tokens = int(self._ends[-1]) if kept else 0
-
-    def read(self, start: int, stop: int) -> npt.NDArray[np.unsignedinteger]:
-        """Return the tokens from `start` up to `stop`, also across shards."""
-        assert 0 <= start < stop <= self.tokens, f"tokens {start} to {stop} of {self.tokens}"
-        first = int(np.searchsorted(self._ends, start, side="right"))
-        pieces = []
-        for number in range(first, len(self._maps)):
-            begin = int(self._ends[number]) - len(self._maps[number])
-            if begin >= stop:
-                break
-            pieces.append(self._maps[number][max(start - begin, 0) : stop - begin])
-        return np.concatenate(pieces)

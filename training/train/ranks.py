@@ -32,7 +32,8 @@ logger = logging.getLogger(__name__)
 Launcher = Literal["torchrun", "deepspeed"]
 
 POLL_SECONDS = 0.2
-GRACE_SECONDS = 5
+GRACE_SECONDS = 60
+"""Time for the step under way and for saving its state, before the ranks are ended by force."""
 LOG_LINES = 40
 LOOPBACK = "127.0.0.1"
 

@@ -18,7 +18,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pyarrow as pa
 from pydantic import Field, JsonValue
@@ -48,8 +48,12 @@ from training.gate_policy import policy_sha256, read_policy
 from training.train.checkpoint import LOSSES_NAME, RESULT_NAME, finished_checkpoints, read_log
 from training.train.loop import LoopConfig
 from training.train.model import ModelSize, name_special_tokens
-from training.train.order import Order, read_packing
+from training.train.optimizers import Optimizer
+from training.train.order import Order
+from training.train.packing import read_packing
 from training.train.ranks import Launcher, held_lock, launch_command, run_ranks
+from training.train.schedule import Schedule
+from training.train.strategy import Chosen, Strategy, choose
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +96,15 @@ class Params(StageParams):
     """Steps over which the learning rate rises from 0."""
     weight_decay: float = Field(0.1, ge=0)
     """Weight decay, on matrices only."""
-    betas: tuple[float, float] = (0.9, 0.95)
+    schedule: Schedule = "cosine"
+    """How the learning rate falls: half a cosine, or wsd (stable, then a linear decay over the last steps)."""
+    decay_fraction: float = Field(0.2, gt=0, le=1)
+    """Of wsd: which part of all steps the decay takes."""
+    optimizer: Optimizer = "adamw"
+    """adamw, or muon for the hidden layers' matrices with adamw for the rest."""
+    z_loss: float = Field(0.0, ge=0, le=1)
+    """Weight of the squared log-partition of the logits that is added to the loss (PaLM: 1e-4); 0 adds none."""
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
     """AdamW's decay rates of its two moments."""
     gradient_clipping: float = Field(1.0, gt=0)
     """Longest gradient (L2 norm over all weights)."""
@@ -101,8 +113,12 @@ class Params(StageParams):
 
     Measured on a Xeon with avx512_bf16, one thread, 2.4 M parameters: 3,300 tokens/s in fp32, 2,500 in bf16.
     """
-    zero_stage: Literal[0, 1, 2, 3] = 3
-    """DeepSpeed ZeRO stage: what is shared out between ranks (3: weights, gradients and optimizer state)."""
+    strategy: Strategy = "auto"
+    """What ranks share out (DeepSpeed): ddp nothing, zero1 optimizer state, zero2 gradients too, zero3 weights too;
+    zero2_offload and zero3_offload keep that in the host's memory, zero3_nvme on its disk. auto takes the cheapest: one
+    rank holds all, several share all out."""
+    offload_folder: str | None = not_identity(None)
+    """Folder on a fast disk for zero3_nvme; null takes one under .headwater/."""
     activation_checkpointing: bool = False
     """Whether activations are computed again in the backward pass: less memory, about a third more time."""
     mask_documents: bool = False
@@ -114,11 +130,16 @@ class Params(StageParams):
     validate_every: int = Field(50, ge=1)
     """Steps between two measurements of the validation loss; the last step is always measured."""
     validation_sequences: int = Field(64, ge=1)
-    """How many held-out sequences the validation loss is measured on at most."""
+    """How many held-out sequences the validation loss is measured on at most, drawn from all held-out text."""
     device: Literal["auto", "cpu", "gpu"] = not_identity("auto")
     """What the ranks run on: auto takes GPUs where there are some, gpu does not start without one for each rank."""
+    busy_wait: bool = not_identity(False)
+    """Whether processor threads spin while they wait for each other: about 10 % faster on a machine of one's own, and
+    several times slower where another program wants the cores too."""
     launcher: Launcher = not_identity("torchrun")
     """What starts the ranks: torchrun (starts sooner) or deepspeed."""
+    checkpoints_kept: int = not_identity(2, ge=1)
+    """How many of the last checkpoints stay while training runs."""
     checkpoint_every_steps: int = not_identity(500, ge=1)
     """Steps between two checkpoints."""
     checkpoint_every_seconds: float = not_identity(20.0, gt=0)
@@ -129,9 +150,11 @@ class Params(StageParams):
     """The tasks that the gate will score: part of its policy."""
 
     def faults(self) -> Iterator[HeadwaterError]:
-        """Yield GPUs that are not there, and a batch that cannot be shared out."""
-        yield from raised(self.runs_on)
+        """Yield GPUs that are not there, a batch that cannot be shared out, and settings that cannot be meant."""
+        no_gpu = list(raised(self.runs_on))
+        yield from no_gpu or raised(self.chosen_strategy)
         yield from raised(self.micro_batch)
+        yield from raised(self.can_be_meant)
 
     def runs_on(self) -> Literal["cpu", "gpu"]:
         """Return what the ranks run on.
@@ -160,10 +183,42 @@ class Params(StageParams):
             )
         return self.batch_size // share
 
+    def chosen_precision(self) -> Literal["fp32", "bf16"]:
+        """Return the number format that `auto` stands for on this machine."""
+        if self.precision != "auto":
+            return self.precision
+        return "bf16" if self.runs_on() == "gpu" else "fp32"
+
+    def chosen_strategy(self) -> Chosen:
+        """Return the strategy that `auto` stands for.
+
+        Raises:
+            ParamsError: the strategy does not go with optimizer and precision.
+        """
+        return choose(self.strategy, ranks=self.num_ranks, optimizer=self.optimizer, precision=self.chosen_precision())
+
+    def can_be_meant(self) -> None:
+        """Raise ParamsError where two settings cannot both be meant."""
+        if self.final_learning_rate > self.learning_rate:
+            raise ParamsError(
+                "the learning rate would rise to its end",
+                where="params.yaml, train.final_learning_rate",
+                expected=f"at most the peak, train.learning_rate = {self.learning_rate}",
+                found=str(self.final_learning_rate),
+            )
+        if self.max_steps is not None and self.warmup_steps > self.max_steps:
+            raise ParamsError(
+                "the warm-up is longer than the run",
+                where="params.yaml, train.warmup_steps",
+                expected=f"at most train.max_steps = {self.max_steps}",
+                found=str(self.warmup_steps),
+            )
+
     def in_manifest(self) -> dict[str, JsonValue]:
         """Return the settings with the gate's policy filled in, and its hash."""
         policy = read_policy(self.policy)
         return self.identity() | {
+            "strategy": self.chosen_strategy(),
             "policy": policy.identity(),
             "policy_sha256": policy_sha256(policy, self.tasks),
         }
@@ -191,18 +246,22 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
         {
             "params": identity,
             "loop": decided_by,
-            "code": code_hash(
-                "training.train.model", "training.train.order", "training.train.loop", "training.train.checkpoint"
-            ),
+            "code": code_hash("training.train"),
             "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
             "inputs": {name: manifest_hash(inputs[name]) for name in ("tokenize", "tokenizer")},
         }
     )
     work = config.work / key
     work.mkdir(parents=True, exist_ok=True)
-    places = {"lock": work / f"launcher-{os.getpid()}.lock", "meeting": work / f"meeting-{os.getpid()}"}
+    places = {
+        "lock": work / f"launcher-{os.getpid()}.lock",
+        "meeting": work / f"meeting-{os.getpid()}",
+        "packing": work / "packing",
+        "offload": Path(params.offload_folder or work / "offload").resolve(),
+    }
     config = config.model_copy(update={"work": work, **places})
     if not (work / RESULT_NAME).is_file():
+        packing.save(config.packing)
         _train(params, config)
     trained = order.tokens_seen(packing)
     _write_output(output, work, config, inputs["tokenizer"], trained)
@@ -258,13 +317,15 @@ def make_order(params: Params, info: TokensInfo, sequences: int, tokenize_manife
     )
 
 
-_PLACES = {"tokens", "work", "progress", "lock", "meeting", "order"}
-_PLACES |= {"checkpoint_every_steps", "checkpoint_every_seconds"}
-"""What in a LoopConfig does not decide the result, or stands in the key already."""
+_PLACES = {"tokens", "work", "progress", "lock", "meeting", "packing", "offload", "order"}
+_PLACES |= {"checkpoint_every_steps", "checkpoint_every_seconds", "checkpoints_kept"}
+_PLACES |= {"threads"}
+"""What in a LoopConfig does not decide the result, or stands in the key already; of the threads that follow from the
+machine's cores only the last bit does, and a run that was cut off goes on with others."""
 
 
 def _loop_config(params: Params, info: TokensInfo, order: Order, *, tokens: Path, device: str) -> LoopConfig:
-    same = LoopConfig.model_fields.keys() & Params.model_fields.keys() - {"precision", "threads"}
+    same = LoopConfig.model_fields.keys() & Params.model_fields.keys() - {"precision", "threads", "strategy"}
     cores = len(os.sched_getaffinity(0))
     return LoopConfig.model_validate(
         {name: getattr(params, name) for name in same}
@@ -274,12 +335,15 @@ def _loop_config(params: Params, info: TokensInfo, order: Order, *, tokens: Path
             "progress": progress_path(),
             "lock": Path(os.devnull),
             "meeting": Path(os.devnull),
+            "packing": Path(os.devnull),
+            "offload": Path(os.devnull),
+            "strategy": params.chosen_strategy(),
             "order": order,
             "validation_tokens": info.validation_tokens,
             "vocab_size": info.vocab_size,
             "eos_id": info.eos_id,
             "device": device,
-            "precision": params.precision if params.precision != "auto" else ("bf16" if device == "gpu" else "fp32"),
+            "precision": params.chosen_precision(),
             "threads": params.threads or max(1, cores // params.num_ranks),
         }
     )
@@ -303,14 +367,17 @@ def _train(params: Params, config: LoopConfig) -> None:
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        "OMP_WAIT_POLICY": "ACTIVE" if params.busy_wait else "PASSIVE",
     }
     if config.device == "cpu":
         environment |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+    if config.strategy == "zero3_nvme":
+        config.offload.mkdir(parents=True, exist_ok=True)
     order = config.order
     logger.info(
-        "train: %d steps of %d tokens, %s over the text, on %d %s rank(s), ZeRO stage %d, %s",
+        "train: %d steps of %d tokens, %s over the text, on %d %s rank(s), %s, %s",
         *(order.steps, order.batch_size * order.seq_len, _passes(order), order.ranks),
-        *(config.device.upper(), config.zero_stage, config.precision),
+        *(config.device.upper(), config.strategy, config.precision),
     )
     with held_lock(config.lock):
         run_ranks(
@@ -320,8 +387,12 @@ def _train(params: Params, config: LoopConfig) -> None:
             watch=_Teller(config.progress),
         )
     if not (config.work / RESULT_NAME).is_file():
+        done = [path.name for path in finished_checkpoints(config.work / "checkpoints")]
         raise TrainingError(
-            "the ranks ended well but left no result", where=str(config.work / "ranks.log"), fix="run again"
+            "training was told to stop before its end",
+            where=str(config.work / "ranks.log"),
+            found=f"saved: {done[-1]} of {order.steps} steps" if done else "nothing saved",
+            fix="run again: it goes on from there" if done else "run again",
         )
 
 

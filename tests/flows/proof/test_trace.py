@@ -223,7 +223,7 @@ def test_the_pieces_of_a_step_are_the_tokens_of_their_documents(traced: Traced) 
 
 
 def _stream(training: Training) -> Any:
-    from training.train.order import TokenStream
+    from training.train.packing import TokenStream
 
     return TokenStream(training.tokens, training.order.shards, training.order.dtype)
 

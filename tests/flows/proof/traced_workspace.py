@@ -23,7 +23,8 @@ from tasks.crawl.warc_writer import Note, Page, Writer
 from tasks.rights.evidence import Evidence, RobotsVerdict, Signal
 from tests.planted import plant_manifest
 from training.champions import promote
-from training.train.order import Order, TokenStream, read_packing
+from training.train.order import Order
+from training.train.packing import TokenStream, read_packing
 
 HOST = "site.example"
 SOURCE = "sites"

@@ -1,3 +1,4 @@
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -6,18 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.contracts.tokens import TokenRange, TokenShard, write_index
-from training.train.order import (
-    IGNORED,
-    MOST_PADDING,
-    Order,
-    Packing,
-    TokenStream,
-    count_sequences,
-    pack,
-    permute,
-    read_packing,
-    unpermute,
-)
+from training.train.order import Order, count_sequences, permute, unpermute
+from training.train.packing import IGNORED, MOST_PADDING, Packing, TokenStream, pack, read_packing
 
 
 @settings(max_examples=50, deadline=None)
@@ -124,6 +115,68 @@ def test_every_token_is_in_exactly_one_sequence_and_padding_is_bounded(lengths: 
     assert padding <= max(MOST_PADDING * packing.sequences * seq_len, seq_len - 1)
     first = set((np.cumsum([0, *lengths])[:-1]).tolist())
     assert {s for s, w in zip(packing.starts.tolist(), packing.whole.tolist(), strict=True) if w} == first
+
+
+def pack_by_hand(lengths: list[int], seq_len: int) -> list[list[tuple[int, int, bool]]]:
+    """Return what `pack` is to give, one document at a time: (start, tokens, whether a document begins) by sequence."""
+    whole, rests, start = [], [], 0
+    for length in lengths:
+        places = [(start + at, min(seq_len, length - at), at == 0) for at in range(0, length, seq_len)]
+        whole += [[one] for one in places if one[1] == seq_len]
+        rests += [one for one in places if one[1] < seq_len]
+        start += length
+    packed: list[list[tuple[int, int, bool]]] = []
+    spaces: list[int] = []
+    touched: list[int] = []
+    for clock, piece in enumerate(sorted(rests, key=lambda one: (-one[1], one[0]))):
+        fitting = [number for number, space in enumerate(spaces) if space >= piece[1]]
+        if fitting:
+            number = min(fitting, key=lambda one: (spaces[one], -touched[one]))
+        else:
+            number = len(packed)
+            packed.append([])
+            spaces.append(seq_len)
+            touched.append(clock)
+        packed[number].append(piece)
+        spaces[number] -= piece[1]
+        touched[number] = clock
+    packed.sort(key=lambda one: (sum(length for _, length, _ in one), one[0]))
+    for count in range(len(packed) + 1):
+        used = sum(length for one in packed[:count] for _, length, _ in one)
+        total = len(whole) + len(packed) - count + -(-used // seq_len)
+        if total * seq_len - sum(lengths) <= max(MOST_PADDING * total * seq_len, seq_len - 1):
+            break
+    again: list[list[tuple[int, int, bool]]] = []
+    space = 0
+    for start, length, begins in sorted(piece for one in packed[:count] for piece in one):
+        while length:
+            if not space:
+                again.append([])
+                space = seq_len
+            taken = min(space, length)
+            again[-1].append((start, taken, begins))
+            start, length, begins, space = start + taken, length - taken, False, space - taken
+    return sorted([*whole, *again, *(sorted(one) for one in packed[count:])])
+
+
+@settings(max_examples=200, deadline=None)
+@given(lengths=LENGTHS, seq_len=st.integers(2, 40))
+def test_packing_whole_arrays_gives_what_packing_by_hand_gives(lengths: list[int], seq_len: int) -> None:
+    packing = pack_lengths(lengths, seq_len)
+    columns = (packing.starts.tolist(), packing.lengths.tolist(), packing.whole.tolist())
+    pieces = list(zip(*columns, strict=True))
+    bounds = packing.first.tolist()
+    found = [pieces[start:stop] for start, stop in pairwise(bounds)]
+    assert found == pack_by_hand(lengths, seq_len)
+
+
+def test_a_packing_is_read_back_as_it_was_saved(tmp_path: Path) -> None:
+    packing = pack_lengths([5, 3, 70, 8, 1], 16)
+    packing.save(tmp_path / "packing")
+    again = Packing.load(tmp_path / "packing", 16)
+    for name in ("first", "starts", "lengths", "whole"):
+        assert isinstance(getattr(again, name), np.memmap)
+        assert np.array_equal(getattr(again, name), getattr(packing, name))
 
 
 def test_documents_stay_whole_where_they_fit() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from training.train.model import ModelSize, build_model, model_config
-from training.train.order import Packing
+from training.train.packing import Packing
 
 
 class Ids:

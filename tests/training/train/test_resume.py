@@ -8,62 +8,27 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
 
-from tasks.contracts.durable_files import write_json
-from tasks.contracts.manifest import Counts, commit_manifest, manifest_hash
-from tasks.contracts.tokens import TokenRange, TokenShard, TokensInfo, write_index
+from tasks.contracts.manifest import manifest_hash
 from tasks.contracts.workspace import ROOT
+from tests.training.train.token_folders import make_tokens
 
 TRAIN = """
 import sys
 from pathlib import Path
 from training.train.stage import Params, run
 size = {"layers": 1, "hidden_size": 16, "heads": 2, "kv_heads": 1}
-params = Params(model=size, seq_len=16, batch_size=4, num_ranks=2, checkpoint_every_steps=5, validate_every=20,
-                validation_sequences=4, launcher=sys.argv[2])
+params = Params(model=size, seq_len=16, batch_size=4, num_ranks=2, validate_every=20, validation_sequences=4,
+                launcher=sys.argv[2], checkpoint_every_steps=int(sys.argv[3]))
 run(params=params, inputs={n: Path(n) for n in ("tokenize", "tokenizer")}, output=Path(sys.argv[1]))
 """
 
 
-def make_tokens(root: Path) -> None:
-    tokenize, tokenizer = root / "tokenize", root / "tokenizer"
-    tokenize.mkdir()
-    tokenizer.mkdir()
-    ids = np.random.Generator(np.random.PCG64(1)).integers(0, 300, 16 * 4 * 40 + 1).astype("<u2")
-    ids.tofile(tokenize / "part-00000.bin")
-    ends = [*range(23, len(ids), 23), len(ids)]
-    write_index(
-        tokenize / "part-00000.parquet",
-        (
-            TokenRange(doc_id=str(start), url="", epoch=1, offset=start, length=end - start, bytes=1)
-            for start, end in zip([0, *ends], ends, strict=False)
-        ),
-    )
-    ids[:200].tofile(tokenize / "validation.bin")
-    info = TokensInfo(
-        dtype="uint16",
-        vocab_size=300,
-        eos_id=0,
-        tokens=len(ids),
-        shards=(TokenShard(name="part-00000.bin", tokens=len(ids)),),
-        documents=1,
-        bytes=len(ids),
-        validation_tokens=200,
-        validation_bytes=200,
-    )
-    write_json(tokenize / "tokens.json", info.model_dump(mode="json"))
-    write_json(tokenizer / "tokenizer_config.json", {})
-    for folder in (tokenize, tokenizer):
-        none = Counts(in_=0, out=0)
-        commit_manifest(folder, stage=folder.name, unit="tokens", params={}, inputs={}, counts=none)
-
-
-def start(root: Path, output: str, state: str, launcher: str = "torchrun") -> subprocess.Popen[bytes]:
+def start(root: Path, output: str, state: str, launcher: str = "torchrun", every: int = 5) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HEADWATER_STATE": str(root / state)}
-    return subprocess.Popen([sys.executable, "-c", TRAIN, output, launcher], cwd=root, env=environment)
+    return subprocess.Popen([sys.executable, "-c", TRAIN, output, launcher, str(every)], cwd=root, env=environment)
 
 
 def processes_with(text: str) -> list[bytes]:
@@ -101,3 +66,20 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bytes(tmp_path: Path) -> None
     assert finish(start(tmp_path, "killed", "state-2")) == {"127.0.0.1"}
     assert manifest_hash(tmp_path / "undisturbed") == manifest_hash(tmp_path / "killed")
     assert not list((tmp_path / "state-2" / "train").glob("*/checkpoints"))
+
+
+@pytest.mark.e2e
+def test_a_run_that_is_told_to_stop_saves_first_and_leaves_no_rank(tmp_path: Path) -> None:
+    make_tokens(tmp_path)
+    # No checkpoint is due before the end: the one that is found was asked for.
+    run = start(tmp_path, "told", "state", every=1000)
+    progress = tmp_path / "state/train/progress.jsonl"
+    while run.poll() is None and not (progress.exists() and progress.stat().st_size):
+        time.sleep(0.05)
+    run.send_signal(signal.SIGTERM)
+    assert run.wait() != 0
+    assert not processes_with(str(tmp_path / "state"))
+    (checkpoint,) = (tmp_path / "state").glob("train/*/checkpoints/step-*")
+    assert int(checkpoint.name.rpartition("-")[2]) < 40
+    assert finish(start(tmp_path, "told", "state", every=1000)) == {"127.0.0.1"}
+    assert len((tmp_path / "told/loss.csv").read_text().splitlines()) == 41

@@ -179,7 +179,7 @@ def _training_rows(facts: Facts) -> list[tuple[str, object]]:
         ("learning rate, batch", f"{trained.get('learning_rate')}, {trained.get('batch_size')} sequences a step"),
         ("training loss, last step", f"{figures['train_loss']} nats a token"),
         ("validation loss", f"{figures['validation_loss']} nats a token"),
-        ("ZeRO stage, ranks, seed", ", ".join(str(trained.get(key)) for key in ("zero_stage", "num_ranks", "seed"))),
+        ("strategy, ranks, seed", ", ".join(str(trained.get(key)) for key in ("strategy", "num_ranks", "seed"))),
         *((f"SHA-256 of {file.name}", f"`{file.sha256}`") for file in facts.weight_files),
         ("tensor hash", f"`{figures['weights_sha256']}` (names, types, shapes and values, however they are stored)"),
     ]

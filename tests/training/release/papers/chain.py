@@ -92,9 +92,8 @@ def make_chain(root: Path, number: int = 10_007, params: Mapping[str, dict[str, 
     write_json(folders["train"] / "model/config.json", {"architectures": ["LlamaForCausalLM"], "model_type": "llama"})
     before: dict[str, Path] = {}
     for stage, folder in folders.items():
-        own = (
-            {"seq_len": figures.next(), "zero_stage": 3, "num_ranks": 1} if stage == "train" else params.get(stage, {})
-        )
+        trained = {"seq_len": figures.next(), "strategy": "zero3", "num_ranks": 1} if stage == "train" else {}
+        own = trained or params.get(stage, {})
         dropped = {rule: figures.next() for rule in RULES.get(stage, ())}
         out = figures.next()
         counts = Counts(in_=out + sum(dropped.values()), out=out, dropped=dropped)

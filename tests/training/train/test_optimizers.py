@@ -1,0 +1,71 @@
+"""What each optimizer works on, and that its state is restored."""
+
+from copy import deepcopy
+
+import torch
+
+from training.train.model import ModelSize, build_model, model_config
+from training.train.optimizers import make_optimizer
+
+
+def make(name: str, tie: bool = True) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+    size = ModelSize(layers=1, hidden_size=16, heads=2, kv_heads=1, tie_embeddings=tie)
+    model = build_model(model_config(size, vocab_size=40, seq_len=8, eos_id=0), seed=1)
+    options = {"learning_rate": 0.1, "betas": (0.9, 0.95), "weight_decay": 0.5}
+    return model, make_optimizer(model.named_parameters(), optimizer=name, **options)  # type: ignore[arg-type]
+
+
+def step(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    for number, parameter in enumerate(model.parameters()):
+        generator = torch.Generator().manual_seed(number)
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+    optimizer.step()
+
+
+def test_each_parameter_is_in_one_group_and_only_matrices_decay() -> None:
+    for name in ("adamw", "muon"):
+        for tie in (True, False):
+            model, optimizer = make(name, tie)
+            listed = [id(p) for group in optimizer.param_groups for p in group["params"]]
+            assert sorted(listed) == sorted(id(p) for p in model.parameters())
+            for group in optimizer.param_groups:
+                assert {p.dim() >= 2 for p in group["params"]} == {group["weight_decay"] > 0}
+
+
+def test_muon_takes_hidden_matrices_and_no_embedding() -> None:
+    model, optimizer = make("muon", tie=False)
+    by_muon = {id(p) for group in optimizer.param_groups if "momentum" in group for p in group["params"]}
+    names = {name for name, p in model.named_parameters() if id(p) in by_muon}
+    assert names == {name for name, _ in model.named_parameters() if name.endswith("proj.weight")}
+
+
+def test_a_step_of_muon_is_orthogonal_and_as_long_as_one_of_adamw() -> None:
+    model, optimizer = make("muon")
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for group in optimizer.param_groups:
+        group["weight_decay"] = 0.0
+    step(model, optimizer)
+    moved = {name: (p.detach() - before[name]) / 0.1 for name, p in model.named_parameters()}
+    matrix = moved["model.layers.0.self_attn.q_proj.weight"]
+    singular = torch.linalg.svdvals(matrix)
+    assert singular.max() / singular.min() < 2.5, "all directions alike"
+    assert 0.1 < float(matrix.square().mean().sqrt()) < 0.4, "AdamW's steps have a root mean square of 0.2 to 0.4"
+
+
+def test_a_restored_optimizer_goes_on_alike() -> None:
+    for name in ("adamw", "muon"):
+        model, optimizer = make(name)
+        step(model, optimizer)
+        state, weights = (
+            deepcopy(optimizer.state_dict()),
+            {n: p.detach().clone() for n, p in model.state_dict().items()},
+        )
+        other, restored = make(name)
+        other.load_state_dict(weights)
+        restored.load_state_dict(state)
+        for group in (*optimizer.param_groups, *restored.param_groups):
+            group["lr"] = 0.05
+        step(model, optimizer)
+        step(other, restored)
+        for left, right in zip(model.parameters(), other.parameters(), strict=True):
+            assert torch.equal(left, right)

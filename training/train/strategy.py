@@ -1,0 +1,110 @@
+"""How the state of training is shared out: from a name in params.yaml to DeepSpeed's configuration.
+
+Rajbhandari et al. 2020 (ZeRO, arXiv:1910.02054), Ren et al. 2021 (ZeRO-Offload, arXiv:2101.06840), Rajbhandari et al.
+2021 (ZeRO-Infinity, arXiv:2104.07857). All of them compute the same step; they differ in memory, traffic and time.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from tasks.contracts.errors import ParamsError
+
+Strategy = Literal["auto", "ddp", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload", "zero3_nvme"]
+Chosen = Literal["ddp", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload", "zero3_nvme"]
+
+_HOST: Final = {"device": "cpu"}
+_DISK: Final = {"device": "nvme"}
+ZERO: Final[dict[Chosen, dict[str, Any]]] = {
+    "ddp": {"stage": 0},
+    "zero1": {"stage": 1},
+    "zero2": {"stage": 2},
+    "zero3": {"stage": 3},
+    "zero2_offload": {"stage": 2, "offload_optimizer": _HOST},
+    "zero3_offload": {"stage": 3, "offload_optimizer": _HOST, "offload_param": _HOST},
+    "zero3_nvme": {"stage": 3, "offload_optimizer": _DISK, "offload_param": _DISK},
+}
+"""Every rank holds everything (ddp); optimizer state is shared out (1), gradients too (2), weights too (3); what is
+shared out lies in the host's memory (offload) or on its disk (nvme)."""
+MOST_BUCKET_ELEMENTS: Final = 500_000_000
+"""DeepSpeed's own size of a bucket, which a small model never fills."""
+
+
+def choose(strategy: Strategy, *, ranks: int, optimizer: str, precision: str) -> Chosen:
+    """Return the strategy that is used: of `auto` the cheapest of those that make the step that was asked for.
+
+    Between ranks everything is shared out. One rank holds all: with zero1 under bf16, which keeps a float32 copy of
+    the weights and adds gradients up in float32, as DeepSpeed does without ZeRO only for float32 weights.
+
+    Raises:
+        ParamsError: the strategy cannot make that step.
+
+    >>> choose("auto", ranks=1, optimizer="adamw", precision="fp32")
+    'ddp'
+    >>> [choose("auto", ranks=ranks, optimizer="adamw", precision="bf16") for ranks in (1, 2)]
+    ['zero1', 'zero3']
+    """
+    whole = optimizer == "muon"
+    if strategy == "auto":
+        strategy = "ddp" if whole or (ranks == 1 and precision == "fp32") else "zero1" if ranks == 1 else "zero3"
+    if whole and strategy != "ddp":
+        raise ParamsError(
+            "Muon works on whole matrices, and this strategy cuts them up",
+            where="params.yaml, train.strategy",
+            expected="ddp or auto, with train.optimizer: muon",
+            found=strategy,
+        )
+    if strategy == "ddp" and precision == "bf16":
+        raise ParamsError(
+            "bf16 without ZeRO would add gradients up in bf16",
+            where="params.yaml, train.strategy" if not whole else "params.yaml, train.optimizer",
+            expected="zero1 or more under bf16" if not whole else "train.precision: fp32 with muon",
+            found=f"{strategy}, {precision}",
+        )
+    return strategy
+
+
+def deepspeed_config(
+    strategy: Chosen,
+    *,
+    batch_size: int,
+    micro_batch: int,
+    gradient_accumulation: int,
+    gradient_clipping: float,
+    bf16: bool,
+    parameters: int,
+    offload_folder: Path | None = None,
+) -> dict[str, Any]:
+    """Return DeepSpeed's configuration.
+
+    Args:
+        batch_size: sequences a step, over all ranks.
+        micro_batch: sequences that one rank puts through the model at once.
+        gradient_clipping: longest gradient, as an L2 norm over all weights.
+        parameters: of the model; buckets are no larger.
+        offload_folder: where what is offloaded to a disk lies.
+    """
+    bucket = min(max(parameters, 1), MOST_BUCKET_ELEMENTS)
+    zero = {
+        name: {**value, "nvme_path": str(offload_folder)} if value == _DISK else value
+        for name, value in ZERO[strategy].items()
+    }
+    zero |= {"reduce_bucket_size": bucket, "allgather_bucket_size": bucket}
+    if zero["stage"] == 3:
+        zero |= {"stage3_prefetch_bucket_size": bucket}
+    return {
+        "train_batch_size": batch_size,
+        "train_micro_batch_size_per_gpu": micro_batch,
+        "gradient_accumulation_steps": gradient_accumulation,
+        "gradient_clipping": gradient_clipping,
+        # Parts of a step are added up in float32: in bf16 the sum of many loses what the last ones add.
+        "bf16": {"enabled": bf16},
+        **({"data_types": {"grad_accum_dtype": "fp32"}} if bf16 else {}),
+        "zero_optimization": zero,
+        # The optimizer is torch's own: no compiler is needed, and ZeRO shards it as it shards its own.
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": sys.maxsize,
+    }
