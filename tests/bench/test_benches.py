@@ -12,7 +12,7 @@ from tests.bench.pages import sample_pages, write_warcs
 from tests.conftest import ROOT
 
 PAGES = 320
-MAKES_ITS_OWN = ("dedup", "trace")
+MAKES_ITS_OWN = ("dedup", "trace", "train")
 SMALL = {
     "crawl": ["--rounds", "1"],
     "decontaminate": ["--count", "100", "--leaks", "16", "--items", "200"],
@@ -22,6 +22,7 @@ SMALL = {
     "perplexity": [],
     "structure": ["--count", "20"],
     "tokenizer": ["--sizes", "400"],
+    "train": ["--layers", "1", "--width", "64", "--sequence", "16", "--batch", "2", "--turns", "1"],
     "trace": ["--rows", "3000", "--queries", "2", "--commands", "1"],
 }  # fmt: skip
 

@@ -1,0 +1,217 @@
+"""Training: tokens a second of the trainer beside a plain PyTorch loop and a minimal one, in turns in one process.
+
+    python -m tests.bench.bench_train --layers 2 --width 192 --strategies ddp zero3
+
+The plain loop takes the same transformers model, torch's AdamW and clipping, and batches that lie ready in memory. The
+minimal one has a Llama of its own in forty lines (no transformers). What the trainer does besides (reading and hashing
+batches, logging, the agreement of ranks) is its own cost, and so is DeepSpeed. The losses show that all make the same
+steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from tasks.contracts.tokens import TokenRange, TokenShard, TokensInfo, write_index
+from training.train import stage
+from training.train.batches import read_batch
+from training.train.model import build_model
+from training.train.optimizers import make_optimizer
+from training.train.packing import IGNORED, read_packing
+
+VOCABULARY = 4096
+STEPS_A_TURN = 5
+
+
+def main() -> None:
+    """Print tokens a second and ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--width", type=int, default=192)
+    parser.add_argument("--sequence", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--turns", type=int, default=8)
+    parser.add_argument("--strategies", nargs="*", default=["ddp", "zero3"])
+    asked = parser.parse_args()
+    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    os.environ.update(alone | {"DS_ACCELERATOR": "cpu"})
+    sys.modules["mlflow"] = None  # type: ignore[assignment]
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["HEADWATER_STATE"] = folder
+        run(asked, Path(folder))
+
+
+def run(asked: argparse.Namespace, folder: Path) -> None:
+    """Time every loop in turns."""
+    steps = (asked.turns + 1) * STEPS_A_TURN
+    info = make_tokens(folder, asked.sequence * asked.batch * steps)
+    packing = read_packing(folder, info.shards, asked.sequence)
+    size = {"layers": asked.layers, "hidden_size": asked.width, "heads": asked.width // 32, "kv_heads": 2}
+    loops: dict[str, Iterator[float]] = {}
+    for strategy in asked.strategies:
+        params = stage.Params.model_validate(
+            {"model": size, "seq_len": asked.sequence, "batch_size": asked.batch, "strategy": strategy,
+             "max_steps": steps, "validate_every": steps * 2, "device": "cpu"}
+        )  # fmt: skip
+        loops[strategy] = trainer_loop(params, info, packing, folder)
+    loops["plain"] = plain_loop(params, info, packing, folder, lambda config: build_model(config, seed=params.seed))
+    loops["minimal"] = plain_loop(params, info, packing, folder, lambda config: Minimal(config, params.seed))
+    seconds: dict[str, list[float]] = {name: [] for name in loops}
+    losses: dict[str, float] = {}
+    for turn in range(asked.turns + 1):
+        for name, loop in loops.items():
+            started = time.perf_counter()
+            for _ in range(STEPS_A_TURN):
+                losses[name] = next(loop)
+            if turn:  # the first is for warming up
+                seconds[name].append((time.perf_counter() - started) / STEPS_A_TURN)
+    tokens = asked.batch * asked.sequence
+    best = min(min(seconds["plain"]), min(seconds["minimal"]))
+    print(f"{asked.layers} layers of {asked.width}, {tokens} tokens a step, {torch.get_num_threads()} threads")
+    print(f"{'loop':14s} {'tokens/s':>9s} {'median':>8s} {'of the best':>12s} {'last loss':>10s}")
+    for name, taken in seconds.items():
+        middle = statistics.median(taken)
+        print(
+            f"{name:14s} {tokens / min(taken):9,.0f} {tokens / middle:8,.0f} {best / min(taken):12.3f} "
+            f"{losses[name]:10.6f}"
+        )
+
+
+def make_tokens(folder: Path, tokens: int) -> TokensInfo:
+    """Write one token shard of documents of 40 to 900 tokens."""
+    random = np.random.default_rng(1)
+    lengths = random.integers(40, 900, tokens // 300 + 100)
+    ids = (random.zipf(1.3, int(lengths.sum())) % VOCABULARY).astype("<u2")
+    ids.tofile(folder / "part-00000.bin")
+    starts = np.cumsum(lengths) - lengths
+    ranges = (
+        TokenRange(doc_id=str(start), url="", epoch=1, offset=int(start), length=int(length), bytes=1)
+        for start, length in zip(starts, lengths, strict=True)
+    )
+    write_index(folder / "part-00000.parquet", ranges)
+    return TokensInfo(
+        dtype="uint16",
+        vocab_size=VOCABULARY,
+        eos_id=0,
+        tokens=len(ids),
+        shards=(TokenShard(name="part-00000.bin", tokens=len(ids)),),
+        documents=len(lengths),
+        bytes=len(ids),
+        validation_tokens=0,
+        validation_bytes=0,
+    )
+
+
+def trainer_loop(params: stage.Params, info: TokensInfo, packing: Any, folder: Path) -> Iterator[float]:
+    """Yield the losses of the trainer as it is, a step each."""
+    from training.train import loop
+
+    work = folder / params.strategy
+    work.mkdir()
+    order = stage.make_order(params, info, packing.sequences, "0" * 64)
+    config = stage._loop_config(params, info, order, tokens=folder, device="cpu").model_copy(
+        update={"work": work, "packing": work / "packing", "meeting": folder / "meeting", "progress": work / "progress"}
+    )
+    packing.save(config.packing)
+    trainer = loop.Trainer(config)
+    started = time.monotonic()
+    for batch in loop.batches(0, 0, order, trainer.packing, trainer.stream, config.eos_id):
+        value = trainer._step(batch)
+        trainer._report(
+            {"step": batch.step, "train_loss": value, "validation_loss": None, "learning_rate": 0.0}, started
+        )
+        yield value
+
+
+def plain_loop(
+    params: stage.Params, info: TokensInfo, packing: Any, folder: Path, build: Callable[[Any], Any]
+) -> Iterator[float]:
+    """Yield the losses of a loop as one would write it by hand."""
+    from training.train.model import model_config
+    from training.train.packing import TokenStream
+
+    order = stage.make_order(params, info, packing.sequences, "0" * 64)
+    stream = TokenStream(folder, info.shards, info.dtype)
+    config = model_config(params.model, vocab_size=info.vocab_size, seq_len=params.seq_len, eos_id=info.eos_id)
+    model = build(config)
+    optimizer = make_optimizer(
+        model.named_parameters(),
+        optimizer="adamw",
+        learning_rate=params.learning_rate,
+        betas=params.betas,
+        weight_decay=params.weight_decay,
+    )
+    rows = [read_batch(step, 0, order, packing, stream, info.eos_id).rows for step in range(order.steps)]
+    ready = [(torch.from_numpy(r.tokens.astype(np.int64)), torch.from_numpy(r.targets)) for r in rows]
+    for tokens, targets in ready:
+        answer = model(tokens[:, :-1])
+        logits = getattr(answer, "logits", answer).flatten(0, 1)
+        loss = functional.cross_entropy(logits, targets.flatten(), ignore_index=IGNORED)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), params.gradient_clipping)
+        optimizer.step()
+        optimizer.zero_grad()
+        yield float(loss)
+
+
+class Minimal(torch.nn.Module):
+    """Llama without transformers: the same function and the same first weights, taken from transformers' model."""
+
+    def __init__(self, config: Any, seed: int) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.layers = (
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            config.num_hidden_layers,
+        )
+        weights = build_model(config, seed=seed).state_dict()
+        names = {name.removeprefix("model.").replace(".", "_"): value for name, value in weights.items()}
+        self.w = torch.nn.ParameterDict(
+            {n: torch.nn.Parameter(v.clone()) for n, v in names.items() if "lm_head" not in n}
+        )
+        width = config.hidden_size // self.heads
+        angles = torch.outer(
+            torch.arange(config.max_position_embeddings).float(),
+            1.0 / config.rope_parameters["rope_theta"] ** (torch.arange(0, width, 2).float() / width),
+        )
+        self.cos, self.sin = torch.cat([angles, angles], -1).cos(), torch.cat([angles, angles], -1).sin()
+
+    def forward(self, tokens_bs: torch.Tensor) -> torch.Tensor:
+        """Return logits (b, s, v)."""
+        x, w, size = functional.embedding(tokens_bs, self.w["embed_tokens_weight"]), self.w, tokens_bs.shape[1]
+        for i in range(self.layers):
+            at = f"layers_{i}_"
+            h = functional.rms_norm(x, x.shape[-1:], w[f"{at}input_layernorm_weight"], 1e-6)
+            q, k, v = (
+                functional.linear(h, w[f"{at}self_attn_{n}_proj_weight"])
+                .unflatten(-1, (self.heads if n == "q" else self.kv_heads, -1))
+                .transpose(1, 2)
+                for n in "qkv"
+            )
+            q, k = self._rotated(q, size), self._rotated(k, size)
+            a = functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+            x = x + functional.linear(a.transpose(1, 2).flatten(2), w[f"{at}self_attn_o_proj_weight"])
+            h = functional.rms_norm(x, x.shape[-1:], w[f"{at}post_attention_layernorm_weight"], 1e-6)
+            gate, up = (functional.linear(h, w[f"{at}mlp_{n}_proj_weight"]) for n in ("gate", "up"))
+            x = x + functional.linear(functional.silu(gate) * up, w[f"{at}mlp_down_proj_weight"])
+        return functional.linear(functional.rms_norm(x, x.shape[-1:], w["norm_weight"], 1e-6), w["embed_tokens_weight"])
+
+    def _rotated(self, x: torch.Tensor, size: int) -> torch.Tensor:
+        half = x.shape[-1] // 2
+        return x * self.cos[:size] + torch.cat([-x[..., half:], x[..., :half]], -1) * self.sin[:size]
+
+
+if __name__ == "__main__":
+    main()
