@@ -117,6 +117,7 @@ def make_tokens(folder: Path, tokens: int) -> TokensInfo:
 def trainer_loop(params: stage.Params, info: TokensInfo, packing: Any, folder: Path) -> Iterator[float]:
     """Yield the losses of the trainer as it is, a step each."""
     from training.train import loop
+    from training.train.batches import batches
 
     work = folder / params.strategy
     work.mkdir()
@@ -127,7 +128,7 @@ def trainer_loop(params: stage.Params, info: TokensInfo, packing: Any, folder: P
     packing.save(config.packing)
     trainer = loop.Trainer(config)
     started = time.monotonic()
-    for batch in loop.batches(0, 0, order, trainer.packing, trainer.stream, config.eos_id):
+    for batch in batches(0, 0, order, trainer.packing, trainer.stream, config.eos_id):
         value = trainer._step(batch)
         trainer._report(
             {"step": batch.step, "train_loss": value, "validation_loss": None, "learning_rate": 0.0}, started
@@ -159,7 +160,7 @@ def plain_loop(
         answer = model(tokens[:, :-1])
         logits = getattr(answer, "logits", answer).flatten(0, 1)
         loss = functional.cross_entropy(logits, targets.flatten(), ignore_index=IGNORED)
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), params.gradient_clipping)
         optimizer.step()
         optimizer.zero_grad()
@@ -196,7 +197,7 @@ class Minimal(torch.nn.Module):
             h = functional.rms_norm(x, x.shape[-1:], w[f"{at}input_layernorm_weight"], 1e-6)
             q, k, v = (
                 functional.linear(h, w[f"{at}self_attn_{n}_proj_weight"])
-                .unflatten(-1, (self.heads if n == "q" else self.kv_heads, -1))
+                .view(len(x), size, self.heads if n == "q" else self.kv_heads, -1)
                 .transpose(1, 2)
                 for n in "qkv"
             )

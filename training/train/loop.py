@@ -36,6 +36,7 @@ from training.train.checkpoint import (
     read_log,
     save_checkpoint,
 )
+from training.train.fixed_order import TreeSum, over_ranks, visiting_order
 from training.train.model import ModelSize, build_model, model_config, save_model, weights_sha256
 from training.train.optimizers import Optimizer, make_optimizer
 from training.train.order import Order, permute
@@ -90,6 +91,7 @@ class LoopConfig(FrozenModel):
     schedule: Schedule
     decay_fraction: float
     z_loss: float
+    fixed_order: bool
     weight_decay: float
     betas: tuple[float, float]
     gradient_clipping: float
@@ -167,6 +169,9 @@ class Trainer:
             offload_folder=config.offload,
         )
         self.engine, *_ = deepspeed.initialize(model=model, optimizer=self.optimizer, config=described)
+        # DeepSpeed's own forward pass asks for its own backward pass, which adds up as it likes.
+        self.model = self.engine.module if config.fixed_order else self.engine
+        self.weights = [weight for weight in self.engine.module.parameters() if weight.requires_grad]
         self.gradient_norm: float | None = None
         self.engine.clip_fp32_gradients = self._clip
         self.stream = TokenStream(config.tokens, order.shards, order.dtype)
@@ -261,13 +266,23 @@ class Trainer:
         # DeepSpeed takes the mean over ranks and parts.
         scale = self.ranks * order.gradient_accumulation / max(count, 1.0)
         total = torch.zeros((), dtype=torch.float64, device=device)
-        for first in range(0, len(tokens), order.micro_batch):
+        fixed, sums = self.config.fixed_order, TreeSum()
+        for first in visiting_order(len(tokens)) if fixed else range(0, len(tokens), order.micro_batch):
             part = slice(first, first + order.micro_batch)
             positions_bs = positions[part] if self.config.mask_documents else None
             loss, penalty = self._loss(tokens[part, :-1], targets[part], positions_bs)
-            self.engine.backward((loss + penalty) * scale)
-            self.engine.step()
             total += loss.detach().double()
+            if fixed:
+                sums.add(list(torch.autograd.grad((loss + penalty) / max(count, 1.0), self.weights)))
+            else:
+                self.engine.backward((loss + penalty) * scale)
+                self.engine.step()
+        if fixed:
+            for weight, gradient in zip(self.weights, over_ranks(sums.total(), self.ranks), strict=True):
+                weight.grad = gradient
+            self._clip()
+            self.optimizer.step()
+            self.optimizer.zero_grad()
         return self._sum(total) / max(count, 1.0)
 
     def _clip(self) -> None:
@@ -288,7 +303,7 @@ class Trainer:
         (Chowdhery et al. 2022, arXiv:2204.02311, section 5).
         """
         functional = self.torch.nn.functional
-        logits_nv = self.engine(input_ids=tokens_bs, position_ids=positions_bs).logits.flatten(0, 1).float()
+        logits_nv = self.model(input_ids=tokens_bs, position_ids=positions_bs).logits.flatten(0, 1).float()
         targets_n = targets_bs.flatten().contiguous()
         loss = functional.cross_entropy(logits_nv, targets_n, ignore_index=IGNORED, reduction="sum")
         if not self.config.z_loss:

@@ -121,6 +121,9 @@ class Params(StageParams):
     """Folder on a fast disk for zero3_nvme; null takes one under .headwater/."""
     activation_checkpointing: bool = False
     """Whether activations are computed again in the backward pass: less memory, about a third more time."""
+    fixed_order: bool = False
+    """Whether gradients are added up in one order, so that 1, 2 and 4 ranks of so many threads make the same weights,
+    bit for bit. Costs a model pass a sequence, and all gradients sent to each rank."""
     mask_documents: bool = False
     """Whether a token attends to its own document only, in sequences that hold several."""
     num_ranks: int = Field(1, ge=1)
@@ -171,8 +174,18 @@ class Params(StageParams):
         """Return how many sequences a rank puts through the model at once.
 
         Raises:
-            ParamsError: the batch cannot be shared out evenly between the ranks.
+            ParamsError: the batch cannot be shared out evenly between the ranks, or not in one order.
         """
+        if self.fixed_order:
+            for name, number in (("batch_size", self.batch_size), ("num_ranks", self.num_ranks)):
+                if number & (number - 1) or self.num_ranks > self.batch_size:
+                    raise ParamsError(
+                        "gradients cannot be added up in one order",
+                        where=f"params.yaml, train.{name}",
+                        expected="a power of two, and a batch of no fewer sequences than ranks (train.fixed_order)",
+                        found=str(number),
+                    )
+            return 1
         share = self.num_ranks * self.gradient_accumulation
         if self.batch_size % share:
             raise ParamsError(
@@ -195,7 +208,12 @@ class Params(StageParams):
         Raises:
             ParamsError: the strategy does not go with optimizer and precision.
         """
-        return choose(self.strategy, ranks=self.num_ranks, optimizer=self.optimizer, precision=self.chosen_precision())
+        return choose(
+            self.strategy,
+            ranks=self.num_ranks,
+            whole_by="fixed_order" if self.fixed_order else "muon" if self.optimizer == "muon" else None,
+            precision=self.chosen_precision(),
+        )
 
     def can_be_meant(self) -> None:
         """Raise ParamsError where two settings cannot both be meant."""
@@ -312,7 +330,7 @@ def make_order(params: Params, info: TokensInfo, sequences: int, tokenize_manife
         steps=min(available, params.max_steps or available),
         batch_size=params.batch_size,
         micro_batch=micro_batch,
-        gradient_accumulation=params.gradient_accumulation,
+        gradient_accumulation=params.batch_size // params.num_ranks // micro_batch,
         ranks=params.num_ranks,
     )
 
@@ -344,7 +362,7 @@ def _loop_config(params: Params, info: TokensInfo, order: Order, *, tokens: Path
             "eos_id": info.eos_id,
             "device": device,
             "precision": params.chosen_precision(),
-            "threads": params.threads or max(1, cores // params.num_ranks),
+            "threads": params.threads or (1 if params.fixed_order else max(1, cores // params.num_ranks)),
         }
     )
 

@@ -32,35 +32,37 @@ MOST_BUCKET_ELEMENTS: Final = 500_000_000
 """DeepSpeed's own size of a bucket, which a small model never fills."""
 
 
-def choose(strategy: Strategy, *, ranks: int, optimizer: str, precision: str) -> Chosen:
+def choose(strategy: Strategy, *, ranks: int, precision: str, whole_by: str | None = None) -> Chosen:
     """Return the strategy that is used: of `auto` the cheapest of those that make the step that was asked for.
 
     Between ranks everything is shared out. One rank holds all: with zero1 under bf16, which keeps a float32 copy of
     the weights and adds gradients up in float32, as DeepSpeed does without ZeRO only for float32 weights.
 
+    Args:
+        whole_by: the setting for which each rank must hold whole matrices, if there is one.
+
     Raises:
         ParamsError: the strategy cannot make that step.
 
-    >>> choose("auto", ranks=1, optimizer="adamw", precision="fp32")
-    'ddp'
-    >>> [choose("auto", ranks=ranks, optimizer="adamw", precision="bf16") for ranks in (1, 2)]
-    ['zero1', 'zero3']
+    >>> choose("auto", ranks=1, precision="fp32"), choose("auto", ranks=2, precision="fp32")
+    ('ddp', 'zero3')
+    >>> choose("auto", ranks=1, precision="bf16"), choose("auto", ranks=2, precision="fp32", whole_by="muon")
+    ('zero1', 'ddp')
     """
-    whole = optimizer == "muon"
     if strategy == "auto":
-        strategy = "ddp" if whole or (ranks == 1 and precision == "fp32") else "zero1" if ranks == 1 else "zero3"
-    if whole and strategy != "ddp":
+        strategy = "ddp" if whole_by or (ranks == 1 and precision == "fp32") else "zero1" if ranks == 1 else "zero3"
+    if whole_by and strategy != "ddp":
         raise ParamsError(
-            "Muon works on whole matrices, and this strategy cuts them up",
+            f"{whole_by} works on whole matrices, and this strategy cuts them up",
             where="params.yaml, train.strategy",
-            expected="ddp or auto, with train.optimizer: muon",
+            expected=f"ddp or auto, with {whole_by}",
             found=strategy,
         )
     if strategy == "ddp" and precision == "bf16":
         raise ParamsError(
             "bf16 without ZeRO would add gradients up in bf16",
-            where="params.yaml, train.strategy" if not whole else "params.yaml, train.optimizer",
-            expected="zero1 or more under bf16" if not whole else "train.precision: fp32 with muon",
+            where="params.yaml, train.precision" if whole_by else "params.yaml, train.strategy",
+            expected=f"fp32 with {whole_by}" if whole_by else "zero1 or more under bf16",
             found=f"{strategy}, {precision}",
         )
     return strategy

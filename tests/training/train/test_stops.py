@@ -10,6 +10,7 @@ from tests.training.train.token_folders import make_tokens
 KINDS: dict[str, dict[str, Any]] = {
     "plain": {},
     "parts": {"gradient_accumulation": 4},
+    "fixed_order": {"fixed_order": True},
     "muon": {"optimizer": "muon"},
     "zero3": {"strategy": "zero3"},
     "bf16": {"strategy": "zero1", "precision": "bf16"},

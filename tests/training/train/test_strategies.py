@@ -32,6 +32,7 @@ RUNS: Mapping[str, dict[str, Any]] = {
     "in_2_parts": {"gradient_accumulation": 2},
     "in_4_parts": {"gradient_accumulation": 4},
     "bf16_in_4_parts": {"strategy": "zero1", "precision": "bf16", "gradient_accumulation": 4},
+    "fixed_order": {"fixed_order": True},
     "muon": {"optimizer": "muon"},
     "wsd": {"schedule": "wsd"},
     "z_loss": {"z_loss": 0.05},
@@ -71,7 +72,7 @@ def test_bf16_stays_near_fp32_whatever_the_strategy_and_the_parts(made: Path, na
     assert losses(made / name) != losses(made / "ddp")
 
 
-@pytest.mark.parametrize("name", ["in_2_parts", "in_4_parts"])
+@pytest.mark.parametrize("name", ["in_2_parts", "in_4_parts", "fixed_order"])
 def test_a_loss_is_a_mean_over_tokens_however_a_step_is_cut(made: Path, name: str) -> None:
     assert losses(made / name) == pytest.approx(losses(made / "ddp"), abs=SAME_NATS)
 
@@ -118,8 +119,10 @@ CANNOT_BE_MEANT: Mapping[str, tuple[dict[str, Any], str]] = {
     "a rate that rises": ({"learning_rate": 1e-4, "final_learning_rate": 1e-3}, "final_learning_rate"),
     "a warm-up without a run": ({"max_steps": 10, "warmup_steps": 11}, "warmup_steps"),
     "muon cut up": ({"optimizer": "muon", "strategy": "zero3"}, "train.strategy"),
-    "muon in bf16": ({"optimizer": "muon", "precision": "bf16"}, "train.precision: fp32"),
+    "muon in bf16": ({"optimizer": "muon", "precision": "bf16"}, "fp32 with muon"),
     "bf16 without ZeRO": ({"strategy": "ddp", "precision": "bf16"}, "zero1"),
+    "one order of three": ({"fixed_order": True, "batch_size": 12}, "power of two"),
+    "one order, cut up": ({"fixed_order": True, "strategy": "zero2"}, "train.strategy"),
     "a batch that does not divide": ({"batch_size": 3, "num_ranks": 2}, "multiple of"),
     "a GPU that is not there": ({"device": "gpu", "num_ranks": 64, "batch_size": 64}, "GPU"),
 }
