@@ -31,7 +31,15 @@ from training.train.checkpoint import (
     read_log,
     save_checkpoint,
 )
-from training.train.model import ModelSize, build_model, model_config, parameter_groups, save_model, weights_sha256
+from training.train.model import (
+    ModelSize,
+    build_model,
+    cast_parameters,
+    model_config,
+    parameter_groups,
+    save_model,
+    weights_sha256,
+)
 from training.train.order import IGNORED, Order, TokenStream, count_sequences, read_packing
 
 logger = logging.getLogger(__name__)
@@ -145,12 +153,12 @@ class Trainer:
         self.model_config = model_config(
             config.model, vocab_size=config.vocab_size, seq_len=order.seq_len, eos_id=config.eos_id
         )
-        model = build_model(self.model_config, seed=config.seed)
+        model = build_model(self.model_config, seed=config.seed, size=config.model)
         if config.activation_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": True})
         self.parameters = sum(p.numel() for p in model.parameters())
         if config.precision == "bf16":
-            model = model.to(torch.bfloat16)
+            model = cast_parameters(model, torch.bfloat16)
         groups = parameter_groups(model, config.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, eps=1e-8)
         self.engine, *_ = deepspeed.initialize(model=model, optimizer=self.optimizer, config=deepspeed_config(config))

@@ -47,7 +47,7 @@ from training.device import gpus, need_gpus
 from training.gate_policy import policy_sha256, read_policy
 from training.train.checkpoint import LOSSES_NAME, RESULT_NAME, finished_checkpoints, read_log
 from training.train.loop import LoopConfig
-from training.train.model import ModelSize, name_special_tokens
+from training.train.model import ModelSetting, ModelSize, name_special_tokens
 from training.train.order import Order, read_packing
 from training.train.ranks import Launcher, held_lock, launch_command, run_ranks
 
@@ -72,8 +72,8 @@ class Params(StageParams):
 
     seed: int = Field(1, ge=0)
     """Seed of the initial weights and of the data order."""
-    model: ModelSize = ModelSize()
-    """Size of the model."""
+    model: ModelSetting = ModelSize()
+    """The model: the name of a preset (tiny, 30m, 125m, 350m, 1.3b, 2.7b, 7b, 13b, 70b, gpt2 …), or its numbers."""
     seq_len: int = Field(256, ge=8)
     """Tokens in a training sequence; also the longest context of the model."""
     batch_size: int = Field(8, ge=1)
