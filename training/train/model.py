@@ -31,6 +31,7 @@ from tasks.contracts.base import FrozenModel
 from tasks.contracts.durable_files import write_json
 from tasks.contracts.errors import did_you_mean
 from tasks.contracts.files import GENERATION_CONFIG_NAME, MODEL_CONFIG_NAME, TOKENIZER_CONFIG_NAME, TOKENIZER_NAME
+from training.plan.shape import Shape
 from training.train import presets
 from training.train.family import ALL_SETTINGS, Family
 
@@ -119,18 +120,25 @@ class ModelSize(FrozenModel, allow_inf_nan=False):
             return self.intermediate_size or 4 * self.hidden_size
         return self.intermediate_size or -(-8 * self.hidden_size // 3 // ROUND_TO) * ROUND_TO
 
-    def parameters(self, *, vocab_size: int, seq_len: int) -> int:
-        """Return how many weights the model has, tied embeddings counted once."""
+    def shape(self, *, vocab_size: int, seq_len: int) -> Shape:
+        """Return what of the model decides its memory and its speed."""
         spec, width, inner = family(self.family), self.hidden_size, self.inner_width()
+        kv_heads = self.kv_heads if "kv_heads" in spec.settings else self.heads
         head = width // self.heads
-        kv = head * (self.kv_heads if "kv_heads" in spec.settings else self.heads)
-        attention = 2 * width * width + 2 * width * kv + (2 * head if self.qk_norm else 0)
-        block = (3 if spec.gated else 2) * width * inner
-        biases = 2 * width + 2 * kv + inner + width if spec.biases else 0
-        norms = 2 * spec.norm_vectors * width
-        embeddings = vocab_size * width * (1 if self.tie_embeddings else 2)
+        biases = 2 * width + 2 * kv_heads * head + inner + width if spec.biases else 0
+        norms = 2 * spec.norm_vectors * width + (2 * head if self.qk_norm else 0)
         positions = seq_len * width if spec.learned_positions else 0
-        return self.layers * (attention + block + biases + norms) + spec.norm_vectors * width + embeddings + positions
+        return Shape(
+            layers=self.layers,
+            width=width,
+            heads=self.heads,
+            kv_heads=kv_heads,
+            inner=inner,
+            vocabulary=vocab_size,
+            gated=spec.gated,
+            tied=self.tie_embeddings,
+            extra=self.layers * (biases + norms) + spec.norm_vectors * width + positions,
+        )
 
 
 class _NameOrNumbers:

@@ -76,8 +76,8 @@ def counted(size: ModelSize, *, vocab_size: int, seq_len: int) -> int:
 def test_a_preset_has_the_parameters_of_the_model_that_it_is_the_shape_of(name: str) -> None:
     vocab_size, seq_len, published, tolerance = PUBLISHED[name]
     size = ModelSize(preset=name)
-    assert abs(size.parameters(vocab_size=vocab_size, seq_len=seq_len) - published) <= tolerance
-    assert size.parameters(vocab_size=vocab_size, seq_len=seq_len) == counted(
+    assert abs(size.shape(vocab_size=vocab_size, seq_len=seq_len).weights - published) <= tolerance
+    assert size.shape(vocab_size=vocab_size, seq_len=seq_len).weights == counted(
         size, vocab_size=vocab_size, seq_len=seq_len
     )
 
@@ -90,7 +90,7 @@ def test_every_preset_is_compared_with_what_was_published() -> None:
 @pytest.mark.parametrize("settings", SMALL.values(), ids=SMALL)
 def test_parameters_are_counted_as_they_are(settings: dict[str, Any]) -> None:
     size = ModelSize(**settings)
-    assert size.parameters(vocab_size=77, seq_len=40) == counted(size, vocab_size=77, seq_len=40)
+    assert size.shape(vocab_size=77, seq_len=40).weights == counted(size, vocab_size=77, seq_len=40)
 
 
 @pytest.mark.parametrize("name", SMALL)
