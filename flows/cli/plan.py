@@ -155,7 +155,9 @@ def _show(wish: Wish, found: list[Estimate], best: Estimate | None, written: Pat
             continue
         memory = one.memory
         cells = [_gb(memory.device), _gb(memory.host), _gb(memory.nvme), f"{one.run.micro_batch}"]
-        cells += [f"{one.tokens_per_second:,.0f}", _time(one.days), _dollars(one.dollars)] if one.fits else ["–"] * 3
+        cells += (
+            [f"{one.tokens_per_second:,.0f}", _short(_time(one.days)), _dollars(one.dollars)] if one.fits else ["–"] * 3
+        )
         style = "bold green" if one is best else "" if one.fits else "dim"
         table.add_row(Text(_name(one), style=style), *(Text(cell, style=style) for cell in cells))
     console.print(table)
@@ -238,6 +240,11 @@ def _time(days: float) -> str:
     if days >= 2 * YEAR:
         return f"{days / YEAR:,.0f} years"
     return f"{days:,.0f} days" if days >= 10 else f"{days:.1f} days" if days >= 1 else f"{days * 24:.1f} h"
+
+
+def _short(time: str) -> str:
+    number, unit = time.split()
+    return f"{number} {unit[0]}"
 
 
 def _dollars(dollars: float | None) -> str:

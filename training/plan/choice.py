@@ -91,8 +91,13 @@ def recommend(found: Sequence[Estimate]) -> Estimate | None:
 
 
 def nearest(found: Sequence[Estimate]) -> Estimate:
-    """Return the way whose scarcest memory is the least too small."""
-    return min(found, key=lambda one: max(wanted / max(there, 1.0) for wanted, there in _rooms(one.run).values()))
+    """Return the way whose scarcest memory is the least too small; a device's cannot be bought, the host's can."""
+
+    def shortage(one: Estimate) -> tuple[bool, float]:
+        rooms = _rooms(one.run).values()
+        return "device memory" in one.lacks, max(wanted / max(there, 1.0) for wanted, there in rooms)
+
+    return min(found, key=shortage)
 
 
 def _ways(wish: Wish) -> Iterator[list[Run]]:

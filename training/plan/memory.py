@@ -65,13 +65,14 @@ def activation_bytes(run: Run) -> float:
 
 
 def layer_activation_bytes(shape: Shape) -> float:
-    """Return the bytes that a layer keeps for a token, in bf16, where norms and rotation compute in float32.
+    """Return the bytes that a layer keeps for a token, in bf16.
 
-    Per unit of width: two norms of 8 (input in float32, its normal form and output), queries before and after the
-    rotation 4, attention's output 2 and the residual stream 2; keys and values by their share of the heads.
+    Per unit of width, queries and attention's output are 2 each, keys and values 4 by their share of the heads. A
+    LayerNorm keeps its input and output, 2 each; transformers' RMSNorm its input in float32, its normal form and its
+    output, 8. Per unit of inner width, each of the activations is 2: four of SwiGLU, two of GELU.
     """
-    inner = (8.0 if shape.gated else 4.0) * shape.inner
-    return shape.width * (24.0 + 8.0 * shape.kv_heads / shape.heads) + inner
+    norms, inner = (16.0, 8.0) if shape.gated else (8.0, 4.0)
+    return shape.width * (norms + 4.0 + 4.0 * shape.kv_heads / shape.heads) + inner * shape.inner
 
 
 def _head(shape: Shape) -> float:
@@ -82,6 +83,8 @@ def _states(run: Run) -> float:
     """Return the bytes of weights, gradients and optimizer states on a device."""
     strategy, weights, ranks = run.strategy, float(run.shape.weights), run.machine.ranks
     sharded = weights / ranks
+    if strategy.name == "fsdp":
+        return (4 + 4 + 2 * run.moment_bits / 8) * sharded  # float32 weights, which are their own copy, and gradients
     found = 0.0
     if strategy.weights == "device":
         found += 2 * (sharded if strategy.stage == 3 else weights)

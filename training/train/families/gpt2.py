@@ -1,6 +1,7 @@
 """GPT-2: learned positions, GELU, LayerNorm, biases (Radford et al. 2019).
 
-Without the dropout of the paper, which trained for many passes: with one pass over the text it only costs.
+Without the dropout of the paper, which trained for many passes: with one pass over the text it only costs. Its GELU is
+PyTorch's own, the same function as "gelu_new" in one kernel, which keeps a fifth of the memory for the backward pass.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ def config(size: ModelSize, *, vocab_size: int, seq_len: int, eos_id: int) -> An
         n_layer=size.layers,
         n_head=size.heads,
         n_inner=size.inner_width(),
+        activation_function="gelu_pytorch_tanh",
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
