@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +16,7 @@ from tasks.contracts.errors import UsageError, did_you_mean
 if TYPE_CHECKING:
     from training.plan.choice import Estimate, Wish
     from training.plan.machine import Machine
+    from training.train.model import ModelSize
 
 GB = 10**9
 YEAR = 365.25
@@ -65,17 +66,20 @@ def plan(
         nvme=amount(nvme, "--nvme"),
         nvme_bandwidth=amount(nvme_bandwidth, "--nvme-bandwidth"),
     )
-    set_here = _from_params() if model is None else {}
-    seq_len = seq_len or set_here.get("seq_len", 2048)
-    batch = batch or set_here.get("batch", default_batch(seq_len, machine.ranks))
+    here = _from_params() if model is None else None
+    seq_len = seq_len or (here.seq_len if here else 2048)
+    batch = batch or (here.batch if here else default_batch(seq_len, machine.ranks))
     if batch % machine.ranks:
         raise UsageError(
             "a step cannot be shared out evenly",
             expected=f"--batch of a multiple of {machine.ranks} devices",
             found=str(batch),
         )
-    named = model or set_here["model"]
-    shape = shape_of(named, vocab_size=vocabulary or set_here.get("vocabulary", 32_000), seq_len=seq_len)
+    vocabulary = vocabulary or (here.vocabulary if here else 32_000)
+    if here is not None:
+        shape = here.size.shape(vocab_size=vocabulary, seq_len=seq_len)
+    else:
+        shape = shape_of(str(model), vocab_size=vocabulary, seq_len=seq_len)
     wanted = amount(tokens, "--tokens") if tokens else float(TOKENS_A_WEIGHT * shape.weights)
     wish = Wish(shape=shape, machine=machine, seq_len=seq_len, batch=batch, tokens=wanted)
     found = estimates(wish)
@@ -90,22 +94,35 @@ def plan(
         raise typer.Exit(1)
 
 
-def _from_params() -> dict[str, Any]:
-    """Return what params.yaml says of the model that is trained here."""
-    from flows.workspace.params import PARAMS_FILE, read_params
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Here:
+    """What params.yaml says of the model that is trained here."""
+
+    size: ModelSize
+    seq_len: int
+    batch: int
+    vocabulary: int
+
+
+def _from_params() -> _Here:
+    """Read and check params.yaml.
+
+    Raises:
+        UsageError: there is none.
+        ParamsError: it cannot be used.
+    """
+    from flows.workspace.graph import load_graph
+    from flows.workspace.params import PARAMS_FILE, check_params, read_params
+    from tasks.tokenizer.stage import Params as TokenizerParams
+    from training.train.stage import Params as TrainParams
 
     if not PARAMS_FILE.is_file():
         raise UsageError("no model is named, and there is no params.yaml here", expected="--model NAME", found="none")
-    settings = read_params()
-    train, tokenizer = settings.get("train") or {}, settings.get("tokenizer") or {}
-    model = train.get("model", "tiny")
-    found = {
-        "model": model if isinstance(model, str) else json.dumps(model),
-        "seq_len": train.get("seq_len"),
-        "batch": train.get("batch_size"),
-        "vocabulary": tokenizer.get("vocab_size"),
-    }
-    return {key: value for key, value in found.items() if value is not None}
+    checked = check_params(read_params(), load_graph())
+    train, tokenizer = checked["train"], checked["tokenizer"]
+    assert isinstance(train, TrainParams), "the section of that stage"
+    assert isinstance(tokenizer, TokenizerParams), "the section of that stage"
+    return _Here(size=train.model, seq_len=train.seq_len, batch=train.batch_size, vocabulary=tokenizer.vocab_size)
 
 
 def _value(wish: Wish, found: list[Estimate], best: Estimate | None) -> dict[str, Any]:

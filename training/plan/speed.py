@@ -57,7 +57,7 @@ FITTED = Constants(
         "rtx-5090": 1.038,
         "rtx-pro-6000": 0.809,
     },
-    software={"pytorch": 0.942, "cuda": 1.0, "deepspeed": 0.973},
+    software={"pytorch": 0.942, "cuda": 1.0, "deepspeed": 1.004},
     moved=240.0,
     exposed=0.1,
     exposed_streaming=1.0,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from flows.cli.main import main
-from flows.workspace.params import read_params
+from flows.workspace.params import read_params, set_values
 from tests.conftest import ROOT
 from training.plan.machine import devices
 from training.plan.published import error, errors_by_source, published
@@ -78,13 +78,22 @@ def test_what_it_prints_fits_eighty_columns(
 
 
 def test_without_a_model_it_plans_what_params_yaml_trains(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shutil.copy(ROOT / "params.yaml", workspace)
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, workspace)
     ours = answer(capsys, *GPU)
     assert ours["recommended"]["strategy"] == "ddp"
     assert ours["recommended"]["deepspeed"]["train_batch_size"] == 8
     given = ["--model", "tiny", "--seq-len", "256", "--batch", "8", "--vocabulary"]
     given.append(str(read_params()["tokenizer"]["vocab_size"]))
     assert answer(capsys, *GPU, *given)["estimates"] == ours["estimates"]
+
+
+def test_settings_that_cannot_be_are_one_clear_error(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, workspace)
+    set_values(["train.seq_len=much"])
+    assert call(*GPU) == 2
+    assert "train.seq_len = 'much'" in capsys.readouterr().err
 
 
 def test_it_writes_deepspeeds_config(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
