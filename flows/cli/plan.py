@@ -222,7 +222,8 @@ def _state_error(wish: Wish, best: Estimate | None) -> None:
     if best is not None and best.run.strategy.offloads:
         like = [row for row in rows if row.run.strategy.offloads]
         off = max(abs(row.error()) for row in like)
-        said += f" {len(like)} runs that offload to the host were published, all on RTX 4090: off by {off:.0%} at most."
+        where = ", ".join(sorted({row.run.machine.device.title for row in like}))
+        said += f" {len(like)} published runs offload to the host, on {where}: off by {off:.0%} at most."
         if "nvme" in (best.run.strategy.optimizer, best.run.strategy.weights):
             said += " Of disks there is none: reckoned from their bandwidth."
     console.print(said)
