@@ -20,6 +20,7 @@ from flows.cli.diff import diff
 from flows.cli.doctor import doctor
 from flows.cli.gc import gc
 from flows.cli.init import init, use_own_code
+from flows.cli.plan import plan
 from flows.cli.report import report
 from flows.cli.run import run
 from flows.cli.sign import sign
@@ -50,10 +51,10 @@ for name, commands in {
     "policy": policy.app,
 }.items():
     app.add_typer(commands, name=name)
-for command in (init, run, stage, up, doctor, report, gc, trace, verify, diff, sign):
+for command in (init, plan, run, stage, up, doctor, report, gc, trace, verify, diff, sign):
     app.command()(command)
 
-ANYWHERE = ("--help", "--version", "init", "doctor", "verify", "diff", "sign")
+ANYWHERE = ("--help", "--version", "init", "plan", "doctor", "verify", "diff", "sign")
 """Commands that need no workspace: they look at a machine or at a release's folder, and run no code that lies there."""
 
 READ_DATA = ("trace", "report", "policy", "lineage")

@@ -274,9 +274,21 @@ def merge_values(changes: Mapping[str, Any], path: Path = PARAMS_FILE, check: Ch
 
 
 def merged(settings: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nested values with others laid over them; neither is changed."""
+    """Return nested values with others laid over them; neither is changed.
+
+    Raises:
+        ParamsError: keys would be laid over a name that stands for all of them, and drop what it stands for.
+    """
     laid = dict(settings) if isinstance(settings, Mapping) else {}
     for key, value in changes.items():
+        if isinstance(value, Mapping) and isinstance(name := laid.get(key), str):
+            raise ParamsError(
+                f"{key} stands for all its keys by a name, so a key of its own cannot be laid over it",
+                where=str(PARAMS_FILE),
+                expected=f"another name for {key}",
+                found=f"{key}: {name}, and for it {', '.join(map(str, value))}",
+                fix=f"write {key} by hand as you want it",
+            )
         laid[key] = merged(laid.get(key), value) if isinstance(value, Mapping) else value
     return laid
 

@@ -1,6 +1,6 @@
 """Training: tokens a second of the trainer beside a plain PyTorch loop and a minimal one, in turns in one process.
 
-    python -m tests.bench.bench_train --layers 2 --width 192 --strategies ddp zero3
+    python -m tests.bench.bench_train --layers 2 --width 192 --strategies ddp zero-3
 
 The plain loop takes the same transformers model, torch's AdamW and clipping, and batches that lie ready in memory. The
 minimal one has a Llama of its own in forty lines (no transformers). What the trainer does besides (reading and hashing
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--sequence", type=int, default=256)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--turns", type=int, default=8)
-    parser.add_argument("--strategies", nargs="*", default=["ddp", "zero3"])
+    parser.add_argument("--strategies", nargs="*", default=["ddp", "zero-3"])
     asked = parser.parse_args()
     alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     os.environ.update(alone | {"DS_ACCELERATOR": "cpu"})

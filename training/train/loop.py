@@ -25,6 +25,7 @@ from tasks.contracts.base import FrozenModel
 from tasks.contracts.durable_files import write_json
 from tasks.contracts.files import MODEL_FOLDER, VALIDATION_NAME
 from tasks.contracts.tokens import TokenShard
+from training.plan.strategies import BY_NAME
 from training.train.batches import Batch, batches
 from training.train.checkpoint import (
     LOSSES_NAME,
@@ -37,7 +38,14 @@ from training.train.checkpoint import (
     save_checkpoint,
 )
 from training.train.fixed_order import TreeSum, over_ranks, visiting_order
-from training.train.model import ModelSize, build_model, model_config, save_model, weights_sha256
+from training.train.model import (
+    ModelSize,
+    build_model,
+    cast_parameters,
+    model_config,
+    save_model,
+    weights_sha256,
+)
 from training.train.optimizers import Optimizer, make_optimizer
 from training.train.order import Order, permute
 from training.train.packing import IGNORED, Packing, TokenStream, read_packing
@@ -144,19 +152,19 @@ class Trainer:
         self.model_config = model_config(
             config.model, vocab_size=config.vocab_size, seq_len=order.seq_len, eos_id=config.eos_id
         )
-        model = build_model(self.model_config, seed=config.seed)
+        model = build_model(self.model_config, seed=config.seed, size=config.model)
         if config.activation_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": True})
         self.parameters = sum(p.numel() for p in model.parameters())
         if config.precision == "bf16":
-            model = model.to(torch.bfloat16)
+            model = cast_parameters(model, torch.bfloat16)
         self.optimizer = make_optimizer(
             model.named_parameters(),
             optimizer=config.optimizer,
             learning_rate=config.learning_rate,
             betas=config.betas,
             weight_decay=config.weight_decay,
-            fused=config.device == "gpu" and not config.strategy.startswith("zero3_"),
+            fused=config.device == "gpu" and not BY_NAME[config.strategy].offloads,
         )
         described = deepspeed_config(
             config.strategy,
@@ -167,6 +175,7 @@ class Trainer:
             bf16=config.precision == "bf16",
             parameters=self.parameters,
             offload_folder=config.offload,
+            pin_memory=config.device == "gpu",
         )
         self.engine, *_ = deepspeed.initialize(model=model, optimizer=self.optimizer, config=described)
         # DeepSpeed's own forward pass asks for its own backward pass, which adds up as it likes.

@@ -98,15 +98,6 @@ class Order(FrozenModel):
         return total
 
 
-def count_sequences(tokens: int, seq_len: int) -> int:
-    """Return how many sequences a stream of `tokens` tokens holds when it is cut without packing, as for validation.
-
-    >>> count_sequences(256, 256), count_sequences(257, 256), count_sequences(513, 256)
-    (0, 1, 2)
-    """
-    return max(tokens - 1, 0) // seq_len
-
-
 def permute(positions: Indexes, size: int, seed: int, number: int) -> Indexes:
     """Return where a seeded permutation of `range(size)` sends each position.
 

@@ -47,7 +47,7 @@ from training.device import gpus, need_gpus
 from training.gate_policy import policy_sha256, read_policy
 from training.train.checkpoint import LOSSES_NAME, RESULT_NAME, finished_checkpoints, read_log
 from training.train.loop import LoopConfig
-from training.train.model import ModelSize, name_special_tokens
+from training.train.model import ModelSetting, ModelSize, name_special_tokens
 from training.train.optimizers import Optimizer
 from training.train.order import Order
 from training.train.packing import read_packing
@@ -76,8 +76,8 @@ class Params(StageParams):
 
     seed: int = Field(1, ge=0)
     """Seed of the initial weights and of the data order."""
-    model: ModelSize = ModelSize()
-    """Size of the model."""
+    model: ModelSetting = ModelSize()
+    """The model: the name of a preset (tiny, 30m, 125m, 350m, 1.3b, 2.7b, 7b, 13b, 70b, gpt2 …), or its numbers."""
     seq_len: int = Field(256, ge=8)
     """Tokens in a training sequence; also the longest context of the model."""
     batch_size: int = Field(8, ge=1)
@@ -114,11 +114,11 @@ class Params(StageParams):
     Measured on a Xeon with avx512_bf16, one thread, 2.4 M parameters: 3,300 tokens/s in fp32, 2,500 in bf16.
     """
     strategy: Strategy = "auto"
-    """What ranks share out (DeepSpeed): ddp nothing, zero1 optimizer state, zero2 gradients too, zero3 weights too;
-    zero2_offload and zero3_offload keep that in the host's memory, zero3_nvme on its disk. auto takes the cheapest: one
-    rank holds all, several share all out."""
+    """What ranks share out (DeepSpeed): ddp nothing, zero-1 optimizer states, zero-2 gradients too, zero-3 weights too;
+    zero-2-offload has the optimizer in the host's memory, zero-3-offload all, infinity-optimizer and infinity on its
+    disk (`headwater plan` says what fits). auto takes the cheapest: one rank holds all, several share all out."""
     offload_folder: str | None = not_identity(None)
-    """Folder on a fast disk for zero3_nvme; null takes one under .headwater/."""
+    """Folder on a fast disk for infinity; null takes one under .headwater/."""
     activation_checkpointing: bool = False
     """Whether activations are computed again in the backward pass: less memory, about a third more time."""
     fixed_order: bool = False
@@ -389,7 +389,7 @@ def _train(params: Params, config: LoopConfig) -> None:
     }
     if config.device == "cpu":
         environment |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
-    if config.strategy == "zero3_nvme":
+    if config.strategy.startswith("infinity"):
         config.offload.mkdir(parents=True, exist_ok=True)
     order = config.order
     logger.info(

@@ -11,23 +11,13 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from tasks.contracts.errors import ParamsError
+from training.plan.strategies import BY_NAME, zero_config
 
-Strategy = Literal["auto", "ddp", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload", "zero3_nvme"]
-Chosen = Literal["ddp", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload", "zero3_nvme"]
-
-_HOST: Final = {"device": "cpu"}
-_DISK: Final = {"device": "nvme"}
-ZERO: Final[dict[Chosen, dict[str, Any]]] = {
-    "ddp": {"stage": 0},
-    "zero1": {"stage": 1},
-    "zero2": {"stage": 2},
-    "zero3": {"stage": 3},
-    "zero2_offload": {"stage": 2, "offload_optimizer": _HOST},
-    "zero3_offload": {"stage": 3, "offload_optimizer": _HOST, "offload_param": _HOST},
-    "zero3_nvme": {"stage": 3, "offload_optimizer": _DISK, "offload_param": _DISK},
-}
-"""Every rank holds everything (ddp); optimizer state is shared out (1), gradients too (2), weights too (3); what is
-shared out lies in the host's memory (offload) or on its disk (nvme)."""
+Chosen = Literal[
+    "ddp", "zero-1", "zero-2", "zero-3", "zero-2-offload", "zero-3-offload", "infinity-optimizer", "infinity"
+]
+Strategy = Literal["auto", Chosen]
+"""By the names of training/plan/strategies.py, which says what each shares out and where it lies."""
 MOST_BUCKET_ELEMENTS: Final = 500_000_000
 """DeepSpeed's own size of a bucket, which a small model never fills."""
 
@@ -35,7 +25,7 @@ MOST_BUCKET_ELEMENTS: Final = 500_000_000
 def choose(strategy: Strategy, *, ranks: int, precision: str, whole_by: str | None = None) -> Chosen:
     """Return the strategy that is used: of `auto` the cheapest of those that make the step that was asked for.
 
-    Between ranks everything is shared out. One rank holds all: with zero1 under bf16, which keeps a float32 copy of
+    Between ranks everything is shared out. One rank holds all: with zero-1 under bf16, which keeps a float32 copy of
     the weights and adds gradients up in float32, as DeepSpeed does without ZeRO only for float32 weights.
 
     Args:
@@ -45,12 +35,12 @@ def choose(strategy: Strategy, *, ranks: int, precision: str, whole_by: str | No
         ParamsError: the strategy cannot make that step.
 
     >>> choose("auto", ranks=1, precision="fp32"), choose("auto", ranks=2, precision="fp32")
-    ('ddp', 'zero3')
+    ('ddp', 'zero-3')
     >>> choose("auto", ranks=1, precision="bf16"), choose("auto", ranks=2, precision="fp32", whole_by="muon")
-    ('zero1', 'ddp')
+    ('zero-1', 'ddp')
     """
     if strategy == "auto":
-        strategy = "ddp" if whole_by or (ranks == 1 and precision == "fp32") else "zero1" if ranks == 1 else "zero3"
+        strategy = "ddp" if whole_by or (ranks == 1 and precision == "fp32") else "zero-1" if ranks == 1 else "zero-3"
     if whole_by and strategy != "ddp":
         raise ParamsError(
             f"{whole_by} works on whole matrices, and this strategy cuts them up",
@@ -62,7 +52,7 @@ def choose(strategy: Strategy, *, ranks: int, precision: str, whole_by: str | No
         raise ParamsError(
             "bf16 without ZeRO would add gradients up in bf16",
             where="params.yaml, train.precision" if whole_by else "params.yaml, train.strategy",
-            expected=f"fp32 with {whole_by}" if whole_by else "zero1 or more under bf16",
+            expected=f"fp32 with {whole_by}" if whole_by else "zero-1 or more under bf16",
             found=f"{strategy}, {precision}",
         )
     return strategy
@@ -78,6 +68,7 @@ def deepspeed_config(
     bf16: bool,
     parameters: int,
     offload_folder: Path | None = None,
+    pin_memory: bool = False,
 ) -> dict[str, Any]:
     """Return DeepSpeed's configuration.
 
@@ -87,12 +78,10 @@ def deepspeed_config(
         gradient_clipping: longest gradient, as an L2 norm over all weights.
         parameters: of the model; buckets are no larger.
         offload_folder: where what is offloaded to a disk lies.
+        pin_memory: whether what is offloaded lies in pinned memory, for a GPU.
     """
     bucket = min(max(parameters, 1), MOST_BUCKET_ELEMENTS)
-    zero = {
-        name: {**value, "nvme_path": str(offload_folder)} if value == _DISK else value
-        for name, value in ZERO[strategy].items()
-    }
+    zero = zero_config(BY_NAME[strategy], nvme_path=str(offload_folder), pin_memory=pin_memory)
     zero |= {"reduce_bucket_size": bucket, "allgather_bucket_size": bucket}
     if zero["stage"] == 3:
         zero |= {"stage3_prefetch_bucket_size": bucket}

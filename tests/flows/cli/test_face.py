@@ -23,6 +23,8 @@ from tests.flows.proof import traced_workspace
 
 OPTIONS = {
     "init": "DIR",
+    "plan": "--model --device --devices --nodes --device-memory --host-memory --nvme --nvme-bandwidth --seq-len "
+    "--batch --tokens --vocabulary --write --json",
     "run": "--set --profile --until --force --plan --json",
     "stage": "name",
     "up": "",
@@ -53,6 +55,9 @@ OPTIONS = {
 URL = f"http://{traced_workspace.HOST}/kept.html"
 ANSWERS: dict[str, tuple[int | None, str]] = {
     "run --plan --json": (0, "[stage kind why]"),
+    "plan --model 7b --json": (0, "weights tokens estimates recommended error"),
+    "plan --model 700b --json": (1, "weights tokens estimates recommended error"),
+    "plan --model nothing --json": (2, ""),
     "stage extract": (0, ""),
     "stage nothing": (2, ""),
     "doctor --json": (None, "[name ok found fix optional]"),

@@ -44,7 +44,7 @@ PARAMS: Mapping[str, Mapping[str, Any]] = {
     "mix": {"groups": [{"name": "books", "weight": 0.5}, {"name": "rest", "weight": 0.5}]},
     "train": {
         "seq_len": 16,
-        "strategy": "zero3",
+        "strategy": "zero-3",
         "num_ranks": 1,
         "model": {"layers": 2},
         "policy": {"seed": 1},

@@ -105,6 +105,16 @@ def test_the_form_has_a_group_for_each_section_and_a_described_field_for_each_se
     assert learning_rate["exclusiveMinimum"] == 0
 
 
+@pytest.mark.parametrize(
+    ("model", "taken"),
+    [("125m", True), ({"layers": 3}, True), ({"preset": "7b", "qk_norm": True}, True), ("126m", False), (7, False)],
+    ids=str,
+)
+def test_the_form_takes_a_model_by_name_or_by_numbers(model: object, taken: bool) -> None:
+    schema = parameter_schema(pipeline.fn).model_dump()
+    assert is_valid({"settings": {"train": {"model": model}}}, schema) is taken
+
+
 def test_a_setting_that_stands_in_another_section_is_asked_for_once() -> None:
     schema = parameter_schema(pipeline.fn).model_dump()
     assert "tasks" in properties(schema, "evaluate")

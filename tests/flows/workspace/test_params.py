@@ -103,6 +103,17 @@ def test_setting_a_value_keeps_comments_and_shows_the_change(graph: dict[str, St
     assert set_values(["toy.words=9"]) == ""
 
 
+def test_a_key_is_not_laid_over_a_name_that_stands_for_all_keys(workspace: Path) -> None:
+    shutil.copy2(ROOT / "params.yaml", "params.yaml")
+    set_values(["train.model=125m"])
+    before = Path("params.yaml").read_bytes()
+    with pytest.raises(ParamsError, match="model: 125m, and for it layers"):
+        set_values(["train.model.layers=3"])
+    assert Path("params.yaml").read_bytes() == before
+    set_values(["train.model=7b"])
+    assert read_params()["train"]["model"] == "7b"
+
+
 @pytest.mark.parametrize("wrong", ["toy", "toy=1", "toy.=1", ".words=1", "toy.words", "toy.words=[1"])
 def test_a_malformed_assignment_changes_nothing(graph: dict[str, Stage], wrong: str) -> None:
     with pytest.raises(ParamsError, match=r"SECTION\.KEY=VALUE"):

@@ -55,7 +55,7 @@ def build_release(root: Path) -> Path:
     policy = Policy().identity()
     settings: dict[str, dict[str, Any]] = {
         "train": {"policy": policy, "tasks": TASKS, "policy_sha256": fixed, "seq_len": 16}
-        | {"strategy": "zero3", "num_ranks": 1},
+        | {"strategy": "zero-3", "num_ranks": 1},
         "gate": {**policy, "tasks": TASKS},
     }
     for stage, folder in folders.items():

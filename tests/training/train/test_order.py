@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.contracts.tokens import TokenRange, TokenShard, write_index
-from training.train.order import Order, count_sequences, permute, unpermute
+from training.train.order import Order, permute, unpermute
 from training.train.packing import IGNORED, MOST_PADDING, Packing, TokenStream, pack, read_packing
 
 
@@ -86,13 +86,6 @@ def test_the_stream_reads_across_shards(tmp_path: Path) -> None:
     for start in range(12):
         for stop in range(start + 1, 13):
             assert stream.read(start, stop).tolist() == list(range(start, stop))
-
-
-def test_under_one_sequence_of_tokens_is_left_out() -> None:
-    for tokens in range(1, 300):
-        n = count_sequences(tokens, 16)
-        assert n * 16 + 1 <= tokens or n == 0
-        assert tokens - (n * 16 + 1) < 16
 
 
 def pack_lengths(lengths: list[int], seq_len: int) -> Packing:

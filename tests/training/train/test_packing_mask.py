@@ -1,6 +1,7 @@
 """With `mask_documents` a sequence's documents do not see each other, in the model that is really trained."""
 
 import numpy as np
+import pytest
 import torch
 
 from training.train.model import ModelSize, build_model, model_config
@@ -17,8 +18,16 @@ class Ids:
         return self.ids[start:stop]
 
 
-def test_what_another_document_of_the_sequence_says_changes_nothing() -> None:
-    size = ModelSize(layers=2, hidden_size=32, heads=2, kv_heads=1)
+@pytest.mark.parametrize(
+    "size",
+    [
+        ModelSize(layers=2, hidden_size=32, heads=2, kv_heads=1),
+        ModelSize(layers=2, hidden_size=32, heads=2, kv_heads=1, qk_norm=True),
+        ModelSize(family="gpt2", layers=2, hidden_size=32, heads=2),
+    ],
+    ids=["llama", "llama with QK-norm", "gpt2"],
+)
+def test_what_another_document_of_the_sequence_says_changes_nothing(size: ModelSize) -> None:
     model = build_model(model_config(size, vocab_size=50, seq_len=14, eos_id=0), seed=1).eval()
     packing = Packing(14, np.array([0, 2]), np.array([0, 6]), np.array([6, 7]), np.array([True, True]))
     logits = {}

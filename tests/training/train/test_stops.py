@@ -12,8 +12,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "parts": {"gradient_accumulation": 4},
     "fixed_order": {"fixed_order": True},
     "muon": {"optimizer": "muon"},
-    "zero3": {"strategy": "zero3"},
-    "bf16": {"strategy": "zero1", "precision": "bf16"},
+    "zero-3": {"strategy": "zero-3"},
+    "bf16": {"strategy": "zero-1", "precision": "bf16"},
     "wsd": {"schedule": "wsd", "epochs": 2, "seed": 3},
 }
 STEPS: int = SMALL["max_steps"]

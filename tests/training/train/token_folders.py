@@ -3,10 +3,15 @@
 from pathlib import Path
 
 import numpy as np
+import torch
+from transformers import AutoModelForCausalLM
 
 from tasks.contracts.durable_files import write_json
 from tasks.contracts.manifest import Counts, commit_manifest
 from tasks.contracts.tokens import TokenRange, TokenShard, TokensInfo, write_index
+from training.train.loop import VALIDATION_SEED
+from training.train.order import permute
+from training.train.packing import IGNORED, TokenStream, read_packing
 
 
 def make_tokens(root: Path) -> None:
@@ -48,3 +53,25 @@ def make_tokens(root: Path) -> None:
     for folder in (tokenize, tokenizer):
         none = Counts(in_=0, out=0)
         commit_manifest(folder, stage=folder.name, unit="tokens", params={}, inputs={}, counts=none)
+
+
+def held_out_loss(model: Path, tokenize: Path, seq_len: int, number: int, *, masked: bool = False) -> float:
+    """Return the mean loss, in nats a target, of a saved model on the held-out text that training measures."""
+    loaded = AutoModelForCausalLM.from_pretrained(model, dtype="auto").eval()
+    size = (tokenize / "validation.bin").stat().st_size // 2
+    shards = (TokenShard(name="validation.bin", tokens=size),)
+    packing, stream = read_packing(tokenize, shards, seq_len), TokenStream(tokenize, shards, "uint16")
+    number = min(number, packing.sequences)
+    drawn = permute(np.arange(number, dtype=np.uint64), packing.sequences, VALIDATION_SEED, 0).tolist()
+    rows = packing.rows(drawn, stream, eos_id=0)
+    tokens, targets, positions = (
+        torch.from_numpy(array.astype(np.int64)) for array in (rows.tokens, rows.targets, rows.positions)
+    )
+    with torch.no_grad():
+        # With a cache transformers takes no notice of documents that begin within a sequence.
+        logits = [
+            loaded(one[None, :-1], position_ids=at[None] if masked else None, use_cache=False).logits.float()
+            for one, at in zip(tokens, positions, strict=True)
+        ]
+    flat = torch.cat(logits).flatten(0, 1)
+    return float(torch.nn.functional.cross_entropy(flat, targets.flatten(), ignore_index=IGNORED))

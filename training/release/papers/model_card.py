@@ -28,6 +28,7 @@ from training.gate.stage import rules_met
 from training.release.local_tasks import LOADER
 from training.release.papers.facts import Facts
 from training.release.papers.markdown import many, page, share_of, table
+from training.train.model import FIRST_FAMILY, ModelSize, families, family
 
 FILES = (
     (DATA_CARD_NAME, "what the training text is, where it is from and what was left out"),
@@ -170,6 +171,7 @@ def _training_rows(facts: Facts) -> list[tuple[str, object]]:
     size = model if isinstance(model, dict) else {}
     return [
         ("parameters", figures["parameters"]),
+        *_architecture(model),
         ("layers, width, heads", ", ".join(str(size.get(key, "?")) for key in ("layers", "hidden_size", "heads"))),
         ("vocabulary", facts.tokens["vocab_size"]),
         ("context", f"{trained['seq_len']:,} tokens"),
@@ -182,6 +184,19 @@ def _training_rows(facts: Facts) -> list[tuple[str, object]]:
         ("strategy, ranks, seed", ", ".join(str(trained.get(key)) for key in ("strategy", "num_ranks", "seed"))),
         *((f"SHA-256 of {file.name}", f"`{file.sha256}`") for file in facts.weight_files),
         ("tensor hash", f"`{figures['weights_sha256']}` (names, types, shapes and values, however they are stored)"),
+    ]
+
+
+def _architecture(model: object) -> list[tuple[str, object]]:
+    """Say what the model's family says of itself; nothing where the family is of another version."""
+    name = model.get("family", FIRST_FAMILY) if isinstance(model, dict) else None
+    if name not in families():
+        return []
+    size = ModelSize.model_validate(model, strict=False)
+    spec = family(size.family)
+    return [
+        ("architecture", f"{spec.title}: {spec.parts}{', QK-norm' if size.qk_norm else ''} ({spec.paper})"),
+        ("initial weights", spec.begins(size.residual_projections)),
     ]
 
 

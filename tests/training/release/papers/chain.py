@@ -92,7 +92,7 @@ def make_chain(root: Path, number: int = 10_007, params: Mapping[str, dict[str, 
     write_json(folders["train"] / "model/config.json", {"architectures": ["LlamaForCausalLM"], "model_type": "llama"})
     before: dict[str, Path] = {}
     for stage, folder in folders.items():
-        trained = {"seq_len": figures.next(), "strategy": "zero3", "num_ranks": 1} if stage == "train" else {}
+        trained = {"seq_len": figures.next(), "strategy": "zero-3", "num_ranks": 1} if stage == "train" else {}
         own = trained or params.get(stage, {})
         dropped = {rule: figures.next() for rule in RULES.get(stage, ())}
         out = figures.next()

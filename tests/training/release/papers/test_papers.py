@@ -336,3 +336,23 @@ def test_an_index_that_is_not_of_the_documents_is_no_basis_for_papers(tmp_path: 
     (folders["mix"] / "mixture.json").unlink()
     with pytest.raises(InputError, match=r"mixture\.json(.|\n)*--force mix"):
         read(folders)
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ({"layers": 2}, ("Llama: RoPE, SwiGLU, RMSNorm", "standard deviation 0.02; norms 1 |")),
+        ({"qk_norm": True}, ("grouped-query attention, QK-norm (Touvron",)),
+        ({"residual_projections": "zero"}, ("those into the residual stream 0; norms 1",)),
+        ({"family": "gpt2", "heads": 6}, ("GPT-2: learned positions", "divided by √(2 × layers); norms 1, biases 0")),
+        ({"family": "of-another-version"}, ()),
+    ],
+    ids=str,
+)
+def test_the_card_says_what_the_family_says_of_itself(facts: Facts, model: Any, said: tuple[str, ...]) -> None:
+    trained = facts.manifests["train"]
+    trained = trained.model_copy(update={"params": {**trained.params, "model": model}})
+    card = model_card(replace(facts, manifests={**facts.manifests, "train": trained})).decode()
+    for part in said:
+        assert part in card
+    assert ("| architecture |" in card) is bool(said)

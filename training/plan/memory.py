@@ -1,0 +1,120 @@
+"""What a run needs of memory on a device, on a node's host and on its disks.
+
+States as Rajbhandari et al. 2020 count them, activations as Korthikanti et al. 2022 (arXiv 2205.05198) without the
+attention matrix, which the kernels that `train` uses never write, and without dropout.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from training.plan.machine import GIB
+from training.plan.shape import RECOMPUTED, Shape
+from training.plan.speed import Run
+
+LIVE_WEIGHTS = 10**9
+"""Weights that ZeRO-3 keeps gathered at most (`stage3_max_live_parameters`)."""
+BUCKET_BYTES = 2 * 2 * 5 * 10**8
+"""Two buckets of 500 million bf16 gradients that ZeRO sends (`reduce_bucket_size`)."""
+LOGIT_BYTES = 14
+"""Of one logit: bf16, float32, its logarithm and both gradients."""
+CONTEXT_BYTES = 1.5 * GIB
+"""CUDA context, library workspaces and communicators."""
+FRAGMENTATION = 1.05
+PINNED_BYTES = 4 * GIB
+"""Of the host for each rank: pinned buffers beside the states, and the process itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """Bytes of one device, and of one node's host and disks.
+
+    Attributes:
+        states: weights, gradients and optimizer states of a device.
+        activations: of a micro-batch, the logits included.
+        buffers: gathered weights, buckets, context and fragmentation.
+    """
+
+    states: float
+    activations: float
+    buffers: float
+    host: float
+    nvme: float
+
+    @property
+    def device(self) -> float:
+        """All that lies on a device at the worst moment."""
+        return self.states + self.activations + self.buffers
+
+
+def memory(run: Run) -> Memory:
+    """Return what a run needs."""
+    states, activations, working = _states(run), activation_bytes(run), _working(run)
+    buffers = working + (FRAGMENTATION - 1) * (states + activations + working) + CONTEXT_BYTES
+    host, nvme = _outside(run)
+    return Memory(states=states, activations=activations, buffers=buffers, host=host, nvme=nvme)
+
+
+def activation_bytes(run: Run) -> float:
+    """Return the bytes of a micro-batch that the backward pass needs, on a device."""
+    shape, tokens = run.shape, run.micro_batch * run.seq_len
+    layer = layer_activation_bytes(shape)
+    kept = 1 - RECOMPUTED[run.checkpointing]
+    boundaries = 2.0 * shape.width if kept < 1 else 0.0
+    return tokens * (shape.layers * (kept * layer + boundaries) + (layer if kept < 1 else 0) + _head(shape))
+
+
+def layer_activation_bytes(shape: Shape) -> float:
+    """Return the bytes that a layer keeps for a token, in bf16.
+
+    Per unit of width, queries and attention's output are 2 each, keys and values 4 by their share of the heads. A
+    LayerNorm keeps its input and output, 2 each; transformers' RMSNorm its input in float32, its normal form and its
+    output, 8. Per unit of inner width, each of the activations is 2: four of SwiGLU, two of GELU.
+    """
+    norms, inner = (16.0, 8.0) if shape.gated else (8.0, 4.0)
+    return shape.width * (norms + 4.0 + 4.0 * shape.kv_heads / shape.heads) + inner * shape.inner
+
+
+def _head(shape: Shape) -> float:
+    return LOGIT_BYTES * shape.vocabulary + 8.0 * shape.width
+
+
+def _states(run: Run) -> float:
+    """Return the bytes of weights, gradients and optimizer states on a device."""
+    strategy, weights, ranks = run.strategy, float(run.shape.weights), run.machine.ranks
+    sharded = weights / ranks
+    if strategy.name == "fsdp":
+        return (4 + 4 + 2 * run.moment_bits / 8) * sharded  # float32 weights, which are their own copy, and gradients
+    found = 0.0
+    if strategy.weights == "device":
+        found += 2 * (sharded if strategy.stage == 3 else weights)
+    if strategy.optimizer == "device":
+        moments = 4 + 2 * run.moment_bits / 8
+        # Sharded gradients are turned into float32 for the update; DDP accumulates in float32.
+        found += {0: 4 * weights, 1: 2 * weights + 4 * sharded}.get(strategy.stage, 6 * sharded)
+        found += moments * (weights if strategy.stage == 0 else sharded)
+    return found
+
+
+def _working(run: Run) -> float:
+    """Return the bytes of what is on a device for a moment: gathered weights, and gradients that are being sent."""
+    strategy, shape, ranks = run.strategy, run.shape, run.machine.ranks
+    found = 0.0
+    if strategy.stage == 3 and (ranks > 1 or strategy.weights != "device"):
+        layers = 2 * shape.layer_weights + shape.head_weights
+        live = layers if strategy.name == "fsdp" else max(LIVE_WEIGHTS, layers)
+        found += 2.0 * min(live, shape.weights)
+    if strategy.stage >= 2:
+        found += min(BUCKET_BYTES, 4.0 * shape.weights)
+    return found
+
+
+def _outside(run: Run) -> tuple[float, float]:
+    """Return the bytes on a node's host and on its disks."""
+    strategy, machine = run.strategy, run.machine
+    of_node = run.shape.weights / machine.nodes
+    states, weights = 16 * of_node, 2 * of_node  # float32 copy, gradient and two moments; bf16 weights
+    host = float(PINNED_BYTES * machine.devices)
+    host += (states if strategy.optimizer == "host" else 0) + (weights if strategy.weights == "host" else 0)
+    nvme = (states if strategy.optimizer == "nvme" else 0.0) + (weights if strategy.weights == "nvme" else 0.0)
+    return host, nvme
