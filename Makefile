@@ -7,7 +7,7 @@ export DO_NOT_TRACK := true
 # Files stay with one worker, in the order of tests/conftest.py.
 TESTS := $(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup run test test-fast check format bench bench-train fuzz
+.PHONY: help setup run test test-fast check format bench bench-train faults fuzz
 
 help:   ## this list
 	@sed -n 's/^\([a-z-]*\):.*## */  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -48,6 +48,11 @@ bench: setup   ## speed and quality beside peers (PAGES)
 	$(BIN)/python -m tests.bench.bench_trace
 	@for part in crawl extract structure filters perplexity decontaminate tokenizer pipeline; do \
 		echo; echo "== $$part"; $(BIN)/python -m tests.bench.bench_$$part $(if $(PAGES),--pages $(PAGES)) || exit 1; done
+
+# Minutes to an hour: training killed again and again (KILLS times), and states offloaded to a disk.
+KILLS ?= 100
+faults: setup   ## training killed at random moments (KILLS), and states on a disk
+	KILLS=$(KILLS) $(BIN)/python -m pytest -q -s tests/faults/check_kills.py tests/faults/check_disk_offload.py
 
 bench-train: setup   ## the trainer beside a plain loop and a minimal one
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.bench.bench_train

@@ -50,7 +50,7 @@ from training.train.optimizers import Optimizer, make_optimizer
 from training.train.order import Order, permute
 from training.train.packing import IGNORED, Packing, TokenStream, read_packing
 from training.train.schedule import Schedule, learning_rate
-from training.train.strategy import Chosen, deepspeed_config
+from training.train.strategy import Chosen, can_be_resumed, deepspeed_config
 
 logger = logging.getLogger(__name__)
 
@@ -247,7 +247,7 @@ class Trainer:
             due = done % config.checkpoint_every_steps == 0
             due = due or time.monotonic() - saved >= config.checkpoint_every_seconds
             due, stop = self._agree(due, self.told_to_stop)
-            if due or stop:
+            if (due or stop) and can_be_resumed(config.strategy):
                 self._save(done)
                 saved = time.monotonic()
             if stop:

@@ -53,7 +53,7 @@ from training.train.order import Order
 from training.train.packing import read_packing
 from training.train.ranks import Launcher, held_lock, launch_command, run_ranks
 from training.train.schedule import Schedule
-from training.train.strategy import Chosen, Strategy, choose
+from training.train.strategy import Chosen, Strategy, can_be_resumed, choose
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +116,8 @@ class Params(StageParams):
     strategy: Strategy = "auto"
     """What ranks share out (DeepSpeed): ddp nothing, zero-1 optimizer states, zero-2 gradients too, zero-3 weights too;
     zero-2-offload has the optimizer in the host's memory, zero-3-offload all, infinity-optimizer and infinity on its
-    disk (`headwater plan` says what fits). auto takes the cheapest: one rank holds all, several share all out."""
+    disk, where no checkpoints are written (`headwater plan` says what fits). auto takes the cheapest: one rank holds
+    all, several share all out."""
     offload_folder: str | None = not_identity(None)
     """Folder on a fast disk for infinity; null takes one under .headwater/."""
     activation_checkpointing: bool = False
@@ -391,6 +392,8 @@ def _train(params: Params, config: LoopConfig) -> None:
         environment |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
     if config.strategy.startswith("infinity"):
         config.offload.mkdir(parents=True, exist_ok=True)
+    if not can_be_resumed(config.strategy):
+        logger.warning("train: %s writes no checkpoints, which DeepSpeed would restore wrongly", config.strategy)
     order = config.order
     logger.info(
         "train: %d steps of %d tokens, %s over the text, on %d %s rank(s), %s, %s",

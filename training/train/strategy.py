@@ -58,6 +58,15 @@ def choose(strategy: Strategy, *, ranks: int, precision: str, whole_by: str | No
     return strategy
 
 
+def can_be_resumed(strategy: Chosen) -> bool:
+    """Return whether a checkpoint gives back what was saved.
+
+    Of optimizer states on a disk DeepSpeed 0.19.8 restores others: twelve steps of the tests' model, stopped after the
+    sixth, ended with a loss of 5.6 instead of 4.3. So no checkpoint is written there.
+    """
+    return BY_NAME[strategy].optimizer != "nvme"
+
+
 def deepspeed_config(
     strategy: Chosen,
     *,

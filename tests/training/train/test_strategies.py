@@ -16,7 +16,7 @@ from training.train.stage import Params
 from training.train.strategy import Chosen
 
 BY_DISK = ("infinity-optimizer", "infinity")
-"""They compile a kernel of DeepSpeed's against libaio first, which takes minutes: `make faults` runs it."""
+"""They compile a kernel of DeepSpeed's against libaio first, which takes minutes: tests/faults runs them."""
 STRATEGIES = tuple(name for name in get_args(Chosen) if name not in BY_DISK)
 SAME_NATS = 1e-5
 """How far apart the losses of one step may be in float32, for sums that are taken in another order; seen: 2e-6."""
