@@ -86,6 +86,15 @@ def available() -> tuple[str, ...]:
     return tuple(sorted(module.name for module in pkgutil.iter_modules(rules_package.__path__)))
 
 
+def class_name(name: str) -> str:
+    """Return the name of the class that a filter's file holds.
+
+    >>> class_name("gopher_quality")
+    'GopherQuality'
+    """
+    return "".join(word.capitalize() for word in name.split("_"))
+
+
 def rule_class(name: str, where: str = SECTION) -> type[Rule]:
     """Return the class of a rule: `gopher_quality.py` holds `GopherQuality`.
 
@@ -102,16 +111,16 @@ def rule_class(name: str, where: str = SECTION) -> type[Rule]:
         )
     problem = f"the filter {name} cannot be loaded"
     module = imported(f"{rules_package.__name__}.{name}", problem, where, f"take {name} off the list")
-    class_name = "".join(word.capitalize() for word in name.split("_"))
-    kind = getattr(module, class_name, None)
+    expected = class_name(name)
+    kind = getattr(module, expected, None)
     if not (isinstance(kind, type) and issubclass(kind, Rule) and (_answers_whole(kind) or _measures(kind))):
         raise ParamsError(
             f"the file of the filter {name} holds none",
             where=where,
-            expected=f"class {class_name}(Rule) with measure(self, document) and decide(self, measured), or with "
+            expected=f"class {expected}(Rule) with measure(self, document) and decide(self, measured), or with "
             "__call__(self, document)",
             found=f"{shown(str(module.__file__))}: "
-            + (f"{kind!r}" if kind is not None else f"nothing called {class_name}"),
+            + (f"{kind!r}" if kind is not None else f"nothing called {expected}"),
             fix="docs/filters.md, Add a filter, shows one",
         )
     return kind
