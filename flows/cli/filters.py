@@ -54,6 +54,32 @@ def list_filters(as_json: JsonOption = False) -> None:
 
 
 @app.command()
+def new(name: Annotated[str, typer.Argument(help="The new filter's name, such as exclamations.")]) -> None:
+    """Write a filter to start from, with its doctest, and say what to do next.
+
+    Example: headwater filters new exclamations
+    """
+    from tasks.filter.new_rule import FOLDER, rule_to_start_from
+
+    if not FOLDER.is_dir():
+        raise UsageError(
+            "a filter is written in a workspace",
+            where=str(Path.cwd()),
+            expected=f"the folder {FOLDER.as_posix()}",
+            fix="go to the workspace, or make one by `headwater init DIR`",
+        )
+    file = FOLDER / f"{name}.py"
+    write_bytes(file, rule_to_start_from(name).encode())
+    console.lines(
+        f"{file.as_posix()} is a filter that works: change it, then try it and its doctest\n"
+        f"  .venv/bin/headwater filters try {name} --set max_share=0.1\n"
+        f"  .venv/bin/python -m pytest -q {file.as_posix()}\n"
+        "and put it among filter.rules of params.yaml\n"
+        f"  - {name}: {{max_share: 0.1}}"
+    )
+
+
+@app.command()
 def show(name: Annotated[str, typer.Argument(help="A filter's name.")], as_json: JsonOption = False) -> None:
     """Show a filter's settings: their meaning, default, and value in params.yaml.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -109,6 +109,12 @@ def not_identity(default: Value, **constraints: Any) -> Value:
     return field
 
 
+def threshold(default: Value, **constraints: Any) -> Value:
+    """Declare a bound of a filter: its `decide` compares with it, and its `measure` gives the same whatever it is."""
+    field: Value = Field(default, json_schema_extra={"threshold": True}, **constraints)
+    return field
+
+
 def borrowed_from(source: str, default: Value) -> Value:
     """Declare a field whose value stands in another section of params.yaml (one setting, one place)."""
     field: Value = Field(default, json_schema_extra={"borrowed_from": source})
@@ -147,11 +153,27 @@ class Edit:
     detail: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What a rule finds in a document, whatever its thresholds are.
+
+    Attributes:
+        values: what is compared with thresholds, by name; what a document has no value of is left out.
+        detail: what the ledger says of a drop by a threshold.
+        otherwise: the answer where no threshold is crossed.
+    """
+
+    values: Mapping[str, float] = field(default_factory=dict)
+    detail: str | None = None
+    otherwise: Drop | Edit | None = None
+
+
 class Rule(FrozenModel):
     """A filter in `tasks/filter/rules/`: its settings as fields, each with a docstring, and what it does when called.
 
-    A rule that measures with a model does so in `scores`, and decides in its call from the document's scores alone: the
-    two are made apart, so that another threshold measures nothing again.
+    A rule with thresholds declares them by `threshold`, measures in `measure` and decides in `decide` from that alone:
+    what was measured is kept, so that another threshold measures nothing again. A rule without may define `__call__`
+    instead. A rule that measures with a model does so in `scores`, which stay on the document.
     """
 
     paths: ClassVar[tuple[str, ...]] = ()
@@ -159,10 +181,27 @@ class Rule(FrozenModel):
     score_settings: ClassVar[tuple[str, ...]] = ()
     """The settings that decide what `scores` gives; a rule that names none has no scores."""
 
+    @classmethod
+    def thresholds(cls) -> tuple[str, ...]:
+        """Return the settings that are declared as thresholds."""
+        return tuple(name for name, field in cls.model_fields.items() if _mark(field, "threshold") is True)
+
+    def measured_by(self) -> dict[str, JsonValue]:
+        """Return what decides the measurements: the settings that are no thresholds."""
+        return self.model_dump(mode="json", exclude=set(self.thresholds()))
+
     def scores(self, document: Document) -> Mapping[str, float]:
         """Return what the rule measures of a document, by names that begin with "filter."."""
         raise NotImplementedError
 
-    def __call__(self, document: Document) -> Drop | Edit | None:
+    def measure(self, document: Document) -> Measured:
+        """Return what `decide` needs of a document; no threshold is looked at."""
+        raise NotImplementedError
+
+    def decide(self, measured: Measured) -> Drop | Edit | None:
         """Return None to keep the document, a Drop to drop it, an Edit to change its text."""
         raise NotImplementedError
+
+    def __call__(self, document: Document) -> Drop | Edit | None:
+        """Return the answer about one document: it is measured, then decided."""
+        return self.decide(self.measure(document))

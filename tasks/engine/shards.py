@@ -16,6 +16,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -89,12 +90,13 @@ class _Record(BaseModel):
 class MapResult:
     """What `map_shards` made: the summed counts and every file, hashed, ready for `commit_manifest`.
 
-    `folders` says where in the shard cache each shard's files stand.
+    `folders` says where in the shard cache each shard's files stand, `made` which shards were not there yet.
     """
 
     counts: Counts = NO_COUNTS
     files: list[Shard] = field(default_factory=list)
     folders: dict[str, Path] = field(default_factory=dict)
+    made: tuple[str, ...] = ()
     hits: int = 0
 
     def table(self, item: ShardWork) -> Path:
@@ -134,6 +136,32 @@ def work_for(*folders: Path) -> list[ShardWork]:
     ]
 
 
+def entry_folders(
+    work: Sequence[ShardWork],
+    *,
+    stage: str,
+    params: Mapping[str, JsonValue],
+    code: Sequence[str],
+    libraries: Sequence[str] = (),
+    shared: Mapping[str, Path] | None = None,
+) -> dict[str, Path]:
+    """Return, for each piece of work, its folder in the shard cache: under its key, of what `map_shards` takes."""
+    cache = state_folder() / "shards"
+    cache.mkdir(parents=True, exist_ok=True)
+    base: dict[str, JsonValue] = {
+        "stage": stage,
+        "params": dict(params),
+        "code": code_hash("tasks.contracts", "tasks.engine", *code),
+        "libraries": {name: importlib.metadata.version(name) for name in libraries},
+        "shared": {name: _content_hash(path) for name, path in (shared or {}).items()},
+    }
+    common = sha256_json(base)
+    return {
+        item.name: cache / sha256_json({"common": common, "name": item.name, "inputs": list(item.input_hashes)})
+        for item in work
+    }
+
+
 def map_shards(
     function: ShardFunction,
     work: Sequence[ShardWork],
@@ -161,23 +189,10 @@ def map_shards(
         shared: other files that every shard reads (a model, an index); their content is part of the key.
         num_cpus: processors that one shard occupies.
     """
-    cache = state_folder() / "shards"
-    cache.mkdir(parents=True, exist_ok=True)
-    base: dict[str, JsonValue] = {
-        "stage": stage,
-        "params": dict(params),
-        "code": code_hash("tasks.contracts", "tasks.engine", *code),
-        "libraries": {name: importlib.metadata.version(name) for name in libraries},
-        "shared": {name: _content_hash(path) for name, path in (shared or {}).items()},
-    }
-    common = sha256_json(base)
-    folders = {
-        item.name: cache / sha256_json({"common": common, "name": item.name, "inputs": list(item.input_hashes)})
-        for item in work
-    }
-    known = {name: _cached(folder) for name, folder in folders.items()}
+    folders = entry_folders(work, stage=stage, params=params, code=code, libraries=libraries, shared=shared)
+    known = {name: cached(folder) for name, folder in folders.items()}
     todo = [item for item in work if known[item.name] is None]
-    result = MapResult(folders=folders, hits=len(work) - len(todo))
+    result = MapResult(folders=folders, made=tuple(item.name for item in todo), hits=len(work) - len(todo))
     offered = {item.name: count_rows(item.inputs[0]) for item in work if item.inputs[0].suffix == ".parquet"}
     reused[stage] = result.hits
     if result.hits:
@@ -190,7 +205,7 @@ def map_shards(
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
     for name, folder in folders.items():
-        record = known[name] or _cached(folder)
+        record = known[name] or cached(folder)
         if record is None:
             raise ManifestError("a finished shard vanished from the shard cache", where=str(folder))
         if record.counts.in_ != offered.get(name, record.counts.in_):
@@ -249,14 +264,30 @@ class _Maker:
     folders: Mapping[str, Path]
 
     def __call__(self, item: ShardWork) -> Counts:
-        with atomic_folder(self.folders[item.name]) as folder:
-            counts = self.function(item, folder)
-            names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-            files = tuple(describe_file(folder, name) for name in names)
-            checksums = tuple(_checksum(folder / name) for name in names)
-            record = _Record(counts=counts, files=files, checksums=checksums)
-            write_json(folder / "_shard.json", record.model_dump(mode="json", by_alias=True))
-        return counts
+        with new_entry(self.folders[item.name]) as entry:
+            entry.counts = self.function(item, entry.folder)
+        return entry.counts
+
+
+@dataclass(slots=True)
+class NewEntry:
+    """An entry of the shard cache that is being made: write the files into `folder`, and set the counts."""
+
+    folder: Path
+    counts: Counts = NO_COUNTS
+
+
+@contextmanager
+def new_entry(place: Path) -> Iterator[NewEntry]:
+    """Give a new entry of the shard cache; on success it stands at `place`, in the place of one that stood there."""
+    with atomic_folder(place) as folder:
+        entry = NewEntry(folder)
+        yield entry
+        names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+        files = tuple(describe_file(folder, name) for name in names)
+        checksums = tuple(_checksum(folder / name) for name in names)
+        record = _Record(counts=entry.counts, files=files, checksums=checksums)
+        write_json(folder / "_shard.json", record.model_dump(mode="json", by_alias=True))
 
 
 def _spread(make: _Maker, todo: Sequence[ShardWork], num_cpus: float) -> Iterator[Counts]:
@@ -307,7 +338,7 @@ def _portable(error: Exception, item: ShardWork) -> bytes:
         return pickle.dumps(HeadwaterError(f"{type(error).__name__}: {error}", where=item.name))
 
 
-def _cached(folder: Path) -> _Record | None:
+def cached(folder: Path) -> _Record | None:
     """Return what the shard cache holds in `folder`, after checking every byte; a damaged entry is removed."""
     try:
         record = _Record.model_validate_json((folder / "_shard.json").read_bytes())

@@ -19,7 +19,7 @@ from tasks.contracts.conservation import source_of
 from tasks.contracts.document import Document, read_documents
 from tasks.contracts.manifest import Manifest, Unit, commit_manifest, holding
 from tasks.contracts.workspace import state_folder
-from tasks.engine.shards import MapResult, ShardFunction, ShardWork, map_shards, work_for
+from tasks.engine.shards import MapResult, ShardFunction, ShardWork, entry_folders, map_shards, work_for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +98,18 @@ class Stage:
             code=code or [f"tasks.{self.name}"],
             libraries=self.libraries,
             shared=shared,
+        )
+
+    def places(self, work: Sequence[ShardWork], *, step: str, params: Mapping[str, JsonValue]) -> dict[str, Path]:
+        """Return, for each piece of work, the place in the shard cache of what a step keeps beside its shards.
+
+        It is for what a later run adds to: `new_entry` replaces it, so nothing that it holds may decide any output.
+
+        Args:
+            params: the settings that decide what is kept.
+        """
+        return entry_folders(
+            work, stage=f"{self.name}.{step}", params=params, code=[f"tasks.{self.name}"], libraries=self.libraries
         )
 
     @contextmanager

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from numbers import Real
 from pathlib import Path, PurePath
 from types import ModuleType
 from typing import Any
 
-from tasks.contracts.base import Drop, Edit
+from tasks.contracts.base import Drop, Edit, Measured
 from tasks.contracts.errors import ParamsError
 from tasks.contracts.workspace import ROOT
 
@@ -88,6 +89,30 @@ def wrong_answer(answer: Any, call: Callable[..., Any]) -> str | None:
         said = f"{_kind(answer)} is no answer: return None, a Drop or an Edit"
     if said is None:
         return None
+    return _at(call, said)
+
+
+def wrong_measurement(measured: Any, call: Callable[..., Any]) -> str | None:
+    """Return what is wrong with what a filter's `measure` gave, and where it stands; None where nothing is.
+
+    >>> wrong_measurement(Measured(values={"words": 3}), len), wrong_measurement({"words": 3}, len)
+    (None, "TypeError: {'words': 3} (dict) is no measurement: return Measured(values={name: number})")
+    """
+    if not isinstance(measured, Measured):
+        return _at(call, f"{_kind(measured)} is no measurement: return Measured(values={{name: number}})")
+    if not isinstance(measured.values, Mapping):
+        return _at(call, f"values of a Measured is {_kind(measured.values)}")
+    wrong = next((name for name, value in measured.values.items() if not isinstance(value, Real)), None)
+    if wrong is not None:
+        return _at(call, f"the value {wrong} of a Measured is {_kind(measured.values[wrong])}")
+    if not isinstance(measured.detail, str | None):
+        return _at(call, f"detail of a Measured is {_kind(measured.detail)}")
+    answer = measured.otherwise
+    named = replace(answer, rule="otherwise") if isinstance(answer, Drop | Edit) and answer.rule == "" else answer
+    return wrong_answer(named, call)
+
+
+def _at(call: Callable[..., Any], said: str) -> str:
     code = getattr(getattr(call, "__func__", call), "__code__", None)
     return f"TypeError: {said}" + (f" ({shown(code.co_filename)}, line {code.co_firstlineno})" if code else "")
 

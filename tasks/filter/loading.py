@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import JsonValue, ValidationError
 
-from tasks.contracts.base import Drop, Edit, Rule
+from tasks.contracts.base import Drop, Edit, Measured, Rule
 from tasks.contracts.document import Document
 from tasks.contracts.durable_files import sha256_path
 from tasks.contracts.errors import ParamsError, did_you_mean
@@ -39,6 +39,9 @@ class LoadedFilter:
         settings: every setting with its value, defaults included.
         files: files and folders that decide what it does, by the setting that names them.
         own_call: what somebody wrote, to be named when it is wrong; None where only a library's own is called.
+        measure, decide: the two halves of a rule's call; None of a class of `use`, which has no halves.
+        own_measure: what somebody wrote of `measure`, as own_call.
+        measured_by: what decides what `measure` gives.
         scores: measures a document; the answer is then decided from the document's scores alone.
         score_settings: the settings that decide the scores.
     """
@@ -48,23 +51,32 @@ class LoadedFilter:
     call: Callable[[Document], Drop | Edit | None]
     own_call: Callable[..., object] | None = None
     files: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+    measure: Callable[[Document], Measured] | None = None
+    decide: Callable[[Measured], Drop | Edit | None] | None = None
+    own_measure: Callable[..., object] | None = None
+    measured_by: Mapping[str, JsonValue] = field(default_factory=dict)
     scores: Callable[[Document], Mapping[str, float]] | None = None
     score_settings: tuple[str, ...] = ()
 
     def identity(self) -> dict[str, JsonValue]:
         """Return what decides this filter's answers: name, settings and its files' content, not their paths."""
-        return {self.name: self._settings(tuple(self.settings))}
+        return {self.name: self._hashed(self.settings)}
+
+    def measured_identity(self) -> dict[str, JsonValue]:
+        """Return what decides what this filter measures, and the text that it leaves: thresholds do not."""
+        return {self.name: self._hashed(self.measured_by)}
 
     def score_identity(self) -> dict[str, JsonValue]:
         """Return what decides this filter's scores: thresholds do not."""
-        return {self.name: self._settings(self.score_settings)}
+        settings = {name: self.settings[name] for name in self.score_settings if name in self.settings}
+        return {self.name: self._hashed(settings)}
 
-    def _settings(self, names: Sequence[str]) -> dict[str, JsonValue]:
-        settings = {name: self.settings[name] for name in names if name in self.settings}
+    def _hashed(self, settings: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+        """Return settings with the content of files instead of their paths."""
         hashed: dict[str, JsonValue] = {
             name: [sha256_path(path) for path in paths]
             for name, paths in self.files.items()
-            if name in names or name not in self.settings
+            if name in settings or name not in self.settings
         }
         return {**settings, **hashed}
 
@@ -72,6 +84,15 @@ class LoadedFilter:
 def available() -> tuple[str, ...]:
     """Return the names of the rules in `tasks/filter/rules/`, sorted, without importing them."""
     return tuple(sorted(module.name for module in pkgutil.iter_modules(rules_package.__path__)))
+
+
+def class_name(name: str) -> str:
+    """Return the name of the class that a filter's file holds.
+
+    >>> class_name("gopher_quality")
+    'GopherQuality'
+    """
+    return "".join(word.capitalize() for word in name.split("_"))
 
 
 def rule_class(name: str, where: str = SECTION) -> type[Rule]:
@@ -90,18 +111,27 @@ def rule_class(name: str, where: str = SECTION) -> type[Rule]:
         )
     problem = f"the filter {name} cannot be loaded"
     module = imported(f"{rules_package.__name__}.{name}", problem, where, f"take {name} off the list")
-    class_name = "".join(word.capitalize() for word in name.split("_"))
-    kind = getattr(module, class_name, None)
-    if not (isinstance(kind, type) and issubclass(kind, Rule) and kind.__call__ is not Rule.__call__):
+    expected = class_name(name)
+    kind = getattr(module, expected, None)
+    if not (isinstance(kind, type) and issubclass(kind, Rule) and (_answers_whole(kind) or _measures(kind))):
         raise ParamsError(
             f"the file of the filter {name} holds none",
             where=where,
-            expected=f"class {class_name}(Rule) with __call__(self, document)",
+            expected=f"class {expected}(Rule) with measure(self, document) and decide(self, measured), or with "
+            "__call__(self, document)",
             found=f"{shown(str(module.__file__))}: "
-            + (f"{kind!r}" if kind is not None else f"nothing called {class_name}"),
+            + (f"{kind!r}" if kind is not None else f"nothing called {expected}"),
             fix="docs/filters.md, Add a filter, shows one",
         )
     return kind
+
+
+def _answers_whole(kind: type[Rule]) -> bool:
+    return kind.__call__ is not Rule.__call__
+
+
+def _measures(kind: type[Rule]) -> bool:
+    return kind.measure is not Rule.measure and kind.decide is not Rule.decide
 
 
 def _can_be_called(kind: type) -> bool:
@@ -151,11 +181,16 @@ def _load(entry: Mapping[str, JsonValue], where: str) -> LoadedFilter:
         return _load_use(entry, where)
     name, rule = _rule(entry, where)
     _check_language(rule, f"{where}.{name}")
+    whole, settings = _answers_whole(type(rule)), rule.model_dump(mode="json")
     return LoadedFilter(
         name=name,
-        settings=rule.model_dump(mode="json"),
+        settings=settings,
         call=lambda document: _under(name, rule(document)),
-        own_call=rule.__call__,
+        own_call=rule.__call__ if whole else rule.decide,
+        measure=(lambda document: Measured(otherwise=rule(document))) if whole else rule.measure,
+        decide=lambda measured: _under(name, measured.otherwise if whole else rule.decide(measured)),
+        own_measure=rule.__call__ if whole else rule.measure,
+        measured_by=settings if whole else rule.measured_by(),
         files={setting: _paths(rule, setting, f"{where}.{name}") for setting in rule.paths},
         scores=rule.scores if rule.score_settings else None,
         score_settings=rule.score_settings,

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 from pydantic import Field, JsonValue, model_validator
 
-from tasks.contracts.base import Drop, Edit, StageParams
+from tasks.contracts.base import Drop, Edit, Measured, StageParams
 from tasks.contracts.document import Document, read_documents, read_rows, write_rows
 from tasks.contracts.errors import HeadwaterError, raised
 from tasks.contracts.files import DROPPED_FOLDER
@@ -22,8 +22,9 @@ from tasks.contracts.ledger import LedgerRow, ledger_row, read_ledger
 from tasks.contracts.manifest import Counts, Manifest
 from tasks.engine.shards import ShardWork, keep_or_drop
 from tasks.engine.stage import Stage
-from tasks.filter.broken_filters import Failure, said_of, wrong_answer
+from tasks.filter.broken_filters import Failure, said_of, wrong_answer, wrong_measurement
 from tasks.filter.loading import OURS, LoadedFilter, check, load, load_entry, named_files
+from tasks.filter.measurements import Known, Tally, kept_measurements, tallies
 
 logger = logging.getLogger(__name__)
 
@@ -81,9 +82,13 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     work = stage.work()
     if params.max_error_rate < 1:
         _try_out(filters, stage.documents(work))
-    result = stage.map(
-        partial(filter_shard, rules=params.rules), _scored(stage, params, filters, work), params=identity
-    )
+    work = _scored(stage, params, filters, work)
+    places = stage.places(work, step="measured", params={"rules": [loaded.measured_identity() for loaded in filters]})
+    result = stage.map(partial(filter_shard, rules=params.rules, places=places), work, params=identity)
+    if result.made:
+        logger.info(
+            "filter: documents measured, of all asked about: %s", tallies([places[name] for name in result.made])
+        )
     _check(result.counts, params, output, where=str(stage.source))
     return stage.commit(result, identity)
 
@@ -159,9 +164,16 @@ def _check(counts: Counts, params: Params, output: Path, *, where: str) -> None:
         logger.warning("filter: no document is left; the rules of params.yaml drop all %d", counts.in_)
 
 
-def filter_shard(work: ShardWork, folder: Path, *, rules: Sequence[Mapping[str, Any]]) -> Counts:
-    """Make one shard: the documents of one part that every rule keeps."""
+def filter_shard(
+    work: ShardWork, folder: Path, *, rules: Sequence[Mapping[str, Any]], places: Mapping[str, Path]
+) -> Counts:
+    """Make one shard: the documents of one part that every rule keeps.
+
+    Args:
+        places: the parts' measurements in the shard cache, by their names.
+    """
     filters = load(rules)
+    tally = Tally()
 
     def decide(documents: Iterator[Document]) -> Iterator[Document | LedgerRow]:
         if len(work.inputs) > 1:
@@ -169,26 +181,43 @@ def filter_shard(work: ShardWork, folder: Path, *, rules: Sequence[Mapping[str, 
             documents = (
                 document.with_scores(dict(row["scores"])) for document, row in zip(documents, rows, strict=True)
             )
-        return apply(documents, filters=filters)
+        for document, known in zip(documents, measurements, strict=False):
+            yield from judged(document, filters, known, tally)
 
-    return keep_or_drop(work, folder, decide)
+    with kept_measurements(places[work.name], work.name, tally) as measurements:
+        return keep_or_drop(work, folder, decide)
 
 
 def apply(documents: Iterator[Document], *, filters: Sequence[LoadedFilter]) -> Iterator[Document | LedgerRow]:
     """Yield each document that all filters keep, and a ledger row for each drop and edit."""
     for document in documents:
-        current: Document | None = document
-        for loaded in filters:
-            reason = as_applied(answer(loaded, document))
-            if reason is None:
-                continue
-            yield ledger_row(STAGE, document, reason)
-            if isinstance(reason, Drop):
-                current = None
-                break
-            document = current = document.with_text(reason.text)
-        if current is not None:
-            yield current
+        yield from judged(document, filters, Known(), Tally())
+
+
+def judged(
+    document: Document, filters: Sequence[LoadedFilter], known: Known, tally: Tally
+) -> Iterator[Document | LedgerRow]:
+    """Yield a ledger row for each edit of a document, then the document that is left, or the row of its drop.
+
+    Args:
+        known: what was measured of this document before; what is measured now is added.
+        tally: counts both.
+    """
+    for place, loaded in enumerate(filters):
+        before = known.of(place)
+        given, measured = _asked(loaded, document, before)
+        if before is None:
+            known.add(place, measured)
+        if measured is not None:
+            (tally.known if before else tally.measured)[loaded.name] += 1
+        reason = as_applied(given)
+        if reason is None:
+            continue
+        yield ledger_row(STAGE, document, reason)
+        if isinstance(reason, Drop):
+            return
+        document = document.with_text(reason.text)
+    yield document
 
 
 def edit_again(params: Params) -> Callable[[Document], Document | None]:
@@ -217,16 +246,34 @@ def answer(loaded: LoadedFilter, document: Document) -> Drop | Edit | None:
     So does one that is decided from scores, where one of them is NaN: it reaches no threshold, whichever way the filter
     compares them.
     """
+    return _asked(loaded, document, None)[0]
+
+
+def _asked(
+    loaded: LoadedFilter, document: Document, known: Measured | None
+) -> tuple[Drop | Edit | None, Measured | None]:
+    """Return a filter's answer as `answer` does, and what it was decided from: what is known, else measured now.
+
+    A class of `use` has no measurement, nor has a rule that fails.
+    """
+    measured = known
     try:
-        given = loaded.call(document)
-        said = wrong_answer(given, loaded.call if loaded.own_call is None else loaded.own_call)
+        if loaded.measure is None or loaded.decide is None:
+            given = loaded.call(document)
+            said = wrong_answer(given, loaded.call if loaded.own_call is None else loaded.own_call)
+        else:
+            measured = loaded.measure(document) if measured is None else measured
+            said = wrong_measurement(measured, loaded.own_measure or loaded.measure)
+            given = None if said else loaded.decide(measured)
+            said = said or wrong_answer(given, loaded.own_call or loaded.decide)
     except Failure as error:  # a filter may be anybody's code; the stage fails above max_error_rate
         own = getattr(getattr(loaded.own_call, "__func__", loaded.own_call), "__code__", None)
         said = said_of(error, own.co_filename if own else None)
     if said:
-        return Drop(rule=f"{loaded.name}{ERROR}", detail=said)
+        return Drop(rule=f"{loaded.name}{ERROR}", detail=said), None
     if loaded.scores is not None and not isinstance(given, Drop):
         lost = [name for name, score in document.scores.items() if name.startswith(SCORES) and math.isnan(score)]
         if lost:
-            return Drop(rule=f"{loaded.name}.nan", score=math.nan, detail=f"{', '.join(lost)[:150]} is not a number")
-    return given
+            named = f"{', '.join(lost)[:150]} is not a number"
+            return Drop(rule=f"{loaded.name}.nan", score=math.nan, detail=named), measured
+    return given, measured

@@ -34,6 +34,10 @@ _ATTRIBUTE = "IS_ALPHA"
 # What is known of a word is one number: its length above these bits.
 _LETTER, _SYMBOL, _ENDS, _PUNCTUATION = 1, 2, 4, 8
 _LENGTH = 4
+_LOWEST = 0 if sys.byteorder == "little" else 3
+# For the lowest byte of what is known of a word: E where it ends a sentence, W where it is a word; and the marks.
+_KINDS = bytes(ord("E" if byte & _ENDS else "W") for byte in range(256))
+_MARKS = bytes(byte for byte in range(256) if byte & _PUNCTUATION and not byte & _ENDS)
 _SPACES = re.compile(r"(\s+)")
 # Any odd number serves as the base of the polynomial hash modulo 2**64.
 _BASE = 0x9E3779B97F4A7C15
@@ -218,7 +222,6 @@ class Splitter:
         if self.by_pieces:
             ends = frozenset(self._theirs.tokenizer.get_pipe("sentencizer").punct_chars)
             self._vocabulary = Vocabulary(Pieces(self._theirs.tokenizer.tokenizer).split, ends)
-            self._end = re.compile("[" + re.escape("".join(sorted(ends))) + "]")
         else:
             self._vocabulary = Vocabulary(lambda word: [word], frozenset())
 
@@ -231,32 +234,20 @@ class Splitter:
         self._last = [words, *self._last[:1]]
         return words
 
-    def fewest(self, text: str) -> int:
-        """Return how many words a text has at least: each piece is a word or more."""
-        if self.by_pieces and self._recent(text) is None:
-            return len(_pieces(text))
-        return len(self.words(text))
-
     def _recent(self, text: str) -> Words | None:
         return next((words for words in self._last if words.text is text or words.text == text), None)
 
-    def sentences(self, line: str, enough: int) -> int:
-        """Return how many sentences a line has; no more than `enough` are counted."""
+    def sentences(self, line: str) -> int:
+        """Return how many sentences a line has."""
         if not self.by_pieces:
             return len(split_into_sentences(line, self.language))
-        if enough <= 1 or not self._end.search(line, 0, len(line) - 1):
-            return 1
-        # White space beyond single spaces becomes a word of its own.
-        pieces = [piece for piece in _SPACES.split(line.replace(_ATTRIBUTE, "")) if piece and piece != " "]
-        count, ended = 1, False
-        for known in memoryview(b"".join(map(self._vocabulary.__getitem__, pieces))).cast("I"):
-            if known & _ENDS:
-                ended = True
-            elif ended and not known & _PUNCTUATION:
-                count, ended = count + 1, False
-                if count >= enough:
-                    break
-        return count
+        line = line.replace(_ATTRIBUTE, "")
+        pieces = line.split()
+        if " ".join(pieces) != line:  # white space beyond single spaces becomes a word of its own
+            pieces = [piece for piece in _SPACES.split(line) if piece and piece != " "]
+        known = b"".join(map(self._vocabulary.__getitem__, pieces))
+        # A sentence begins at the first word after one that ends a sentence; other marks still belong to that.
+        return 1 + known[_LOWEST::4].translate(_KINDS, _MARKS).count(b"EW")
 
 
 def _pieces(text: str) -> list[str]:
@@ -294,12 +285,3 @@ def words_of(text: str, language: str) -> Words:
         language: datatrove's code, such as "eng".
     """
     return splitter(language).words(text)
-
-
-def fewest_words(text: str, language: str) -> int:
-    """Return how many words a text has at least, which is known sooner than its words.
-
-    Args:
-        language: datatrove's code, such as "eng".
-    """
-    return splitter(language).fewest(text)

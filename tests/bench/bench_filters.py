@@ -132,7 +132,7 @@ def our_judge(name: str, settings: Mapping[str, Any]) -> Judge:
     def judge(text: str) -> Answer:
         answer = rule(Document(doc_id="1", url="", host="", record_id="1", source="bench", text=text))
         if isinstance(answer, Drop):
-            return "drop", answer.rule.partition(".")[2]
+            return "drop", answer.rule
         return "keep", answer.text if isinstance(answer, Edit) else text
 
     return judge

@@ -21,9 +21,9 @@ def commands(section: str) -> list[str]:
     return [block.strip() for block in re.findall(r"```bash\n(.*?)```", SECTIONS[section], re.S)]
 
 
-def test_a_stage_a_family_and_a_command_are_added_by_commands_and_a_filter_elsewhere() -> None:
+def test_a_filter_a_stage_a_family_and_a_command_are_added_by_commands() -> None:
     """docs/filters.md, to which the section on filters leads, is followed by test_docs."""
-    assert WITH_COMMANDS == ["Before you send it", "Add a stage", "Add a model family", "Add a command"]
+    assert WITH_COMMANDS == ["Before you send it", "Add a filter", "Add a stage", "Add a model family", "Add a command"]
     (anchor,) = re.findall(r"\(docs/filters\.md#(.*?)\)", SECTIONS["Add a filter"])
     assert f"\n## {anchor.replace('-', ' ').capitalize()}\n" in (ROOT / "docs/filters.md").read_text()
 
@@ -37,6 +37,8 @@ def test_what_the_page_adds_runs_together_and_passes_the_checks(finished: Worksp
     for check in commands(WITH_COMMANDS[0]):
         workspace.run("bash", "-euc", check)
 
+    asked = str(workspace.manifest("filter").params["rules"])
+    assert "{'exclamations': {'max_share': 0.4}}" in asked
     capped = workspace.manifest("cap").counts
     assert capped.dropped["host_full"] == capped.in_ - capped.out > 0
     assert workspace.manifest("perplexity").counts.in_ == capped.out

@@ -7,9 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import Field
-
-from tasks.contracts.base import Drop, Rule
+from tasks.contracts.base import Drop, Measured, Rule, threshold
 from tasks.contracts.document import Document
 from tasks.contracts.scripts import NO_SPACE_SCRIPTS
 from tasks.filter.list_files import read_list
@@ -39,9 +37,9 @@ class BadWords(Rule):
     """Words and phrases, whatever their case."""
     lists: tuple[str, ...] = ()
     """Files with more, one a line; lines that begin with # do not count; .gz is read too."""
-    min_count: int = Field(3, ge=1)
+    min_count: int = threshold(3, ge=1)
     """Number of such words from which a document may be dropped."""
-    min_share: float = Field(0.01, ge=0, le=1)
+    min_share: float = threshold(0.01, ge=0, le=1)
     """Share of all words from which it is dropped."""
 
     @cached_property
@@ -57,7 +55,8 @@ class BadWords(Rule):
             phrases.setdefault(phrase[0], []).append(phrase)
         return frozenset(phrase[0] for phrase in split if len(phrase) == 1), phrases, inside
 
-    def __call__(self, document: Document) -> Drop | None:
+    def measure(self, document: Document) -> Measured:
+        """Count the listed words, and all."""
         single, phrases, inside = self._entries
         text = document.text.lower()
         words = _WORD.findall(text)
@@ -70,12 +69,15 @@ class BadWords(Rule):
                     name = " ".join(phrase)
                     found[name] = found.get(name, 0) + 1
         found.update((entry, text.count(entry)) for entry in inside if entry in text)
-        count = sum(found.values())
-        if count < self.min_count or count / len(words) < self.min_share:
-            return None
         most = sorted(found.items(), key=lambda item: (-item[1], item[0]))[:5]
-        return Drop(
-            score=count / len(words),
-            threshold=self.min_share,
+        return Measured(
+            values={"listed": sum(found.values()), "words": len(words)},
             detail=", ".join(f"{word} {number}" for word, number in most),
         )
+
+    def decide(self, measured: Measured) -> Drop | None:
+        """Return whether the listed words reach both thresholds."""
+        listed, words = measured.values["listed"], measured.values["words"]
+        if listed < self.min_count or listed / words < self.min_share:
+            return None
+        return Drop(score=listed / words, threshold=self.min_share, detail=measured.detail)

@@ -11,7 +11,7 @@ from datatrove.pipeline.filters.c4_filters import CITATION_REGEX, ELLIPSIS, END_
 from datatrove.utils.text import split_into_sentences
 from pydantic import Field
 
-from tasks.contracts.base import Drop, Edit, Rule
+from tasks.contracts.base import Drop, Edit, Measured, Rule, threshold
 from tasks.contracts.document import Document
 from tasks.filter.line_parts import shortened
 from tasks.filter.word_splitting import datatrove_language, splitter
@@ -38,7 +38,7 @@ class C4(Rule):
     """Whether "[1]" and "[edit]" are removed."""
     filter_no_terminal_punct: bool = True
     """Whether lines go that do not end in a terminal punctuation mark."""
-    min_num_sentences: int = Field(5, ge=-1)
+    min_num_sentences: int = threshold(5, ge=-1)
     """Fewest sentences left."""
     min_words_per_line: int = Field(3, ge=-1)
     """Fewest words of a line."""
@@ -55,7 +55,8 @@ class C4(Rule):
     language: str = "eng"
     """Whose sentences: datatrove's language code."""
 
-    def __call__(self, document: Document) -> Drop | Edit | None:
+    def measure(self, document: Document) -> Measured:
+        """Take the lines out, and count the sentences that are left."""
         lines = self._parts(document.text)
         phrases = self._phrases_in(document.text)
         kept: list[str] = []
@@ -72,29 +73,32 @@ class C4(Rule):
                 continue
             if phrases and (found := _first(phrases, line.lower())):
                 if found == _LOREM:
-                    return Drop(rule="lorem_ipsum", detail=shortened(line))
+                    return Measured(otherwise=Drop(rule="lorem_ipsum", detail=shortened(line)))
                 if found == _JAVASCRIPT:
                     continue
             else:
                 found = None
             if self.filter_curly_bracket and "{" in line:
-                return Drop(rule="curly_bracket", detail=shortened(line))
+                return Measured(otherwise=Drop(rule="curly_bracket", detail=shortened(line)))
             if found:
                 continue
-            # Each line that is kept has at least one sentence: they need counting only until there are enough.
-            if sentences < self.min_num_sentences:
-                missing = self.min_num_sentences - sentences
-                sentences += splitter(self.language).sentences(line, missing) if self.split_paragraph else 1
+            sentences += splitter(self.language).sentences(line) if self.split_paragraph else 1
             kept.append(line)
-        if sentences < self.min_num_sentences:
-            return Drop(rule="too_few_sentences", score=float(sentences), threshold=float(self.min_num_sentences))
         text = ("\n" if self.split_paragraph else " ").join(kept).strip()
-        if text == document.text:
-            return None
         removed = len(lines) - len(kept)
         what = "lines" if self.split_paragraph else "sentences"
         detail = f"{removed} of {len(lines)} {what} removed" if removed else "citations or white space removed"
-        return Edit(text=text, score=float(removed), detail=detail)
+        return Measured(
+            values={"sentences": sentences},
+            otherwise=None if text == document.text else Edit(text=text, score=float(removed), detail=detail),
+        )
+
+    def decide(self, measured: Measured) -> Drop | Edit | None:
+        """Return whether too few sentences are left; else the text of the lines that are."""
+        sentences, fewest = measured.values.get("sentences"), float(self.min_num_sentences)
+        if sentences is not None and sentences < fewest:
+            return Drop(rule="too_few_sentences", score=float(sentences), threshold=fewest)
+        return measured.otherwise
 
     def _parts(self, text: str) -> Sequence[str]:
         if self.split_paragraph:

@@ -7,10 +7,10 @@ from functools import cached_property
 from datatrove.utils.text import TERMINAL_PUNCTUATION
 from pydantic import Field, field_validator
 
-from tasks.contracts.base import Drop, Rule
+from tasks.contracts.base import Drop, Edit, Measured, Rule, threshold
 from tasks.contracts.document import Document
 from tasks.filter.line_parts import repeated_parts
-from tasks.filter.word_splitting import fewest_words, words_of
+from tasks.filter.word_splitting import words_of
 
 
 class Fineweb(Rule):
@@ -23,19 +23,19 @@ class Fineweb(Rule):
     'line_punct_ratio'
     """
 
-    line_punct_thr: float = Field(0.12, ge=0, le=1)
+    line_punct_thr: float = threshold(0.12, ge=0, le=1)
     """Smallest share of lines that end in a terminal punctuation mark."""
-    line_punct_exclude_zero: bool = False
+    line_punct_exclude_zero: bool = threshold(False)
     """Whether documents without one such line are kept."""
     stop_chars: tuple[str, ...] | None = None
     """The terminal punctuation marks, a character each; null: those of every script (datatrove's list)."""
-    short_line_thr: float = Field(0.67, ge=0, le=1)
+    short_line_thr: float = threshold(0.67, ge=0, le=1)
     """Largest share of short lines."""
     short_line_length: int = Field(30, ge=0)
     """What is short, in characters."""
-    char_duplicates_ratio: float = Field(0.01, ge=0, le=1)
+    char_duplicates_ratio: float = threshold(0.01, ge=0, le=1)
     """Largest share of characters in lines that stood before."""
-    new_line_ratio: float = Field(0.3, ge=0)
+    new_line_ratio: float = threshold(0.3, ge=0)
     """Most new lines a word."""
     language: str = "eng"
     """Whose words: datatrove's language code."""
@@ -51,24 +51,35 @@ class Fineweb(Rule):
     def _stops(self) -> frozenset[str]:
         return frozenset(TERMINAL_PUNCTUATION if self.stop_chars is None else self.stop_chars)
 
-    def __call__(self, document: Document) -> Drop | None:
+    def measure(self, document: Document) -> Measured:
+        """Return the shares of lines, and of characters in lines that stood before, and new lines a word."""
         text = document.text
         lines = [line for line in text.split("\n") if line and not line.isspace()]
         if not lines:
-            return Drop(rule="empty")
-        ended = sum(line[-1] in self._stops for line in lines) / len(lines)
+            return Measured(otherwise=Drop(rule="empty"))
+        breaks = text.count("\n")
+        return Measured(
+            values={
+                "line_punct_ratio": sum(line[-1] in self._stops for line in lines) / len(lines),
+                "short_line_ratio": sum(len(line) <= self.short_line_length for line in lines) / len(lines),
+                "char_dup_ratio": repeated_parts(lines)[1] / (len(text) - breaks),
+                "list_ratio": breaks / max(1, len(words_of(text, self.language))) if breaks else 0.0,
+            }
+        )
+
+    def decide(self, measured: Measured) -> Drop | Edit | None:
+        """Return the first bound that is crossed, in datatrove's order."""
+        values = measured.values
+        if not values:
+            return measured.otherwise
+        ended = values["line_punct_ratio"]
         if ended < self.line_punct_thr and not (ended == 0 and self.line_punct_exclude_zero):
             return Drop(rule="line_punct_ratio", score=ended, threshold=self.line_punct_thr)
-        short = sum(len(line) <= self.short_line_length for line in lines) / len(lines)
-        if short > self.short_line_thr:
-            return Drop(rule="short_line_ratio", score=short, threshold=self.short_line_thr)
-        breaks = text.count("\n")
-        repeated = repeated_parts(lines)[1] / (len(text) - breaks)
-        if repeated > self.char_duplicates_ratio:
-            return Drop(rule="char_dup_ratio", score=repeated, threshold=self.char_duplicates_ratio)
-        listed = breaks / max(1, fewest_words(text, self.language))
-        if listed > self.new_line_ratio:
-            listed = breaks / len(words_of(text, self.language))
-        if listed > self.new_line_ratio:
-            return Drop(rule="list_ratio", score=listed, threshold=self.new_line_ratio)
+        for name, bound in (
+            ("short_line_ratio", self.short_line_thr),
+            ("char_dup_ratio", self.char_duplicates_ratio),
+            ("list_ratio", self.new_line_ratio),
+        ):
+            if values[name] > bound:
+                return Drop(rule=name, score=values[name], threshold=bound)
         return None

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
-from pydantic import Field
 
-from tasks.contracts.base import Drop, Rule
+from tasks.contracts.base import Drop, Measured, Rule, threshold
 from tasks.contracts.document import Document
-from tasks.filter.word_splitting import Words, words_of
+from tasks.filter.word_splitting import words_of
 
 _BULLETS = frozenset("•-")
 _ELLIPSES = ("...", "…")
@@ -27,69 +26,77 @@ class GopherQuality(Rule):
     'short_doc'
     """
 
-    min_doc_words: int = Field(50, ge=0)
+    min_doc_words: int = threshold(50, ge=0)
     """Fewest words that are not symbols."""
-    max_doc_words: int = Field(100_000, ge=0)
+    max_doc_words: int = threshold(100_000, ge=0)
     """Most words that are not symbols."""
-    min_avg_word_length: float = Field(3, ge=0)
+    min_avg_word_length: float = threshold(3, ge=0)
     """Shortest mean length of a word, in characters."""
-    max_avg_word_length: float = Field(10, ge=0)
+    max_avg_word_length: float = threshold(10, ge=0)
     """Longest mean length of a word, in characters."""
-    max_symbol_word_ratio: float = Field(0.1, ge=0)
+    max_symbol_word_ratio: float = threshold(0.1, ge=0)
     """Most hash signs, or ellipses, a word."""
-    max_bullet_lines_ratio: float = Field(0.9, ge=0, le=1)
+    max_bullet_lines_ratio: float = threshold(0.9, ge=0, le=1)
     """Largest share of lines that begin with a bullet."""
-    max_ellipsis_lines_ratio: float = Field(0.3, ge=0, le=1)
+    max_ellipsis_lines_ratio: float = threshold(0.3, ge=0, le=1)
     """Largest share of lines that end with an ellipsis."""
-    max_non_alpha_words_ratio: float = Field(0.8, ge=0, le=1)
+    max_non_alpha_words_ratio: float = threshold(0.8, ge=0, le=1)
     """Smallest share of words with a letter in them (datatrove's name for it says the opposite)."""
-    min_stop_words: int = Field(2, ge=0)
+    min_stop_words: int = threshold(2, ge=0)
     """Fewest different stop words out of the list."""
     stop_words: tuple[str, ...] = ("the", "be", "to", "of", "and", "that", "have", "with")
     """The list of stop words."""
     language: str = "eng"
     """Whose words: datatrove's language code."""
 
-    def __call__(self, document: Document) -> Drop | None:
+    def measure(self, document: Document) -> Measured:
+        """Count words, symbols, bullets, ellipses and stop words, once for all bounds."""
         text = document.text
         words = words_of(text, self.language)
-        for name, measured, bound, crossed in self._bounds(text, words):
-            if bound and crossed:
-                return Drop(rule=name, score=float(measured), threshold=float(bound))
-        return None
-
-    def _bounds(self, text: str, words: Words) -> Iterator[tuple[str, float, float, bool]]:
-        """Yield each rule's name, what it measures, its bound and whether it is crossed, in datatrove's order."""
         plain = words.lengths[~words.symbols]
         count = len(plain)
+        values: dict[str, float] = {"words": count, "mean_length": int(plain.sum()) / count if count else math.nan}
+        if not len(words):
+            return Measured(values=values)
+        lines, ellipses = text.splitlines(), text.count("...") + text.count("…")
+        # No line begins with a bullet, or ends with an ellipsis, but for those in the text: few texts have any.
+        bullets = any(mark in text for mark in _BULLETS)
+        values |= {
+            "hashes": text.count("#") / len(words),
+            "ellipses": ellipses / len(words),
+            "bullets": sum(line.lstrip()[:1] in _BULLETS for line in lines) / len(lines) if bullets else 0.0,
+            "ends": sum(line.rstrip().endswith(_ELLIPSES) for line in lines) / len(lines) if ellipses else 0.0,
+            "letters": int(np.count_nonzero(words.letters)) / len(words),
+            "stop_words": words.count_of(set(self.stop_words)),
+        }
+        return Measured(values=values)
+
+    def decide(self, measured: Measured) -> Drop | None:
+        """Return the first bound that is crossed, in datatrove's order."""
+        for name, value, bound, crossed in self._bounds(measured.values):
+            if bound and crossed:
+                return Drop(rule=name, score=float(value), threshold=float(bound))
+        return None
+
+    def _bounds(self, values: Mapping[str, float]) -> Iterator[tuple[str, float, float, bool]]:
+        """Yield each rule's name, what it measures, its bound and whether it is crossed."""
+        count, mean = values["words"], values["mean_length"]
         yield "short_doc", count, self.min_doc_words, count < self.min_doc_words
         yield "long_doc", count, self.max_doc_words, count > self.max_doc_words
-        mean = int(plain.sum()) / count if count else math.nan
         yield "below_avg_threshold", mean, self.min_avg_word_length, mean < self.min_avg_word_length
         yield "above_avg_threshold", mean, self.max_avg_word_length, mean > self.max_avg_word_length
-        if not len(words):
+        if "letters" not in values:
             yield "empty", 0, 1, True
             return
-        most = self.max_symbol_word_ratio
-        hashes = text.count("#") / len(words)
-        yield "too_many_hashes", hashes, most, hashes > most
-        ellipses = text.count("...") + text.count("…")
-        ratio = ellipses / len(words)
-        yield "too_many_ellipsis", ratio, most, ratio > most
-        # No line begins with a bullet, or ends with an ellipsis, but for those in the text: few texts have so many.
-        lines, most = text.splitlines(), self.max_bullet_lines_ratio
-        bullets = sum(map(text.count, _BULLETS)) / len(lines)
-        if bullets > most:
-            bullets = sum(line.lstrip()[:1] in _BULLETS for line in lines) / len(lines)
-        yield "too_many_bullets", bullets, most, bullets > most
-        most = self.max_ellipsis_lines_ratio
-        ended = ellipses / len(lines)
-        if ended > most:
-            ended = sum(line.rstrip().endswith(_ELLIPSES) for line in lines) / len(lines)
-        yield "too_many_end_ellipsis", ended, most, ended > most
-        letters = int(np.count_nonzero(words.letters)) / len(words)
+        for name, value, most in (
+            ("too_many_hashes", values["hashes"], self.max_symbol_word_ratio),
+            ("too_many_ellipsis", values["ellipses"], self.max_symbol_word_ratio),
+            ("too_many_bullets", values["bullets"], self.max_bullet_lines_ratio),
+            ("too_many_end_ellipsis", values["ends"], self.max_ellipsis_lines_ratio),
+        ):
+            yield name, value, most, value > most
+        letters, stop_words = values["letters"], values["stop_words"]
         yield "below_alpha_threshold", letters, self.max_non_alpha_words_ratio, letters < self.max_non_alpha_words_ratio
-        stop_words = words.count_of(set(self.stop_words))
         yield "enough_stop_words", stop_words, self.min_stop_words, stop_words < self.min_stop_words
         # The mean of no words is NaN, which reaches no threshold; last, since datatrove would keep such a text.
         yield "below_avg_threshold", mean, self.min_avg_word_length, not count

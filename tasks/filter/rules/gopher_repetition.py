@@ -6,13 +6,12 @@ The decisions are those of datatrove's block, on n-grams that are compared by th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import JsonValue
 
-from tasks.contracts.base import Drop, Rule
+from tasks.contracts.base import Drop, Edit, Measured, Rule, threshold
 from tasks.contracts.document import Document
 from tasks.filter.line_parts import repeated_parts
 from tasks.filter.word_splitting import Hashes, Words, words_of
@@ -35,103 +34,95 @@ class GopherRepetition(Rule):
     'dup_line_frac'
     """
 
-    dup_line_frac: float = Field(0.3, ge=0, le=1)
+    dup_line_frac: float = threshold(0.3, ge=0, le=1)
     """Lines that stood before, as a share of lines."""
-    dup_para_frac: float = Field(0.3, ge=0, le=1)
+    dup_para_frac: float = threshold(0.3, ge=0, le=1)
     """Paragraphs that stood before, as a share of paragraphs."""
-    dup_line_char_frac: float = Field(0.2, ge=0, le=1)
+    dup_line_char_frac: float = threshold(0.2, ge=0, le=1)
     """Characters in lines that stood before, as a share of all."""
-    dup_para_char_frac: float = Field(0.2, ge=0, le=1)
+    dup_para_char_frac: float = threshold(0.2, ge=0, le=1)
     """Characters in paragraphs that stood before, as a share of all."""
-    top_n_grams: tuple[tuple[int, float], ...] = ((2, 0.2), (3, 0.18), (4, 0.16))
+    top_n_grams: tuple[tuple[int, float], ...] = threshold(((2, 0.2), (3, 0.18), (4, 0.16)))
     """For each n: characters in the most frequent n-gram, as a share of all."""
-    dup_n_grams: tuple[tuple[int, float], ...] = (
-        (5, 0.15),
-        (6, 0.14),
-        (7, 0.13),
-        (8, 0.12),
-        (9, 0.11),
-        (10, 0.10),
+    dup_n_grams: tuple[tuple[int, float], ...] = threshold(
+        ((5, 0.15), (6, 0.14), (7, 0.13), (8, 0.12), (9, 0.11), (10, 0.10))
     )
     """For each n: characters in n-grams that stood before, as a share of all."""
     language: str = "eng"
     """Whose words: datatrove's language code."""
 
-    def __call__(self, document: Document) -> Drop | None:
-        text = document.text
-        if not text:
-            return Drop(rule="empty")
-        for name, share, bound in self._shares(text):
-            if share > bound:
-                return Drop(rule=name, score=share, threshold=bound)
-        return None
+    def measured_by(self) -> dict[str, JsonValue]:
+        """Return the language and, of the n-grams, each n."""
+        lengths = {name: [n for n, _ in getattr(self, name)] for name in ("top_n_grams", "dup_n_grams")}
+        return {**super().measured_by(), **lengths}
 
-    def _shares(self, text: str) -> Iterator[tuple[str, float, float]]:
-        """Yield each rule's name, what it measures and its bound: in datatrove's order, each measured when asked."""
+    def measure(self, document: Document) -> Measured:
+        """Return each share by its rule's name; those of paragraphs where the text has several."""
+        text, size = document.text, len(document.text)
+        if not text:
+            return Measured(otherwise=Drop(rule="empty"))
+        values: dict[str, float] = {}
         stripped = text.strip()
         if "\n\n" in stripped:
             paragraphs = _PARAGRAPHS.split(stripped)
             count, characters = repeated_parts(paragraphs)
-            if self.dup_para_frac:
-                yield "dup_para_frac", count / len(paragraphs), self.dup_para_frac
-            if self.dup_para_char_frac:
-                yield "dup_para_char_frac", characters / len(text), self.dup_para_char_frac
+            values |= {"dup_para_frac": count / len(paragraphs), "dup_para_char_frac": characters / size}
         lines = _LINES.split(text) if "\n\n" in text else text.split("\n")
         count, characters = repeated_parts(lines)
-        if self.dup_line_frac:
-            yield "dup_line_frac", count / len(lines), self.dup_line_frac
-        if self.dup_line_char_frac:
-            yield "dup_line_char_frac", characters / len(text), self.dup_line_char_frac
+        values |= {"dup_line_frac": count / len(lines), "dup_line_char_frac": characters / size}
         words = words_of(text, self.language)
-        size = len(text)
-        for n, bound in self.top_n_grams:
-            yield f"top_{n}_gram", most_frequent_characters(words, n, bound * size) / size, bound
-        for n, bound in self.dup_n_grams:
-            yield f"duplicated_{n}_n_grams", repeated_characters(words, n, bound * size) / size, bound
+        values |= {f"top_{n}_gram": most_frequent_characters(words, n) / size for n, _ in self.top_n_grams}
+        values |= {f"duplicated_{n}_n_grams": repeated_characters(words, n) / size for n, _ in self.dup_n_grams}
+        return Measured(values=values)
+
+    def decide(self, measured: Measured) -> Drop | Edit | None:
+        """Return the first bound that is crossed, in datatrove's order."""
+        shares = ("dup_para_frac", "dup_para_char_frac", "dup_line_frac", "dup_line_char_frac")
+        bounds = (
+            *((name, getattr(self, name)) for name in shares if getattr(self, name)),
+            *((f"top_{n}_gram", bound) for n, bound in self.top_n_grams),
+            *((f"duplicated_{n}_n_grams", bound) for n, bound in self.dup_n_grams),
+        )
+        for name, bound in bounds:
+            share = measured.values.get(name, 0.0)
+            if share > bound:
+                return Drop(rule=name, score=share, threshold=bound)
+        return measured.otherwise
 
 
-def most_frequent_characters(words: Words, n: int, most_allowed: float = 0) -> int:
+def most_frequent_characters(words: Words, n: int) -> int:
     """Return the characters of the most frequent n-gram, with a space between words, times how often it stands.
 
-    Of equally frequent ones the first counts. Where no n-gram can give more than `most_allowed`, 0 is returned.
+    Of equally frequent ones the first counts.
     """
     if len(words) < n:
         return 0
     grams, spans = words.sequences(n), words.spans(n)
-    few = int(most_allowed // (int(spans.max()) + n - 1))
     ordered = np.sort(grams)
-    # Equal n-grams are neighbours now: one that stands more than `few` times stands again `few` places on.
-    if few >= len(grams) or (few and not np.count_nonzero(ordered[few:] == ordered[:-few])):
-        return 0
-    places = places_in_order(grams)
-    ordered = grams[places]
-    starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
-    counts = np.diff(starts, append=len(ordered))
+    ends = np.flatnonzero(ordered[1:] != ordered[:-1])
+    if len(ends) + 1 == len(ordered):
+        return int(spans[0]) + n - 1
+    last = np.concatenate(([-1], ends, [len(ordered) - 1]))
+    counts = last[1:] - last[:-1]
     most = int(counts.max())
-    first = int(places[starts[counts == most]].min())
+    first = int(among(ordered[last[1:][counts == most]], grams).argmax())
     return (int(spans[first]) + n - 1) * most
 
 
-def repeated_characters(words: Words, n: int, most_allowed: float = 0) -> int:
+def repeated_characters(words: Words, n: int) -> int:
     """Return the characters of n-grams that stood before, without spaces, none of them overlapping.
 
     From left to right: an n-gram that stood before is counted and stepped over, another is remembered. Only those
-    that stand twice can matter, and a page has few. Where they cannot give more than `most_allowed`, 0 is returned.
+    that stand twice can matter, and a page has few.
     """
     if len(words) <= n:
         return 0
     grams, spans = words.joined(n), words.spans(n)
     ordered = np.sort(grams)
-    again = ordered[1:] == ordered[:-1]
-    if np.count_nonzero(again) * spans.max() <= most_allowed:
+    again = ordered[1:][ordered[1:] == ordered[:-1]]
+    if not len(again):
         return 0
-    places = places_in_order(grams)
-    again = grams[places[1:]] == grams[places[:-1]]
-    if spans[places[1:][again]].sum() <= most_allowed:
-        return 0
-    twice = np.zeros(len(grams), np.bool_)
-    twice[places[1:][again]] = twice[places[:-1][again]] = True
-    positions = np.flatnonzero(twice)
+    positions = np.flatnonzero(among(again, grams))
     seen: set[int] = set()
     total = beyond = 0
     for position, gram, span in zip(
@@ -147,11 +138,11 @@ def repeated_characters(words: Words, n: int, most_allowed: float = 0) -> int:
     return total
 
 
-def places_in_order(hashes: Hashes) -> npt.NDArray[np.intp]:
-    """Return the places of hashes, equal ones together, the first place first.
+def among(ordered: Hashes, hashes: Hashes) -> npt.NDArray[np.bool_]:
+    """Return, for each hash, whether it is one of `ordered`, which are sorted and at least one.
 
-    Places stand in the lowest bits of what is sorted: numbers sort several times faster than places by their numbers.
+    >>> among(np.array([2, 2, 5], np.uint64), np.array([1, 2, 5, 7], np.uint64)).tolist()
+    [False, True, True, False]
     """
-    low = np.uint64((1 << len(hashes).bit_length()) - 1)
-    ordered = np.sort(hashes & ~low | np.arange(len(hashes), dtype=np.uint64))
-    return (ordered & low).astype(np.intp)
+    equal: npt.NDArray[np.bool_] = ordered[np.searchsorted(ordered[:-1], hashes)] == hashes
+    return equal

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
-
-from tasks.contracts.base import Drop, Rule
+from tasks.contracts.base import Drop, Edit, Measured, Rule, threshold
 from tasks.contracts.document import Document
 from tasks.contracts.languages import LanguageCode, same_code
 
@@ -22,14 +20,19 @@ class Language(Rule):
 
     keep: tuple[LanguageCode, ...] = ("en",)
     """Languages to keep, as codes (en, eng), tags (en-US, eng_Latn) or English names."""
-    min_score: float = Field(0.65, ge=0, le=1)
+    min_score: float = threshold(0.65, ge=0, le=1)
     """Smallest probability of that language."""
 
-    def __call__(self, document: Document) -> Drop | None:
-        if same_code(document.language) not in self.keep:
-            return Drop(rule="other", score=document.language_score, detail=document.language or "unknown")
+    def measure(self, document: Document) -> Measured:
+        """Return the language's probability; a source that names its language without one is believed."""
         score = document.language_score
-        # A source that names its language without a score is believed; a score that is no number reaches no threshold.
+        if same_code(document.language) not in self.keep:
+            return Measured(otherwise=Drop(rule="other", score=score, detail=document.language or "unknown"))
+        return Measured(values={} if score is None else {"score": score}, detail=document.language)
+
+    def decide(self, measured: Measured) -> Drop | Edit | None:
+        """Return whether the probability is too low; one that is no number reaches no threshold."""
+        score = measured.values.get("score")
         if score is not None and not score >= self.min_score:
-            return Drop(rule="min_score", score=score, threshold=self.min_score, detail=document.language)
-        return None
+            return Drop(rule="min_score", score=score, threshold=self.min_score, detail=measured.detail)
+        return measured.otherwise

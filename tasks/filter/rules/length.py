@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
-
-from tasks.contracts.base import Drop, Rule
+from tasks.contracts.base import Drop, Measured, Rule, threshold
 from tasks.contracts.document import Document
 
 
@@ -19,24 +17,29 @@ class Length(Rule):
     'min_words'
     """
 
-    min_words: int = Field(50, ge=0)
+    min_words: int = threshold(50, ge=0)
     """Fewest words."""
-    max_words: int = Field(100_000, ge=1)
+    max_words: int = threshold(100_000, ge=1)
     """Most words."""
-    min_characters: int = Field(0, ge=0)
+    min_characters: int = threshold(0, ge=0)
     """Fewest characters."""
-    max_characters: int = Field(10_000_000, ge=1)
+    max_characters: int = threshold(10_000_000, ge=1)
     """Most characters."""
 
-    def __call__(self, document: Document) -> Drop | None:
-        words, characters = len(document.text.split()), len(document.text)
+    def measure(self, document: Document) -> Measured:
+        """Count words and characters."""
+        return Measured(values={"words": len(document.text.split()), "characters": len(document.text)})
+
+    def decide(self, measured: Measured) -> Drop | None:
+        """Return the first bound that is crossed."""
+        words, characters = measured.values["words"], measured.values["characters"]
         bounds = (
             ("min_words", words, self.min_words, words < self.min_words),
             ("max_words", words, self.max_words, words > self.max_words),
             ("min_characters", characters, self.min_characters, characters < self.min_characters),
             ("max_characters", characters, self.max_characters, characters > self.max_characters),
         )
-        for name, score, threshold, crossed in bounds:
+        for name, score, bound, crossed in bounds:
             if crossed:
-                return Drop(rule=name, score=float(score), threshold=float(threshold))
+                return Drop(rule=name, score=float(score), threshold=float(bound))
         return None

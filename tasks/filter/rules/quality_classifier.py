@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from tasks.contracts.base import Drop, Rule
+from tasks.contracts.base import Drop, Measured, Rule, threshold
 from tasks.contracts.document import Document
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class QualityClassifier(Rule):
     """The file that `headwater filters train-classifier` wrote."""
     name: str = Field("quality", pattern=r"^[a-z][a-z0-9_]*$")
     """The score's name, after "filter."; two models need two names."""
-    min_score: float = Field(0.5, ge=0, le=1)
+    min_score: float = threshold(0.5, ge=0, le=1)
     """Smallest probability of being good."""
 
     @cached_property
@@ -48,8 +48,13 @@ class QualityClassifier(Rule):
         """Return the document's score by its name."""
         return {f"filter.{self.name}": self._model.score(document.text)}
 
-    def __call__(self, document: Document) -> Drop | None:
-        score = document.scores[f"filter.{self.name}"]
+    def measure(self, document: Document) -> Measured:
+        """Return the score that the document, as it was extracted, has already."""
+        return Measured(values={"score": document.scores[f"filter.{self.name}"]})
+
+    def decide(self, measured: Measured) -> Drop | None:
+        """Return whether the score is too low."""
+        score = measured.values["score"]
         if not score >= self.min_score:  # NaN reaches no threshold
             return Drop(rule="min_score", score=score, threshold=self.min_score)
         return None

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from pydantic import Field, field_validator
 
-from tasks.contracts.base import Drop, Edit, Rule
+from tasks.contracts.base import Drop, Edit, Measured, Rule, threshold
 from tasks.contracts.document import Document
 from tasks.filter.line_parts import shortened
 
@@ -51,7 +51,7 @@ class RefinedwebLines(Rule):
     """Phrases cut from the end of a short line."""
     anywhere: tuple[str, ...] = ("items in cart", "add to cart", "add to wishlist", "click here to subscribe")
     """Phrases cut from a short line wherever they stand."""
-    max_flagged_words: float = Field(0.05, ge=0, le=1)
+    max_flagged_words: float = threshold(0.05, ge=0, le=1)
     """Largest share of a document's words in lines that were removed or shortened; 1 drops none."""
 
     @field_validator("at_beginning", "at_end", "anywhere")
@@ -72,7 +72,8 @@ class RefinedwebLines(Rule):
         ]
         return re.compile("|".join(forms), re.IGNORECASE) if forms else None
 
-    def __call__(self, document: Document) -> Drop | Edit | None:
+    def measure(self, document: Document) -> Measured:
+        """Correct the lines, and return which share of the words stands in those that are not as they were."""
         kept: list[str] = []
         words = flagged = removed = shortened_lines = 0
         first: str | None = None
@@ -88,17 +89,18 @@ class RefinedwebLines(Rule):
             if left is not None:
                 kept.append(left)
         if first is None:
-            return None
+            return Measured()
         share = flagged / words
-        if share > self.max_flagged_words:
-            return Drop(
-                rule="flagged_words",
-                score=share,
-                threshold=self.max_flagged_words,
-                detail=shortened(first.strip()),
-            )
         detail = f"{removed} line{'' if removed == 1 else 's'} removed, {shortened_lines} shortened"
-        return Edit(text="\n".join(kept), score=share, detail=detail)
+        edit = Edit(text="\n".join(kept), score=share, detail=detail)
+        return Measured(values={"flagged": share}, detail=shortened(first.strip()), otherwise=edit)
+
+    def decide(self, measured: Measured) -> Drop | Edit | None:
+        """Return whether too much is flagged; else the corrected text."""
+        share = measured.values.get("flagged", 0.0)
+        if share > self.max_flagged_words:
+            return Drop(rule="flagged_words", score=share, threshold=self.max_flagged_words, detail=measured.detail)
+        return measured.otherwise
 
     def _corrected(self, line: str, words: int) -> str | None:
         """Return the line, what is left of it, or None where it goes; a blank line stays."""

@@ -7,7 +7,7 @@ from collections import Counter
 
 from pydantic import Field
 
-from tasks.contracts.base import Drop, Edit, Rule
+from tasks.contracts.base import Drop, Edit, Measured, Rule, threshold
 from tasks.contracts.document import Document
 
 _PARAGRAPH_BREAK = re.compile(r"(\n{2,})")
@@ -32,10 +32,11 @@ class RepeatedLines(Rule):
     """Most times that one paragraph (between empty lines) stands in a document as it is."""
     min_characters: int = Field(8, ge=1)
     """Shortest line or paragraph that counts, in characters: a lone bracket recurs in any code."""
-    max_removed: float = Field(0.5, ge=0, le=1)
+    max_removed: float = threshold(0.5, ge=0, le=1)
     """Largest share of characters that may be removed before the document is dropped."""
 
-    def __call__(self, document: Document) -> Drop | Edit | None:
+    def measure(self, document: Document) -> Measured:
+        """Remove what stands too often, and return which share of the characters that is."""
         text, paragraphs = document.text, 0
         if self.max_paragraph_count and "\n\n" in text:
             parts = _PARAGRAPH_BREAK.split(text)
@@ -53,12 +54,17 @@ class RepeatedLines(Rule):
             if lines:
                 text = "\n".join(line for line, kept in zip(split, keep, strict=True) if kept)
         if not paragraphs and not lines:
-            return None
+            return Measured()
         share = 1 - len(text) / len(document.text)
         detail = f"{lines} lines and {paragraphs} paragraphs removed"
+        return Measured(values={"removed": share}, detail=detail, otherwise=Edit(text=text, score=share, detail=detail))
+
+    def decide(self, measured: Measured) -> Drop | Edit | None:
+        """Return whether too much is removed; else the text without it."""
+        share = measured.values.get("removed", 0.0)
         if share > self.max_removed:
-            return Drop(rule="max_removed", score=share, threshold=self.max_removed, detail=detail)
-        return Edit(text=text, score=share, detail=detail)
+            return Drop(rule="max_removed", score=share, threshold=self.max_removed, detail=measured.detail)
+        return measured.otherwise
 
     def _first_places(self, units: list[str], most: int) -> list[bool]:
         """Return, for each unit, whether it stays."""

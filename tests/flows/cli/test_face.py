@@ -41,6 +41,7 @@ OPTIONS = {
     "lineage sync": "--json",
     "lineage picture": "--output --json",
     "filters list": "--json",
+    "filters new": "name",
     "filters show": "name --json",
     "filters try": "name --input --sample --set --examples --json --html",
     "filters train-classifier": "--good --bad --output --language --bits --ngrams --json",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import json
 import re
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,8 @@ from typer.testing import CliRunner
 from flows.cli import filters
 from tasks.contracts.errors import InputError, ParamsError, UsageError
 from tasks.filter import rules
+from tasks.filter.conftest import document as empty_document
+from tasks.filter.loading import rule_class
 from tests.conftest import ROOT
 from tests.corpus import document, prose, write_stage
 
@@ -141,16 +146,96 @@ def test_a_classifier_is_trained_by_one_command_and_tried(folder: Path) -> None:
     assert all(case["score"] < 0.5 for case in found["cases"])
 
 
-def test_the_recipe_of_the_docs_adds_a_filter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of a workspace's filters, as yet without one, beside ours."""
+    written = folder / "tasks" / "filter" / "rules"
+    written.mkdir(parents=True)
+    monkeypatch.setattr(rules, "__path__", [*rules.__path__, str(written)])
+    before = set(sys.modules)
+    importlib.invalidate_caches()
+    yield written
+    for name in set(sys.modules) - before:
+        if name.startswith(f"{rules.__name__}."):
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize("name", ["exclamations", "too_loud", "a1", "threshold", "field"])
+def test_a_new_filter_works_as_it_is_written(own: Path, folder: Path, name: str) -> None:
+    printed = run("new", name)
+    file = own / f"{name}.py"
+    assert f"tasks/filter/rules/{name}.py" in printed
+    assert f"- {name}: {{max_share: 0.1}}" in printed
+    assert f"filters try {name}" in printed
+    module = importlib.import_module(f"{rules.__name__}.{name}")
+    tests = doctest.DocTestFinder().find(module, extraglobs={"document": empty_document})
+    outcome = doctest.DocTestRunner().run(next(test for test in tests if test.examples))
+    assert (outcome.failed, outcome.attempted) == (0, 2)
+    documents = [document(text, name=text) for text in ("Buy! Now!", "Well, well, well!", "Quiet.")]
+    write_stage(folder / "data" / "extract", [documents], stage="extract")
+    assert tried(name)["alone"]["rules"] == {f"{name}.max_share": 1}
+    assert tried(name, "--set", "max_share=0.3")["alone"]["dropped"] == 2
+    assert rule_class(name).thresholds() == ("max_share",)
+    with pytest.raises(UsageError, match="already"):
+        run("new", name)
+    assert file.read_text().count("class ") == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Loud", "too loud", "1st", "../loud", "loud.py", "class", "_loud", "loud_", "rule", "drop", "", "a__b", "ä"],
+)
+def test_a_name_that_no_filter_can_have_is_refused(own: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="such as exclamations") as caught:
+        run("new", "--", name)
+    assert repr(name) in str(caught.value)
+    assert not list(own.rglob("*"))
+
+
+@pytest.mark.parametrize("name", ["length", "c4", "gopher_quality"])
+def test_a_filter_that_is_there_is_not_written_over(own: Path, name: str) -> None:
+    with pytest.raises(UsageError, match=f"filters show {name}"):
+        run("new", name)
+    assert not list(own.iterdir())
+
+
+def test_a_filter_is_written_in_a_workspace_only(folder: Path) -> None:
+    with pytest.raises(UsageError, match="headwater init"):
+        run("new", "exclamations")
+
+
+@pytest.mark.parametrize(
+    ("old", "wrong", "said"),
+    [
+        ("return None", "return False", "False (bool) is no answer: return None, a Drop or an Edit"),
+        ("return None", "return str(share)", "'0.0' (str) is no answer: return None, a Drop or an Edit"),
+        ('rule="max_share", ', 'rule="max_share", detail=7, ', "detail of a Drop is 7 (int)"),
+        ("score=share", "score=str(share)", "score of a Drop is '1.0' (str)"),
+        ("return Measured(values=", "return (", "is no measurement: return Measured(values={name: number})"),
+        ('{"share": ', '{"share": "much" or ', "the value share of a Measured is 'much' (str)"),
+        ("max(1, len(words))", "0", "ZeroDivisionError: division by zero"),
+        ('measured.values["share"]', 'measured.values["shares"]', "KeyError: 'shares'"),
+    ],
+)
+def test_try_names_a_wrong_answer_with_the_rule_and_its_file(
+    own: Path, folder: Path, old: str, wrong: str, said: str
+) -> None:
+    write_stage(folder / "data/extract", [[document("Buy! Now!", name="1"), document("No.", name="2")]], "extract")
+    run("new", "loud")
+    file = own / "loud.py"
+    assert file.read_text().count(old) == 1
+    file.write_text(file.read_text().replace(old, wrong))
+    case = next(case for case in tried("loud")["cases"] if case["rule"] == "loud.error")
+    assert said in case["detail"]
+    assert "loud.py, line " in case["detail"]
+    assert "loud.error" in run("try", "loud")
+
+
+def test_the_recipe_of_the_docs_adds_a_filter(own: Path, folder: Path) -> None:
     recipe = (ROOT / "docs" / "filters.md").read_text()
-    found = re.search(r"cat > tasks/filter/rules/(\w+)\.py <<'EOF'\n(.*?)\nEOF\n", recipe, re.S)
-    assert found
-    own = folder / "rules"
-    own.mkdir()
-    (own / f"{found[1]}.py").write_text(found[2])
-    monkeypatch.setattr(rules, "__path__", [*rules.__path__, str(own)])
-    monkeypatch.delitem(sys.modules, f"{rules.__name__}.{found[1]}", raising=False)
-    assert found[1] in run("list")
-    assert tried(found[1], "--set", "max_per_word=0")["alone"]["dropped"] == 0
-    (folder / "params.yaml").write_text(SETTINGS + f"    - {found[1]}: {{max_per_word: 0.5}}\n")
-    assert tried(found[1])["settings"] == {"max_per_word": 0.5}
+    (name,) = re.findall(r"^\.venv/bin/headwater filters new (\w+)$", recipe, re.M)
+    run("new", name)
+    assert name in run("list")
+    (line,) = re.findall(rf"`- {name}: (.*?)`", recipe)
+    (folder / "params.yaml").write_text(SETTINGS + f"    - {name}: {line}\n")
+    assert tried(name)["settings"] == {"max_share": 0.01}

@@ -143,11 +143,9 @@ def written(words: Words) -> list[str]:
 @given(TEXTS)
 def test_the_same_words_and_sentences_as_datatrove(text: str) -> None:
     ours, theirs = splitter("eng"), load_word_tokenizer("eng")
-    fewest = ours.fewest(text)
     assert written(ours.words(text)) == theirs.word_tokenize(text)
-    assert fewest <= len(ours.words(text)) == ours.fewest(text)
     for line in text.splitlines():
-        assert ours.sentences(line.strip(), 10**6) == len(split_into_sentences(line.strip(), "eng"))
+        assert ours.sentences(line.strip()) == len(split_into_sentences(line.strip(), "eng"))
 
 
 @cache
@@ -196,7 +194,7 @@ def test_exceptions_are_found_inside_a_piece_as_by_spacy(piece: str) -> None:
     assert list(our_pieces().split(piece)) == [token.text for token in spacy_tokenizer()(piece)]
 
 
-def test_new_lines_are_compared_with_words_where_pieces_do_not_settle_it() -> None:
+def test_new_lines_are_compared_with_words_and_not_with_pieces() -> None:
     setting: dict[str, Any] = {"line_punct_thr": 0, "short_line_thr": 1, "new_line_ratio": 0.3}
     rule = rule_class("fineweb")(**setting)
     assert our_answer(rule, "one two\nthree") == ("drop", "list_ratio")
@@ -236,7 +234,7 @@ def test_a_full_vocabulary_starts_afresh(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_another_language_is_split_by_datatrove() -> None:
     text = "Der Fluß kommt z.B. aus dem Gebirge. Er fließt ins Meer."
     assert len(splitter("deu").words(text)) == len(load_word_tokenizer("deu").word_tokenize(text))
-    assert splitter("deu").sentences(text, 9) == len(split_into_sentences(text, "deu"))
+    assert splitter("deu").sentences(text) == len(split_into_sentences(text, "deu"))
 
 
 def test_n_grams_are_compared_as_datatrove_writes_them() -> None:
