@@ -188,6 +188,7 @@ def _show(wish: Wish, found: list[Estimate], best: Estimate | None, written: Pat
 
 def _verdict(found: list[Estimate], best: Estimate | None, written: Path | None) -> None:
     from training.plan.choice import nearest
+    from training.train.strategy import as_setting, can_be_resumed
 
     if best is None:
         least = nearest(found)
@@ -201,6 +202,14 @@ def _verdict(found: list[Estimate], best: Estimate | None, written: Path | None)
     said += f"{best.kilowatt_hours:,.0f} kWh at the devices' power limit"
     said += f", {_dollars(best.dollars)} to rent them." if best.dollars is not None else "; no price is known."
     console.print(said, style="bold")
+    if setting := as_setting(best.run.strategy.name):
+        run = best.run
+        said = f"In params.yaml, train: strategy: {setting}, num_ranks: {run.machine.devices}, "
+        said += f"gradient_accumulation: {run.accumulation}, "
+        said += f"activation_checkpointing: {str(run.checkpointing == 'full').lower()}"
+        console.print(said if can_be_resumed(setting) else f"{said}; it writes no checkpoints.")
+    else:
+        console.print("The stage train does not have it: --write gives its config, for a trainer that does.")
     if best.days > YEAR:
         billion = GB / best.tokens_per_second / 86_400
         console.print(f"A billion tokens, as to train a finished model on, take {_time(billion)}.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from tasks.contracts.errors import ParamsError
 from training.plan.strategies import BY_NAME, zero_config
@@ -58,7 +58,18 @@ def choose(strategy: Strategy, *, ranks: int, precision: str, whole_by: str | No
     return strategy
 
 
-def can_be_resumed(strategy: Chosen) -> bool:
+def as_setting(planned: str) -> Strategy | None:
+    """Return what `train.strategy` is to be for a way that `headwater plan` names; None where this trainer has none.
+
+    >>> as_setting("ddp"), as_setting("infinity"), as_setting("zenflow")
+    ('zero-1', 'infinity', None)
+    """
+    if planned == "ddp":  # plans are in bf16
+        return "zero-1"
+    return next((name for name in get_args(Chosen) if name == planned), None)
+
+
+def can_be_resumed(strategy: str) -> bool:
     """Return whether a checkpoint gives back what was saved.
 
     Of optimizer states on a disk DeepSpeed 0.19.8 restores others: twelve steps of the tests' model, stopped after the

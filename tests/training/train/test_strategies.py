@@ -10,10 +10,11 @@ import pytest
 
 from tests.training.train.in_process import SMALL, in_another_process
 from tests.training.train.token_folders import held_out_loss, make_tokens
+from training.plan.strategies import STRATEGIES as PLANNED
 from training.train.loop import VALIDATION_SEED
 from training.train.order import permute
 from training.train.stage import Params
-from training.train.strategy import Chosen
+from training.train.strategy import Chosen, as_setting
 
 BY_DISK = ("infinity-optimizer", "infinity")
 """They compile a kernel of DeepSpeed's against libaio first, which takes minutes: tests/faults runs them."""
@@ -97,6 +98,12 @@ def test_a_sample_of_the_held_out_text_is_not_its_beginning() -> None:
     drawn = permute(np.arange(64, dtype=np.uint64), 6_000, VALIDATION_SEED, 0)
     assert len(set(drawn.tolist())) == 64
     assert np.histogram(drawn, bins=4, range=(0, 6_000))[0].min() >= 8, "from all quarters of the text"
+
+
+def test_what_is_planned_can_be_set_or_is_known_not_to_be() -> None:
+    planned = [one.name for one in PLANNED if one.deepspeed]
+    assert [name for name in planned if as_setting(name) is None] == ["zenflow", "superoffload"]
+    assert set(get_args(Chosen)) <= set(planned)
 
 
 CANNOT_BE_MEANT: Mapping[str, tuple[dict[str, Any], str]] = {
