@@ -49,7 +49,7 @@ def warc_digests(data: Path) -> Iterator[Break]:
     """Compute block and payload digests of every record again, and count the records."""
     from fastwarc.warc import ArchiveIterator, WarcRecordType
 
-    from tasks.extract.warc_pages import sha1_digest
+    from tasks.contracts.digests import other_digest, sha1_digest
 
     crawl = read_manifest(data / "crawl")
     files = _warc_files(crawl)
@@ -59,12 +59,14 @@ def warc_digests(data: Path) -> Iterator[Break]:
             for record in ArchiveIterator(stream, parse_http=False):
                 where = f"{data}/crawl/{name}, record {record.record_id}"
                 answers += record.record_type in (WarcRecordType.response, WarcRecordType.resource)
-                if "WARC-Block-Digest" in record.headers and not record.verify_block_digest():
-                    yield Break(where, f"block digest {record.headers['WARC-Block-Digest']}", "another")
-                if (stated := record.headers.get("WARC-Payload-Digest")) and record.is_http and _ours(crawl):
-                    block = record.reader.read()
-                    if stated != (found := sha1_digest(block[http_head(block).size :])):
-                        yield Break(where, f"payload digest {stated}", found)
+                block = record.reader.read()
+                stated = record.headers.get("WARC-Block-Digest") or ""
+                if found := other_digest(stated, block):
+                    yield Break(where, f"block digest {stated}", found)
+                stated = record.headers.get("WARC-Payload-Digest") or ""
+                of_ours = stated and record.is_http and _ours(crawl)
+                if of_ours and stated != (own := sha1_digest(block[http_head(block).size :])):
+                    yield Break(where, f"payload digest {stated}", own)
     if answers != (expected := read_manifest(data / "extract").counts.in_):
         yield Break(f"{data}/crawl, records of pages", str(expected), str(answers))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -14,6 +12,7 @@ from typing import Literal
 import numpy as np
 from pydantic import JsonValue
 
+from tasks.contracts.digests import other_digest
 from tasks.contracts.errors import InputError
 from tasks.contracts.files import DROPPED_FOLDER, part_name
 from tasks.contracts.ledger import LedgerRow, drops_by_rule, write_ledger
@@ -221,6 +220,5 @@ def _wrong_digest(member: bytes) -> str | None:
     fields = header_fields(head)
     stated = fields.get("warc-block-digest", "")
     content = block[: int(fields["content-length"])]
-    digest = base64.b32encode(hashlib.sha1(content, usedforsecurity=False).digest()).decode()
-    differs = stated.startswith("sha1:") and stated != f"sha1:{digest}"
-    return f"the block is sha1:{digest}, its header says {stated}" if differs else None
+    found = other_digest(stated, content)
+    return f"the block is {found}, its header says {stated}" if found else None

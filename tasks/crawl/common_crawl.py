@@ -6,7 +6,6 @@ killed, or one that asks for more, fetches only what is missing. Every record is
 
 from __future__ import annotations
 
-import base64
 import gzip
 import hashlib
 import json
@@ -23,6 +22,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from tasks.contracts.digests import other_digest
 from tasks.contracts.durable_files import disk_full_is_clear, write_bytes
 from tasks.contracts.errors import InputError, NetworkError
 from tasks.contracts.files import DROPPED_FOLDER, part_name
@@ -357,7 +357,6 @@ def mismatch(member: bytes, capture: Capture) -> tuple[str, str] | None:
     if fields.get("warc-type") != "response" or url != capture.url:
         return ("wrong_record", f"{fields.get('warc-type')} of {url}"[:300])
     payload = block.partition(b"\r\n\r\n")[2]
-    digest = base64.b32encode(hashlib.sha1(payload, usedforsecurity=False).digest()).decode()
-    if digest != capture.digest:
-        return ("wrong_digest", f"sha1:{digest}, the index says sha1:{capture.digest}")
+    if found := other_digest(f"sha1:{capture.digest}", payload):
+        return ("wrong_digest", f"{found}, the index says sha1:{capture.digest}")
     return None

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 
+from tasks.contracts.digests import sha1_digest
 from tasks.contracts.document import make_doc_id
 from tasks.contracts.errors import NetworkError, RefusedError
 from tasks.contracts.files import DROPPED_FOLDER, part_name
@@ -32,7 +33,7 @@ from tasks.crawl.journal import PASSING as PASSING
 from tasks.crawl.limits import LIMIT_RULES, Counted
 from tasks.crawl.processes import run_in_processes
 from tasks.crawl.warc_parts import PartWriter
-from tasks.crawl.warc_writer import SOFTWARE, Writer, sha1, warc_date
+from tasks.crawl.warc_writer import SOFTWARE, Writer, warc_date
 
 logger = logging.getLogger(__name__)
 
@@ -236,7 +237,7 @@ def _snapshot(crawl: Crawl, source: str, state: Path, progress: Progress, output
             members = stream.read(place.length)
             first_url, first = originals.setdefault((place.digest, place.kind), (url, place))
             # An empty payload says nothing about the page, so it repeats nothing.
-            if is_page and first is not place and place.digest != sha1(b""):
+            if is_page and first is not place and place.digest != sha1_digest(b""):
                 members = members[: place.response] + _revisit(members[place.response :], first_url, first)
                 rows.append(
                     LedgerRow(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import uuid
 from collections.abc import Sequence
@@ -15,19 +14,11 @@ from warcio.archiveiterator import ArchiveIterator
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
+from tasks.contracts.digests import sha1_digest
 from tasks.rights.evidence import CONTENT_TYPE, Evidence
 
 SOFTWARE = "Headwater (Scrapy, warcio)"
 IDENTICAL_PAYLOAD = "http://netpreserve.org/warc/1.1/revisit/identical-payload-digest"
-
-
-def sha1(content: bytes) -> str:
-    """Return a digest labelled as in WARC files: "sha1:" and base 32.
-
-    >>> sha1(b"")
-    'sha1:3I42H3S6NNFQ2MSVX7XZKYAYSCX5QBYJ'
-    """
-    return "sha1:" + base64.b32encode(hashlib.sha1(content, usedforsecurity=False).digest()).decode()
 
 
 def record_id(*parts: str) -> str:
@@ -74,7 +65,7 @@ class Note:
     @property
     def record_id(self) -> str:
         """The same for the same answer, so that one that was read twice is stored once."""
-        return record_id("note", self.url, self.fetched_from, str(self.status), sha1(self.body))
+        return record_id("note", self.url, self.fetched_from, str(self.status), sha1_digest(self.body))
 
 
 class Writer:
@@ -104,7 +95,7 @@ class Writer:
         """Write the warcinfo record that begins a file."""
         block = "".join(f"{name}: {value}\r\n" for name, value in fields).encode()
         self._write("warcinfo", None, when, block, "application/warc-fields",
-                    {"WARC-Record-ID": record_id("warcinfo", when, sha1(block))})  # fmt: skip
+                    {"WARC-Record-ID": record_id("warcinfo", when, sha1_digest(block))})  # fmt: skip
 
     def write_page(self, page: Page, evidence: Evidence) -> dict[str, Any]:
         """Write a request, the evidence and the response, and return what a later reader needs to know of them.
@@ -115,7 +106,7 @@ class Writer:
             "record": the response's id; "digest": of its payload; "when": its date; "kind": its media type;
             "response": where its member begins, counted from the first of the three.
         """
-        digest = sha1(page.body)
+        digest = sha1_digest(page.body)
         identity = record_id(page.url, page.when, digest)
         peer = {"WARC-IP-Address": page.address} if page.address else {}
         start = self.stream.tell()

@@ -6,8 +6,6 @@ and servers send headers that their bodies belie.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from fastwarc.warc import ArchiveIterator, WarcRecordType
 
 from tasks.contracts.base import Drop
 from tasks.contracts.bodies import ERRORS, Body, opened
+from tasks.contracts.digests import sha1_digest
 from tasks.contracts.http_responses import REFUSALS, no_page
 from tasks.contracts.media_types import is_html
 from tasks.contracts.urls import host_of
@@ -156,8 +155,3 @@ def absolute(url: str, link: str) -> str:
 
 def _too_large(max_bytes: int, size: float | None) -> Drop:
     return Drop(rule="too_large", score=size, threshold=float(max_bytes))
-
-
-def sha1_digest(payload: bytes) -> str:
-    """Return the SHA-1 of some bytes as WARC files state it."""
-    return "sha1:" + base64.b32encode(hashlib.sha1(payload, usedforsecurity=False).digest()).decode()
