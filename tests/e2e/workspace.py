@@ -108,13 +108,14 @@ class Workspace:
             "HF_HUB_OFFLINE": "1",
         }
 
+    @property
+    def mark(self) -> Path:
+        """What make asks whether the environment is set up."""
+        return self.folder / ".venv" / ".setup-done"
+
     @classmethod
     def clone(cls, folder: Path) -> Workspace:
-        """Copy what git tracks (and what it would track) into `folder`.
-
-        No file is newer than the environment: make would set that up again from there, and lead it to the copy.
-        """
-        set_up = (VENV / ".setup-done").stat().st_mtime
+        """Copy what git tracks (and what it would track) into `folder`, with a mark of its own that all is set up."""
         listed = subprocess.run(
             ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
             cwd=ROOT,
@@ -126,9 +127,11 @@ class Workspace:
             if (ROOT / name).is_file() and name != "dvc.lock":
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / name, folder / name)
-                os.utime(folder / name, (set_up, set_up))
-        (folder / ".venv").symlink_to(VENV)
         made = cls(folder)
+        made.mark.parent.mkdir()
+        for part in VENV.iterdir():
+            if part.name != made.mark.name:
+                (made.mark.parent / part.name).symlink_to(part)
         for command in (
             ["init", "-q"],
             ["add", "-A"],
@@ -139,6 +142,8 @@ class Workspace:
 
     def run(self, *command: str, code: int | None = 0) -> str:
         """Run a command here and return all that it printed; check its exit code unless `code` is None."""
+        # No file is newer than this: make would set up the environment again from here, and lead it to this copy.
+        self.mark.touch()
         result = subprocess.run(
             command,
             cwd=self.folder,
