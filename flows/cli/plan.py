@@ -85,7 +85,10 @@ def plan(
     found = estimates(wish)
     best = recommend(found)
     if write is not None and best is not None:
-        write.write_text(json.dumps(deepspeed_config(best.run), indent=2) + "\n", encoding="utf-8")
+        try:
+            write.write_text(json.dumps(deepspeed_config(best.run), indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise UsageError("the config cannot be written", where=str(write), found=str(error.strerror)) from error
     if as_json:
         console.json(_value(wish, found, best))
     else:

@@ -115,7 +115,15 @@ CALLS: dict[str, list[tuple[Sequence[str], bool]]] = {
     "params show": [(["crawl"], True), ([HOSTILE], True)],
     "params apply": [([HOSTILE], True)],
     "params diff": [([], True)],
+    "plan": [
+        (["--model", HOSTILE], True),
+        (["--device", HOSTILE], True),
+        (["--model", "7b", "--tokens", HOSTILE], True),
+        (["--model", f"{{preset: {json.dumps(HOSTILE)}}}"], False),
+        (["--model", "7b", "--write", f"config{HOSTILE}.json"], True),
+    ],
     "filters list": [([], False)],
+    "filters new": [([HOSTILE], True), (["length"], False)],
     "filters show": [(["url"], True), ([HOSTILE], True)],
     "filters try": [(["length", "--set", "min_words=1000"], True), ([HOSTILE], True)],
     "filters train-classifier": [

@@ -79,9 +79,11 @@ class ModelSize(FrozenModel, allow_inf_nan=False):
         if not isinstance(given, Mapping) or given.get("preset") is None:
             return given
         name = given["preset"]
-        if name not in presets.PRESETS:
+        if str(name) not in presets.PRESETS:
             hint = did_you_mean(str(name), presets.PRESETS)
-            raise ValueError(f"there is no such preset; there is {', '.join(presets.PRESETS)}{hint and f' ({hint})'}")
+            raise ValueError(
+                f"there is no such preset; there is {', '.join(presets.PRESETS)}{f' ({hint})' if hint else ''}"
+            )
         numbers = presets.PRESETS[name]
         if twice := [key for key in given if key in presets.SHAPE]:
             raise ValueError(f"preset {name} says {', '.join(twice)}: leave that out, or give all numbers instead")
@@ -92,7 +94,7 @@ class ModelSize(FrozenModel, allow_inf_nan=False):
     def _is_there(cls, name: str) -> str:
         if name not in families():
             hint = did_you_mean(name, families())
-            raise ValueError(f"there is no such family; there is {', '.join(families())}{hint and f' ({hint})'}")
+            raise ValueError(f"there is no such family; there is {', '.join(families())}{f' ({hint})' if hint else ''}")
         return name
 
     @model_validator(mode="after")
