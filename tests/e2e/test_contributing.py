@@ -44,8 +44,8 @@ def test_what_the_page_adds_runs_together_and_passes_the_checks(finished: Worksp
     assert workspace.manifest("perplexity").counts.in_ == capped.out
     config = workspace.read_json("data/release/config.json")
     assert isinstance(config, dict)
-    assert config["architectures"] == ["Qwen3ForCausalLM"]
+    assert config["architectures"] == ["Olmo2ForCausalLM"]
     papers = {name: (workspace.folder / "data/release" / name).read_text() for name in ("README.md", "data_card.md")}
-    assert "Qwen3 architecture" in papers["README.md"]
+    assert "Olmo2 architecture" in papers["README.md"]
     assert "host_full" in papers["data_card.md"]
     workspace.run("headwater", "verify")
