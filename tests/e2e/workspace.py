@@ -143,7 +143,8 @@ class Workspace:
     def run(self, *command: str, code: int | None = 0) -> str:
         """Run a command here and return all that it printed; check its exit code unless `code` is None."""
         # No file is newer than this: make would set up the environment again from here, and lead it to this copy.
-        self.mark.touch()
+        if self.mark.exists():
+            self.mark.touch()
         result = subprocess.run(
             command,
             cwd=self.folder,
