@@ -286,7 +286,7 @@ def merged(settings: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
                 f"{key} stands for all its keys by a name, so a key of its own cannot be laid over it",
                 where=str(PARAMS_FILE),
                 expected=f"another name for {key}",
-                found=f"{key}: {name}, and for it {', '.join(map(str, value))}",
+                found=f"{key}: {name!r}, and for it {dict(value)!r}",
                 fix=f"write {key} by hand as you want it",
             )
         laid[key] = merged(laid.get(key), value) if isinstance(value, Mapping) else value

@@ -107,7 +107,7 @@ def test_a_key_is_not_laid_over_a_name_that_stands_for_all_keys(workspace: Path)
     shutil.copy2(ROOT / "params.yaml", "params.yaml")
     set_values(["train.model=125m"])
     before = Path("params.yaml").read_bytes()
-    with pytest.raises(ParamsError, match="model: 125m, and for it layers"):
+    with pytest.raises(ParamsError, match=r"model: '125m', and for it \{'layers'"):
         set_values(["train.model.layers=3"])
     assert Path("params.yaml").read_bytes() == before
     set_values(["train.model=7b"])

@@ -99,6 +99,13 @@ def merged(settings: Any, changes: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
+def stands_for_its_keys(settings: Any, path: tuple[str, ...]) -> bool:
+    """Whether a word stands at a place, as a preset's name does, in which no key of its own can be laid."""
+    for key in path:
+        settings = settings.get(key) if isinstance(settings, dict) else None
+    return isinstance(settings, str)
+
+
 def comments(text: str) -> list[str]:
     """The comments of the files above, in whose values no # stands."""
     return re.findall(r"(?:(?<=\s)|^)#[^\n]*", text, re.M)
@@ -124,7 +131,13 @@ def test_comments_order_and_every_other_value_stay(
     for _ in range(data.draw(st.integers(1, 5))):
         before = read_params(path)
         place = data.draw(st.sampled_from(list(keys_of(before))))
-        changes = nested(place, data.draw(VALUES))
+        value = data.draw(VALUES)
+        changes = nested(place, value)
+        if stands_for_its_keys(before, place) and isinstance(value, dict):
+            with pytest.raises(ParamsError, match="stands for all its keys"):
+                merge_values(changes, path)
+            assert repr(read_params(path)) == repr(before)
+            continue
         expected = merged(before, changes)
         merge_values(changes, path)
         assert repr(read_params(path)) == repr(expected), "repr also tells order, and 1 from 1.0 and true"
