@@ -203,7 +203,8 @@ def batches(data: Path, sample: int | None) -> Iterator[Break]:
     from tasks.contracts.tokens import read_tokens_info
     from training.train.order import Order
     from training.train.packing import TokenStream, read_packing
-    from training.train.stage import Params, make_order
+    from training.train.settings import Params
+    from training.train.stage import make_order
 
     order = Order.model_validate_json((data / "train" / ORDER_NAME).read_bytes())
     if order.tokenize_manifest != (found := sha256_file(data / "tokenize" / MANIFEST_NAME)):
@@ -238,7 +239,8 @@ def copies(data: Path) -> Iterator[Break]:
 
     from tasks.contracts.tokens import read_tokens_info
     from training.train.model import model_config, name_special_tokens, write_configs
-    from training.train.stage import TOKENIZER_FILES, Params
+    from training.train.output import TOKENIZER_FILES
+    from training.train.settings import Params
 
     model = data / "train" / MODEL_FOLDER
     configs = (MODEL_CONFIG_NAME, GENERATION_CONFIG_NAME)

@@ -92,9 +92,10 @@ def trained(data: Path) -> Iterator[Break]:
     """Compare training's figures with its order, its weights, its schedule and its table of losses."""
     from training.release.verify import weights_sha256
     from training.train.order import Order
+    from training.train.output import DECIMALS
     from training.train.packing import read_packing
     from training.train.schedule import learning_rate
-    from training.train.stage import DECIMALS, Params
+    from training.train.settings import Params
 
     order = Order.model_validate_json((data / "train" / ORDER_NAME).read_bytes())
     asked = {name: v for name, v in read_manifest(data / "train").params.items() if name in Params.model_fields}

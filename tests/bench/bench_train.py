@@ -30,6 +30,7 @@ from training.train.batches import read_batch
 from training.train.model import build_model
 from training.train.optimizers import make_optimizer
 from training.train.packing import IGNORED, read_packing
+from training.train.settings import Params
 
 VOCABULARY = 4096
 STEPS_A_TURN = 5
@@ -61,7 +62,7 @@ def run(asked: argparse.Namespace, folder: Path) -> None:
     size = {"layers": asked.layers, "hidden_size": asked.width, "heads": asked.width // 32, "kv_heads": 2}
     loops: dict[str, Iterator[float]] = {}
     for strategy in asked.strategies:
-        params = stage.Params.model_validate(
+        params = Params.model_validate(
             {"model": size, "seq_len": asked.sequence, "batch_size": asked.batch, "strategy": strategy,
              "max_steps": steps, "validate_every": steps * 2, "device": "cpu"}
         )  # fmt: skip
@@ -114,7 +115,7 @@ def make_tokens(folder: Path, tokens: int) -> TokensInfo:
     )
 
 
-def trainer_loop(params: stage.Params, info: TokensInfo, packing: Any, folder: Path) -> Iterator[float]:
+def trainer_loop(params: Params, info: TokensInfo, packing: Any, folder: Path) -> Iterator[float]:
     """Yield the losses of the trainer as it is, a step each."""
     from training.train import loop
     from training.train.batches import batches
@@ -137,7 +138,7 @@ def trainer_loop(params: stage.Params, info: TokensInfo, packing: Any, folder: P
 
 
 def plain_loop(
-    params: stage.Params, info: TokensInfo, packing: Any, folder: Path, build: Callable[[Any], Any]
+    params: Params, info: TokensInfo, packing: Any, folder: Path, build: Callable[[Any], Any]
 ) -> Iterator[float]:
     """Yield the losses of a loop as one would write it by hand."""
     from training.train.model import model_config

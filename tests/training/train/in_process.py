@@ -18,6 +18,7 @@ from tasks.contracts.errors import TrainingError
 from tasks.contracts.manifest import manifest_hash
 from tasks.contracts.workspace import ROOT, child_environment
 from training.train import stage
+from training.train.settings import Params
 
 SMALL: dict[str, Any] = {
     "model": {"layers": 1, "hidden_size": 16, "heads": 2, "kv_heads": 1},
@@ -53,7 +54,7 @@ def run_here(asked: dict[str, Any], root: Path) -> dict[str, Any]:
         watch()
 
     inputs = {one: root / one for one in ("tokenize", "tokenizer")}
-    params = stage.Params.model_validate(SMALL | asked)
+    params = Params.model_validate(SMALL | asked)
     with patch.object(stage, "run_ranks", in_this_process), patch("os.sched_getaffinity", lambda _: range(cores)):
         try:
             stage.run(params=params, inputs=inputs, output=root / name)

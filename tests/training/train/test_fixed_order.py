@@ -19,7 +19,8 @@ from training.train.fixed_order import TreeSum, visiting_order
 TRAIN = """
 import json, sys
 from pathlib import Path
-from training.train.stage import Params, run
+from training.train.settings import Params
+from training.train.stage import run
 size = {"layers": 1, "hidden_size": 16, "heads": 2, "kv_heads": 1}
 asked = {"num_ranks": int(sys.argv[1]), "fixed_order": sys.argv[2] == "fixed", "strategy": "ddp", "threads": 1}
 params = Params(model=size, seq_len=16, batch_size=8, max_steps=10, warmup_steps=2, learning_rate=0.02, **asked)

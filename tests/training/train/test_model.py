@@ -22,7 +22,7 @@ from training.train.model import (
     save_model,
 )
 from training.train.presets import PRESETS
-from training.train.stage import Params
+from training.train.settings import Params
 
 SMALL: dict[str, dict[str, Any]] = {
     "llama": {"layers": 2, "hidden_size": 32, "heads": 4, "kv_heads": 2},

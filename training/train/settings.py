@@ -1,0 +1,190 @@
+"""The settings of the stage train, and what of them can be known to be wrong before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, JsonValue
+
+from tasks.contracts.base import StageParams, borrowed_from, not_identity
+from tasks.contracts.errors import HeadwaterError, ParamsError, raised
+from training.device import gpus, need_gpus
+from training.gate_policy import policy_sha256, read_policy
+from training.train.model import ModelSetting, ModelSize
+from training.train.optimizers import Optimizer
+from training.train.ranks import Launcher
+from training.train.schedule import Schedule
+from training.train.strategy import Chosen, Strategy, choose
+
+
+class Params(StageParams):
+    """Settings of the stage train."""
+
+    seed: int = Field(1, ge=0)
+    """Seed of the initial weights and of the data order."""
+    model: ModelSetting = ModelSize()
+    """The model: the name of a preset (tiny, 30m, 125m, 350m, 1.3b, 2.7b, 7b, 13b, 70b, gpt2 …), or its numbers."""
+    seq_len: int = Field(256, ge=8)
+    """Tokens in a training sequence; also the longest context of the model."""
+    batch_size: int = Field(8, ge=1)
+    """Sequences in an optimizer step, over all ranks."""
+    gradient_accumulation: int = Field(1, ge=1)
+    """Into how many parts each rank splits its share of a step, to fit the memory."""
+    epochs: int = Field(1, ge=1)
+    """Passes over the token shards (documents that `mix` repeats stand in them more than once)."""
+    max_steps: int | None = Field(200, ge=1)
+    """Stop after so many optimizer steps; null goes to the end of `epochs` passes, past which no run goes."""
+    learning_rate: float = Field(1e-3, gt=0)
+    """Peak learning rate, reached after the warm-up."""
+    final_learning_rate: float = Field(3e-4, ge=0)
+    """Learning rate at the last step, reached by half a cosine."""
+    warmup_steps: int = Field(20, ge=0)
+    """Steps over which the learning rate rises from 0."""
+    weight_decay: float = Field(0.1, ge=0)
+    """Weight decay, on matrices only."""
+    schedule: Schedule = "cosine"
+    """How the learning rate falls: half a cosine, or wsd (stable, then a linear decay over the last steps)."""
+    decay_fraction: float = Field(0.2, gt=0, le=1)
+    """Of wsd: which part of all steps the decay takes."""
+    optimizer: Optimizer = "adamw"
+    """adamw, or muon for the hidden layers' matrices with adamw for the rest."""
+    z_loss: float = Field(0.0, ge=0, le=1)
+    """Weight of the squared log-partition of the logits that is added to the loss (PaLM: 1e-4); 0 adds none."""
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
+    """AdamW's decay rates of its two moments."""
+    gradient_clipping: float = Field(1.0, gt=0)
+    """Longest gradient (L2 norm over all weights)."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Number format of weights and activations; auto is bf16 on a GPU and fp32 on a CPU.
+
+    Measured on a Xeon with avx512_bf16, one thread, 2.4 M parameters: 3,300 tokens/s in fp32, 2,500 in bf16.
+    """
+    strategy: Strategy = "auto"
+    """What ranks share out (DeepSpeed): ddp nothing, zero-1 optimizer states, zero-2 gradients too, zero-3 weights too;
+    zero-2-offload has the optimizer in the host's memory, zero-3-offload all, infinity-optimizer and infinity on its
+    disk, where no checkpoints are written (`headwater plan` says what fits). auto takes the cheapest: one rank holds
+    all, several share all out."""
+    offload_folder: str | None = not_identity(None)
+    """Folder on a fast disk for infinity; null takes one under .headwater/."""
+    activation_checkpointing: bool = False
+    """Whether activations are computed again in the backward pass: less memory, about a third more time."""
+    fixed_order: bool = False
+    """Whether gradients are added up in one order, so that 1, 2 and 4 ranks of so many threads make the same weights,
+    bit for bit. Costs a model pass a sequence, and all gradients sent to each rank."""
+    mask_documents: bool = False
+    """Whether a token attends to its own document only, in sequences that hold several."""
+    num_ranks: int = Field(1, ge=1)
+    """Training processes on this machine: one a GPU, or one or two on a CPU."""
+    threads: int | None = Field(None, ge=1)
+    """Processor threads of a rank; null shares this machine's cores out. Sums depend on it in the last bit."""
+    validate_every: int = Field(50, ge=1)
+    """Steps between two measurements of the validation loss; the last step is always measured."""
+    validation_sequences: int = Field(64, ge=1)
+    """How many held-out sequences the validation loss is measured on at most, drawn from all held-out text."""
+    device: Literal["auto", "cpu", "gpu"] = not_identity("auto")
+    """What the ranks run on: auto takes GPUs where there are some, gpu does not start without one for each rank."""
+    busy_wait: bool = not_identity(False)
+    """Whether processor threads spin while they wait for each other: about 10 % faster on a machine of one's own, and
+    several times slower where another program wants the cores too."""
+    launcher: Launcher = not_identity("torchrun")
+    """What starts the ranks: torchrun (starts sooner) or deepspeed."""
+    checkpoints_kept: int = not_identity(2, ge=1)
+    """How many of the last checkpoints stay while training runs."""
+    checkpoint_every_steps: int = not_identity(500, ge=1)
+    """Steps between two checkpoints."""
+    checkpoint_every_seconds: float = not_identity(20.0, gt=0)
+    """Seconds after which a checkpoint is due anyway. When one is written never changes the result."""
+    policy: dict[str, Any] = borrowed_from("gate", {})
+    """The gate's section: its hash goes into this stage's manifest before the first step."""
+    tasks: tuple[str, ...] = borrowed_from("evaluate.tasks", ())
+    """The tasks that the gate will score: part of its policy."""
+
+    def faults(self) -> Iterator[HeadwaterError]:
+        """Yield GPUs that are not there, a batch that cannot be shared out, and settings that cannot be meant."""
+        no_gpu = list(raised(self.runs_on))
+        yield from no_gpu or raised(self.chosen_strategy)
+        yield from raised(self.micro_batch)
+        yield from raised(self.can_be_meant)
+
+    def runs_on(self) -> Literal["cpu", "gpu"]:
+        """Return what the ranks run on.
+
+        Raises:
+            ParamsError: there are fewer GPUs than are asked for.
+        """
+        if self.device == "cpu" or (self.device == "auto" and not gpus()):
+            return "cpu"
+        need_gpus(self.num_ranks, "train.device", self.device)
+        return "gpu"
+
+    def micro_batch(self) -> int:
+        """Return how many sequences a rank puts through the model at once.
+
+        Raises:
+            ParamsError: the batch cannot be shared out evenly between the ranks, or not in one order.
+        """
+        if self.fixed_order:
+            for name, number in (("batch_size", self.batch_size), ("num_ranks", self.num_ranks)):
+                if number & (number - 1) or self.num_ranks > self.batch_size:
+                    raise ParamsError(
+                        "gradients cannot be added up in one order",
+                        where=f"params.yaml, train.{name}",
+                        expected="a power of two, and a batch of no fewer sequences than ranks (train.fixed_order)",
+                        found=str(number),
+                    )
+            return 1
+        share = self.num_ranks * self.gradient_accumulation
+        if self.batch_size % share:
+            raise ParamsError(
+                "a step cannot be shared out evenly",
+                where="params.yaml, train.batch_size",
+                expected=f"a multiple of num_ranks × gradient_accumulation = {share}",
+                found=str(self.batch_size),
+            )
+        return self.batch_size // share
+
+    def chosen_precision(self) -> Literal["fp32", "bf16"]:
+        """Return the number format that `auto` stands for on this machine."""
+        if self.precision != "auto":
+            return self.precision
+        return "bf16" if self.runs_on() == "gpu" else "fp32"
+
+    def chosen_strategy(self) -> Chosen:
+        """Return the strategy that `auto` stands for.
+
+        Raises:
+            ParamsError: the strategy does not go with optimizer and precision.
+        """
+        return choose(
+            self.strategy,
+            ranks=self.num_ranks,
+            whole_by="fixed_order" if self.fixed_order else "muon" if self.optimizer == "muon" else None,
+            precision=self.chosen_precision(),
+        )
+
+    def can_be_meant(self) -> None:
+        """Raise ParamsError where two settings cannot both be meant."""
+        if self.final_learning_rate > self.learning_rate:
+            raise ParamsError(
+                "the learning rate would rise to its end",
+                where="params.yaml, train.final_learning_rate",
+                expected=f"at most the peak, train.learning_rate = {self.learning_rate}",
+                found=str(self.final_learning_rate),
+            )
+        if self.max_steps is not None and self.warmup_steps > self.max_steps:
+            raise ParamsError(
+                "the warm-up is longer than the run",
+                where="params.yaml, train.warmup_steps",
+                expected=f"at most train.max_steps = {self.max_steps}",
+                found=str(self.warmup_steps),
+            )
+
+    def in_manifest(self) -> dict[str, JsonValue]:
+        """Return the settings with the gate's policy filled in, and its hash."""
+        policy = read_policy(self.policy)
+        return self.identity() | {
+            "strategy": self.chosen_strategy(),
+            "policy": policy.identity(),
+            "policy_sha256": policy_sha256(policy, self.tasks),
+        }
