@@ -11,6 +11,7 @@ import math
 import os
 import resource
 import signal
+import socket
 import statistics
 import sys
 import threading
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import JsonValue
 
 from tasks.contracts.base import FrozenModel
 from tasks.contracts.durable_files import write_json
@@ -49,6 +51,7 @@ from training.train.model import (
 from training.train.optimizers import Optimizer, make_optimizer
 from training.train.order import Order, permute
 from training.train.packing import IGNORED, Packing, TokenStream, read_packing
+from training.train.ranks import failure_name, is_lost_connection
 from training.train.schedule import Schedule, learning_rate
 from training.train.strategy import Chosen, can_be_resumed, deepspeed_config
 
@@ -74,8 +77,10 @@ class LoopConfig(FrozenModel):
     """File that gets one JSON line a step, for people and MLflow."""
     lock: Path
     """File that the launching process holds locked as long as it lives."""
+    launched_on: str
+    """Name of the machine of that process; ranks elsewhere end with their own launcher."""
     meeting: Path
-    """File in which the ranks find each other, new for each launch."""
+    """Begins the name of the file in which the ranks find each other, new for each launch."""
     order: Order
     validation_tokens: int
     vocab_size: int
@@ -142,7 +147,8 @@ class Trainer:
         deepspeed.init_distributed(
             dist_backend="gloo" if config.device == "cpu" else "nccl",
             verbose=False,
-            init_method=config.meeting.as_uri(),
+            # Launchers agree on a port at each start, and so on a file of its own.
+            init_method=f"{config.meeting.as_uri()}-{os.environ['MASTER_PORT']}",
             rank=int(os.environ["RANK"]),
             world_size=int(os.environ["WORLD_SIZE"]),
         )
@@ -419,15 +425,22 @@ def _json_line(row: dict[str, Any]) -> str:
 def main() -> None:
     """Run one rank."""
     config = LoopConfig.model_validate_json(Path(sys.argv[-1]).read_bytes())
-    end_with_launcher(config.lock)
+    if socket.gethostname() == config.launched_on:
+        end_with_launcher(config.lock)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("training").setLevel(logging.INFO)
     logging.getLogger("__main__").setLevel(logging.INFO)
     # DeepSpeed's autotuner, which is not used here, imports MLflow where it is installed: 2 of the 5 seconds.
     sys.modules["mlflow"] = None  # type: ignore[assignment]
-    trainer = Trainer(config)
-    signal.signal(signal.SIGTERM, trainer.stop_after_step)
-    trainer.run()
+    try:
+        trainer = Trainer(config)
+        signal.signal(signal.SIGTERM, trainer.stop_after_step)
+        trainer.run()
+    except Exception as error:
+        if not is_lost_connection(error):
+            said: JsonValue = {"error": type(error).__name__, "message": str(error)}
+            write_json(config.work / failure_name(int(os.environ["RANK"])), said)
+        raise
     trainer.torch.distributed.destroy_process_group()
 
 

@@ -1,8 +1,8 @@
-"""Start the ranks of a training run, watch them, and end them all together.
+"""Watch the ranks of a training run, start them again when one is lost, and end them all together.
 
-torchrun or deepspeed starts one process a rank. A lock file ties them to this process: it is held here, each rank
-waits for it in a thread, and the system hands it over the moment this process ends. So no rank is left behind,
-also after `kill -9` of this one.
+torchrun or deepspeed (launch.py) starts one process a rank. A lock file ties them to this process: it is held here,
+each rank waits for it in a thread, and the system hands it over the moment this process ends. So no rank is left
+behind, also after `kill -9` of this one.
 
 Launcher and ranks meet in files of this run's folder. A torch store over TCP listens on every interface, whatever
 address it is given, and obeys whoever connects.
@@ -11,31 +11,31 @@ address it is given, and obeys whoever connects.
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import os
+import re
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Literal
 
 from tasks.contracts.errors import TrainingError
 from tasks.contracts.workspace import ROOT, child_environment
+from training.train.checkpoint import finished_checkpoints
 
 logger = logging.getLogger(__name__)
-
-Launcher = Literal["torchrun", "deepspeed"]
 
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 60
 """Time for the step under way and for saving its state, before the ranks are ended by force."""
 LOG_LINES = 40
-LOOPBACK = "127.0.0.1"
+LOG_NAME = "ranks.log"
+FAILURES = "failed-rank-*.json"
 
 
 @contextmanager
@@ -47,20 +47,67 @@ def held_lock(path: Path) -> Iterator[None]:
         yield
 
 
-def launch_command(launcher: Launcher, num_ranks: int, config: Path) -> list[str]:
-    """Return the command that starts `num_ranks` ranks on this machine."""
-    if launcher == "torchrun":
-        store = config.with_name(f"torchrun-{os.getpid()}")
-        store.unlink(missing_ok=True)
-        meeting = ["--rdzv-backend=c10d", f"--rdzv-endpoint={store}", "--rdzv-conf=store_type=file"]
-        meeting.append(f"--local-addr={LOOPBACK}")
-        # torchrun makes a folder for logs, used or not; by default in /tmp, where it stays.
-        own = [f"--nproc-per-node={num_ranks}", "--max-restarts=0", f"--log-dir={config.parent}"]
-        return [sys.executable, "-m", "torch.distributed.run", *meeting, *own, "-m", "training.train.loop", str(config)]
-    port = str(_free_port())
-    start = ["-m", "deepspeed.launcher.runner", "--hostfile", os.devnull, "--num_accelerators", str(num_ranks)]
-    meeting = ["--master_addr", LOOPBACK, "--master_port", port]
-    return [sys.executable, *start, *meeting, "--module", "training.train.loop", str(config)]
+def failure_name(rank: int) -> str:
+    """Return the name of the file in which a rank says why it ended."""
+    return FAILURES.replace("*", f"{rank:05d}")
+
+
+def is_lost_connection(error: BaseException) -> bool:
+    """Return whether an error says only that another rank is gone.
+
+    Gloo raises a RuntimeError without a class of its own, NCCL a DistBackendError.
+    """
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return "DistError" in names or (
+        type(error) is RuntimeError and re.search(r"gloo|Connection", str(error)) is not None
+    )
+
+
+def run_until_done(start: Callable[[], None], *, work: Path, restarts: int) -> None:
+    """Start the ranks, and again from their last checkpoint where one was lost: killed, or with its machine.
+
+    A rank that raised an error of its own would raise it again, so that ends the run.
+
+    Args:
+        start: starts them and waits for their end.
+        work: where they say why they failed, and where their checkpoints are.
+        restarts: how often in a row without a new checkpoint.
+
+    Raises:
+        TrainingError: of the last start.
+    """
+    left, reached = restarts, _newest(work)
+    while True:
+        for old in work.glob(FAILURES):
+            old.unlink()
+        try:
+            return start()
+        except TrainingError as error:
+            left, before, reached = left - 1, reached, _newest(work)
+            if reached != before:
+                left = restarts - 1
+            if said := _failures(work):
+                raise TrainingError(
+                    "a training rank failed",
+                    where=str(work / LOG_NAME),
+                    found="; ".join(dict.fromkeys(said)),
+                    fix="mend that, then run again: training goes on from its last checkpoint",
+                ) from error
+            if left < 0:
+                raise
+            logger.warning(
+                "train: a rank was lost (%s); all start again from %s, %d more time(s) without a new one",
+                *((error.found or "").partition(";")[0], reached or "the beginning", left),
+            )
+
+
+def _failures(work: Path) -> list[str]:
+    rows = [json.loads(path.read_bytes()) for path in sorted(work.glob(FAILURES))]
+    return [f"{row['error']}: {row['message']}" for row in rows]
+
+
+def _newest(work: Path) -> str | None:
+    return next((path.name for path in reversed(finished_checkpoints(work / "checkpoints"))), None)
 
 
 def run_ranks(command: list[str], *, environment: Mapping[str, str], log: Path, watch: Callable[[], None]) -> None:
@@ -73,15 +120,7 @@ def run_ranks(command: list[str], *, environment: Mapping[str, str], log: Path, 
         process = subprocess.Popen(
             command,
             cwd=ROOT,
-            # torchrun would else open a store of its own for the ranks, over TCP.
-            env=child_environment(
-                {
-                    **environment,
-                    "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
-                    "GLOO_SOCKET_IFNAME": "lo",
-                    "NCCL_SOCKET_IFNAME": "lo",
-                }
-            ),
+            env=child_environment(environment),
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,
@@ -132,11 +171,3 @@ def sigterm_as_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])

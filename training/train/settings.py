@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue
@@ -11,9 +12,9 @@ from tasks.contracts.base import StageParams, borrowed_from, not_identity
 from tasks.contracts.errors import HeadwaterError, ParamsError, raised
 from training.device import gpus, need_gpus
 from training.gate_policy import policy_sha256, read_policy
+from training.train.launch import Launch, Launcher
 from training.train.model import ModelSetting, ModelSize
 from training.train.optimizers import Optimizer
-from training.train.ranks import Launcher
 from training.train.schedule import Schedule
 from training.train.strategy import Chosen, Strategy, choose
 
@@ -35,7 +36,7 @@ class Params(StageParams):
     """Passes over the token shards (documents that `mix` repeats stand in them more than once)."""
     max_steps: int | None = Field(200, ge=1)
     """Stop after so many optimizer steps; null goes to the end of `epochs` passes, past which no run goes."""
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(1e-3, gt=0, le=10)
     """Peak learning rate, reached after the warm-up."""
     final_learning_rate: float = Field(3e-4, ge=0)
     """Learning rate at the last step, reached by half a cosine."""
@@ -75,7 +76,9 @@ class Params(StageParams):
     mask_documents: bool = False
     """Whether a token attends to its own document only, in sequences that hold several."""
     num_ranks: int = Field(1, ge=1)
-    """Training processes on this machine: one a GPU, or one or two on a CPU."""
+    """Training processes on each machine: one a GPU, or one or two on a CPU."""
+    nodes: int = Field(1, ge=1)
+    """Machines that train together. All see this workspace at the same path, on a shared disk."""
     threads: int | None = Field(None, ge=1)
     """Processor threads of a rank; null shares this machine's cores out. Sums depend on it in the last bit."""
     validate_every: int = Field(50, ge=1)
@@ -88,7 +91,17 @@ class Params(StageParams):
     """Whether processor threads spin while they wait for each other: about 10 % faster on a machine of one's own, and
     several times slower where another program wants the cores too."""
     launcher: Launcher = not_identity("torchrun")
-    """What starts the ranks: torchrun (starts sooner) or deepspeed."""
+    """What starts the ranks: torchrun (each machine's own is started by hand), deepspeed (by ssh) or slurm (srun)."""
+    rendezvous: str | None = not_identity(None)
+    """host:port at which the torchruns of several machines meet; null meets in a file on the shared disk."""
+    hostfile: str | None = not_identity(None)
+    """The machines for deepspeed: a file with NAME slots=N a line."""
+    interface: str | None = not_identity(None)
+    """Network interface by which ranks on several machines talk, such as eth0; null lets the libraries choose. Their
+    traffic is neither encrypted nor guarded: the network is to be one of your own."""
+    restarts: int = not_identity(3, ge=0)
+    """How often in a row, without a new checkpoint, all ranks start again after one was lost (killed, or with its
+    machine); a rank that fails with an error of its own ends the run."""
     checkpoints_kept: int = not_identity(2, ge=1)
     """How many of the last checkpoints stay while training runs."""
     checkpoint_every_steps: int = not_identity(500, ge=1)
@@ -105,6 +118,7 @@ class Params(StageParams):
         no_gpu = list(raised(self.runs_on))
         yield from no_gpu or raised(self.chosen_strategy)
         yield from raised(self.micro_batch)
+        yield from self.launch().faults()
         yield from raised(self.can_be_meant)
 
     def runs_on(self) -> Literal["cpu", "gpu"]:
@@ -125,8 +139,8 @@ class Params(StageParams):
             ParamsError: the batch cannot be shared out evenly between the ranks, or not in one order.
         """
         if self.fixed_order:
-            for name, number in (("batch_size", self.batch_size), ("num_ranks", self.num_ranks)):
-                if number & (number - 1) or self.num_ranks > self.batch_size:
+            for name, number in (("batch_size", self.batch_size), ("num_ranks", self.ranks())):
+                if number & (number - 1) or self.ranks() > self.batch_size:
                     raise ParamsError(
                         "gradients cannot be added up in one order",
                         where=f"params.yaml, train.{name}",
@@ -134,15 +148,30 @@ class Params(StageParams):
                         found=str(number),
                     )
             return 1
-        share = self.num_ranks * self.gradient_accumulation
+        share = self.ranks() * self.gradient_accumulation
         if self.batch_size % share:
             raise ParamsError(
                 "a step cannot be shared out evenly",
                 where="params.yaml, train.batch_size",
-                expected=f"a multiple of num_ranks × gradient_accumulation = {share}",
+                expected=f"a multiple of nodes × num_ranks × gradient_accumulation = {share}",
                 found=str(self.batch_size),
             )
         return self.batch_size // share
+
+    def ranks(self) -> int:
+        """Return how many training processes there are, on all machines."""
+        return self.nodes * self.num_ranks
+
+    def launch(self) -> Launch:
+        """Return how the ranks are to be started."""
+        return Launch(
+            launcher=self.launcher,
+            ranks=self.num_ranks,
+            nodes=self.nodes,
+            rendezvous=self.rendezvous,
+            hostfile=None if self.hostfile is None else Path(self.hostfile).resolve(),
+            restarts=self.restarts,
+        )
 
     def chosen_precision(self) -> Literal["fp32", "bf16"]:
         """Return the number format that `auto` stands for on this machine."""
@@ -158,7 +187,7 @@ class Params(StageParams):
         """
         return choose(
             self.strategy,
-            ranks=self.num_ranks,
+            ranks=self.ranks(),
             whole_by="fixed_order" if self.fixed_order else "muon" if self.optimizer == "muon" else None,
             precision=self.chosen_precision(),
         )

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import shutil
+import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,13 +24,14 @@ from tasks.contracts.errors import CorpusTooSmallError, TrainingError
 from tasks.contracts.files import MODEL_CONFIG_NAME
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest, manifest_hash
 from tasks.contracts.tokens import TokensInfo, read_tokens_info
-from tasks.contracts.workspace import progress_path, state_folder
+from tasks.contracts.workspace import ROOT, progress_path, state_folder
 from training.train.checkpoint import RESULT_NAME, finished_checkpoints
+from training.train.launch import on_other_machines
 from training.train.loop import LoopConfig
 from training.train.order import Order
 from training.train.output import write_output
 from training.train.packing import read_packing
-from training.train.ranks import held_lock, launch_command, run_ranks
+from training.train.ranks import LOG_NAME, held_lock, run_ranks, run_until_done
 from training.train.settings import Params
 from training.train.strategy import can_be_resumed
 
@@ -128,14 +130,14 @@ def make_order(params: Params, info: TokensInfo, sequences: int, tokenize_manife
         steps=min(available, params.max_steps or available),
         batch_size=params.batch_size,
         micro_batch=micro_batch,
-        gradient_accumulation=params.batch_size // params.num_ranks // micro_batch,
-        ranks=params.num_ranks,
+        gradient_accumulation=params.batch_size // params.ranks() // micro_batch,
+        ranks=params.ranks(),
     )
 
 
 _PLACES = {"tokens", "work", "progress", "lock", "meeting", "packing", "offload", "order"}
 _PLACES |= {"checkpoint_every_steps", "checkpoint_every_seconds", "checkpoints_kept"}
-_PLACES |= {"threads"}
+_PLACES |= {"threads", "launched_on"}
 """What in a LoopConfig does not decide the result, or stands in the key already; of the threads that follow from the
 machine's cores only the last bit does, and a run that was cut off goes on with others."""
 
@@ -150,6 +152,7 @@ def _loop_config(params: Params, info: TokensInfo, order: Order, *, tokens: Path
             "work": state_folder() / "train",
             "progress": progress_path(),
             "lock": Path(os.devnull),
+            "launched_on": socket.gethostname(),
             "meeting": Path(os.devnull),
             "packing": Path(os.devnull),
             "offload": Path(os.devnull),
@@ -167,9 +170,8 @@ def _loop_config(params: Params, info: TokensInfo, order: Order, *, tokens: Path
 
 def _train(params: Params, config: LoopConfig) -> None:
     """Run the ranks until they have written `result.json`."""
-    for pattern in ("launcher-*.lock", "meeting-*", "torchrun-*"):
-        for old in config.work.glob(pattern):
-            old.unlink()
+    for old in config.work.glob("launcher-*.lock"):
+        old.unlink()
     shutil.rmtree(config.work / "result", ignore_errors=True)
     if finished_checkpoints(config.work / "checkpoints"):
         logger.info("train: an earlier run was cut off; going on from its last checkpoint")
@@ -185,6 +187,11 @@ def _train(params: Params, config: LoopConfig) -> None:
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         "OMP_WAIT_POLICY": "ACTIVE" if params.busy_wait else "PASSIVE",
     }
+    # torchrun would else open a store of its own for the ranks, over TCP.
+    environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    interface = params.interface if params.nodes > 1 else "lo"
+    if interface is not None:
+        environment |= {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": interface}
     if config.device == "cpu":
         environment |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
     if config.strategy.startswith("infinity"):
@@ -193,22 +200,33 @@ def _train(params: Params, config: LoopConfig) -> None:
         logger.warning("train: %s writes no checkpoints, which DeepSpeed would restore wrongly", config.strategy)
     order = config.order
     logger.info(
-        "train: %d steps of %d tokens, %s over the text, on %d %s rank(s), %s, %s",
+        "train: %d steps of %d tokens, %s over the text, on %d %s rank(s)%s, %s, %s",
         *(order.steps, order.batch_size * order.seq_len, _passes(order), order.ranks),
-        *(config.device.upper(), config.strategy, config.precision),
+        *(config.device.upper(), f" of {params.nodes} machines" if params.nodes > 1 else ""),
+        *(config.strategy, config.precision),
     )
+    teller = _Teller(config.progress)
+
+    def start() -> None:
+        for pattern in ("meeting-*", "torchrun-*"):
+            for old in config.work.glob(pattern):
+                old.unlink()
+        launch = params.launch()
+        command = launch.command(path)
+        if launch.by_hand:
+            logger.info(
+                "train: waiting for %d machine(s) more. On each: %s",
+                *(params.nodes - 1, on_other_machines(command, environment, ROOT)),
+            )
+        run_ranks(command, environment=environment, log=config.work / LOG_NAME, watch=teller)
+
     with held_lock(config.lock):
-        run_ranks(
-            launch_command(params.launcher, params.num_ranks, path),
-            environment=environment,
-            log=config.work / "ranks.log",
-            watch=_Teller(config.progress),
-        )
+        run_until_done(start, work=config.work, restarts=0 if params.launch().by_hand else params.restarts)
     if not (config.work / RESULT_NAME).is_file():
         done = [path.name for path in finished_checkpoints(config.work / "checkpoints")]
         raise TrainingError(
             "training was told to stop before its end",
-            where=str(config.work / "ranks.log"),
+            where=str(config.work / LOG_NAME),
             found=f"saved: {done[-1]} of {order.steps} steps" if done else "nothing saved",
             fix="run again: it goes on from there" if done else "run again",
         )
