@@ -35,7 +35,7 @@ wait = prefect_server()
 from flows.pipeline.flow import pipeline, started_services
 from flows.pipeline.stage_run import RUN_VARIABLE
 until = sys.argv[1]
-with started_services(until, [until]):
+with started_services(until):
     wait()
     for line in sys.stdin:
         os.environ.pop(RUN_VARIABLE, None)
