@@ -132,6 +132,7 @@ class Workspace:
         for part in VENV.iterdir():
             if part.name != made.mark.name:
                 (made.mark.parent / part.name).symlink_to(part)
+        made.mark.touch()
         for command in (
             ["init", "-q"],
             ["add", "-A"],
