@@ -50,7 +50,7 @@ def verify(
         raise UsageError("there is no such release", where=str(release), fix="name a release's folder, or run first")
     if public_key is not None:
         check_public_key(public_key)
-    results = check_all(release, Path("data"), sample=sample if deep else None, expect=expect, public_key=public_key)
+    results = check_all(release, data, sample=sample if deep else None, expect=expect, public_key=public_key)
     told = report(release, results)
     notes = [verify_files.other_code(Path("data"))] if deep and told["verdict"] == "fail" else []
     limits = " ".join(filter(None, [*notes, "" if expect or public_key else SIGNED]))

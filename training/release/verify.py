@@ -40,6 +40,10 @@ BESIDE = ("TAKEDOWN.md", "takedown.json")
 """The mark that sources in a release were taken down. It may be added later."""
 SIGNATURE = "model.sig"
 """The publisher's signature over all other files but that mark. It is added when the release is complete."""
+BASE = "base"
+"""Folder of an adapted release in which all of the release that it began with stands, but its weights."""
+SOURCES = ("crawl", "examples")
+"""The stages that are made from nothing in the chain."""
 MOST_JSON_BYTES = 64 << 20
 """Longest JSON file that is read; a release's own are far below."""
 MOST_HEADER_BYTES = 100_000_000
@@ -203,6 +207,27 @@ class Release:
         return {PurePosixPath(name).stem: self.json(name) for name in self.names if name.startswith("manifests/")}
 
     @cached_property
+    def base(self) -> "Release | None":
+        """The release that an adapted one began with."""
+        return Release(self.folder / BASE) if self.kinds.get(BASE) == "folder" else None
+
+    @cached_property
+    def known(self) -> dict[str, Any]:
+        """Stage → the copy of its manifest; a stage that an adapted release has not is its base's."""
+        return {**(self.base.known if self.base else {}), **self.stages}
+
+    @cached_property
+    def hashes(self) -> dict[str, str]:
+        """Stage → SHA-256 of the copy of its manifest; the base's own manifest is that of "base"."""
+        own = {stage: self.sha256(f"manifests/{stage}.json") for stage in self.stages}
+        return {**own, BASE: self.base.sha256(MANIFEST)} if self.base else own
+
+    @cached_property
+    def maker(self) -> str:
+        """The stage that made the weights."""
+        return "adapt" if "adapt" in self.stages else "train"
+
+    @cached_property
     def lineage(self) -> Any:
         """lineage.json."""
         return self.json("lineage.json")
@@ -312,7 +337,10 @@ def check_settings(release: Release) -> Iterator[Break]:
 
 def check_chain(release: Release) -> Iterator[Break]:
     """The release names the manifests it was made from, each made from the ones before it, back to the crawl."""
-    hashes = {stage: release.sha256(f"manifests/{stage}.json") for stage in release.stages}
+    hashes, base = release.hashes, release.base
+    behind: dict[str, str] = {}
+    while base is not None:
+        behind, base = {**base.hashes, **behind}, base.base
     named, told = release.manifest["inputs"], release.lineage["stages"]
     yield from differs(f"{MANIFEST}, stages", sorted(hashes), sorted(named))
     yield from differs("lineage.json, stages", sorted(hashes), sorted(told))
@@ -324,24 +352,34 @@ def check_chain(release: Release) -> Iterator[Break]:
         yield from differs(f"lineage.json, inputs of {stage}", manifest["inputs"], told.get(stage, {}).get("inputs"))
         for before, recorded in manifest["inputs"].items():
             where = f"manifests/{stage}.json, made from {before}"
-            yield from differs(where, recorded, hashes.get(before, "no such manifest"))
-        if not manifest["inputs"] and stage != "crawl":
+            yield from differs(where, recorded, hashes.get(before, behind.get(before, "no such manifest")))
+        if not manifest["inputs"] and stage not in SOURCES:
             yield Break(f"manifests/{stage}.json, inputs", "what the stage was made from", "nothing")
     reached, waiting = set(), ["gate"]
     while waiting:
         stage = waiting.pop()
         if stage not in reached:
             reached.add(stage)
-            waiting += release.stages.get(stage, {"inputs": {}})["inputs"]
+            from_base = release.base.manifest if release.base and stage == BASE else {"inputs": {}}
+            waiting += release.known.get(stage, from_base)["inputs"]
     if "crawl" not in reached:
         yield Break("manifests/", "a chain from the gate to the crawl", "it ends at " + ", ".join(sorted(reached)))
+    if release.base is not None:
+        yield from within_base(check_chain(release.base))
+
+
+def within_base(breaks: Iterator[Break]) -> Iterator[Break]:
+    """Say of breaks that they are in the base of an adapted release."""
+    return (Break(f"{BASE}/{one.where}", one.expected, one.found) for one in breaks)
 
 
 def check_conservation(release: Release) -> Iterator[Break]:
     """No stage lost or invented a row, and none was lost between two stages."""
     for stage, manifest in release.stages.items():
         yield from conserved(stage, manifest)
-        yield from handed_over(stage, release.stages)
+        yield from handed_over(stage, release.known)
+    if release.base is not None:
+        yield from within_base(check_conservation(release.base))
 
 
 def parts(manifest: Any) -> dict[str, int | None]:
@@ -410,15 +448,19 @@ def made_from(stage: str, stages: dict[str, Any]) -> set[str]:
 
 def check_copies(release: Release) -> Iterator[Break]:
     """The model, the scores and the gate's report are the files that the stages train, evaluate and gate made."""
-    for stage, prefix, place in (("train", "model/", ""), ("evaluate", "", "evaluation/"), ("gate", "report.json", "")):
+    places = ((release.maker, "model/", ""), ("evaluate", "", "evaluation/"), ("gate", "report.json", ""))
+    for stage, prefix, place in places:
         for entry in release.stages[stage]["shards"]:
             if entry["name"].startswith(prefix):
                 name = "gate.json" if stage == "gate" else place + entry["name"].removeprefix(prefix)
                 yield from differs(f"{name}, from {stage}", entry["sha256"], release.sha256(name))
-    made = {entry["name"] for entry in release.stages["train"]["shards"]}
+    made = {entry["name"] for entry in release.stages[release.maker]["shards"]}
     for name in release.names:
         if name.endswith(".safetensors") and f"model/{name}" not in made:
-            yield Break(name, "weights that the stage train made", "others")
+            yield Break(name, f"weights that the stage {release.maker} made", "others")
+    for name, entry in release.base.listed.items() if release.base else ():
+        if not name.endswith(".safetensors"):
+            yield from differs(f"{BASE}/{name}, from the base", entry["sha256"], release.sha256(f"{BASE}/{name}"))
 
 
 def check_weights(release: Release) -> Iterator[Break]:
@@ -517,15 +559,16 @@ def check_gate(release: Release) -> Iterator[Break]:
 
 def check_policy(release: Release) -> Iterator[Break]:
     """The gate judged by the policy that was hashed into the training manifest before the first step."""
-    trained, judged = release.stages["train"]["params"], release.stages["gate"]["params"]
+    where = f"manifests/{release.maker}.json"
+    trained, judged = release.stages[release.maker]["params"], release.stages["gate"]["params"]
     if "policy_sha256" not in trained:
-        raise NotCheckableError("manifests/train.json holds no policy_sha256")
+        raise NotCheckableError(f"{where} holds no policy_sha256")
     fixed = trained["policy_sha256"]
     yield from differs("gate.json, policy_sha256", fixed, release.gate["policy_sha256"])
     if "policy" not in trained or "tasks" not in trained:
-        raise NotCheckableError("the hashes agree, but manifests/train.json does not hold the policy itself")
+        raise NotCheckableError(f"the hashes agree, but {where} does not hold the policy itself")
     again = policy_sha256(trained["policy"], trained["tasks"])
-    yield from differs("manifests/train.json, the policy's hash", fixed, again)
+    yield from differs(f"{where}, the policy's hash", fixed, again)
     own = {name: judged.get(name) for name in trained["policy"]}
     again = policy_sha256(own, judged.get("tasks"))
     yield from differs("manifests/gate.json, the policy's hash", fixed, again)
