@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,6 +109,8 @@ def run_adaptation(asked: Adaptation) -> Path:
     """
     os.environ.setdefault(RUN_VARIABLE, new_run_name())
     with workspace_lock("run"):
+        # Of an earlier one a copy is kept; here it would stand beside stages that did not make it.
+        shutil.rmtree(FOLDER / "release", ignore_errors=True)
         for name, stage in adaptation(asked.base).items():
             if name == "release" and not asked.tuning.merge:
                 break

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from flows.workspace.graph import DATA, Stage
+from tasks.contracts.manifest import MANIFEST_NAME
 from tasks.contracts.release import BASE_FOLDER, RELEASE_FOLDER
 
 FOLDER: Final = Path(DATA) / "adapt"
@@ -47,6 +48,17 @@ def adaptation(base: Path) -> dict[str, Stage]:
         )
         for name, reads in _READS.items()
     }
+
+
+def stages_behind(release: Path) -> Path:
+    """Return the folder of the stages that made a release of this workspace: an adaptation's, or dvc.yaml's."""
+    own = FOLDER / "release" / MANIFEST_NAME
+    same = (
+        own.is_file()
+        and (release / MANIFEST_NAME).is_file()
+        and own.read_bytes() == (release / MANIFEST_NAME).read_bytes()
+    )
+    return FOLDER if same else Path(DATA)
 
 
 ADAPTATION: Final = adaptation(Path(RELEASE_FOLDER))

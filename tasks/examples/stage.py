@@ -159,10 +159,15 @@ class _Reader:
             license=license_,
         )  # fmt: skip
 
-    def _drop(self, rule: str, doc_id: str, record: str, **more: str) -> None:
+    def _drop(
+        self, rule: str, doc_id: str, record: str, *, detail: str | None = None, survivor_id: str | None = None
+    ) -> None:
         self.rows.append(
-            LedgerRow(stage=STAGE, action="drop", rule=rule, doc_id=doc_id, url=record, record_id=record, **more)
-        )
+            LedgerRow(
+                stage=STAGE, action="drop", rule=rule, doc_id=doc_id, url=record, record_id=record,
+                survivor_id=survivor_id, detail=detail,
+            )
+        )  # fmt: skip
 
 
 def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:

@@ -23,13 +23,14 @@ from typing import Any, Final
 from tasks.contracts.errors import ParamsError
 from training.adapt.chat import Encoded
 from training.adapt.settings import Params
+from training.device import gpus
 
 logger = logging.getLogger(__name__)
 
 ADAPTER_TASK: Final = "CAUSAL_LM"
 ALL_LAYERS: Final = "all-linear"
 """peft's name for every linear layer but the output's."""
-NOISY: Final = ("bitsandbytes", "accelerate", "datasets", "trl", "DeepSpeed")
+NOISY: Final = ("bitsandbytes", "accelerate", "datasets", "trl")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +60,8 @@ def quiet_libraries() -> Iterator[None]:
     wanted = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
     if not sys.stderr.isatty():
         wanted["TQDM_DISABLE"] = "1"
+    if not gpus():
+        wanted["DS_ACCELERATOR"] = "cpu"  # DeepSpeed, which transformers asks for, would look for one
     before = {name: os.environ.get(name) for name in wanted}
     kernels = sys.modules.get("kernels")
     os.environ.update(wanted)
@@ -257,4 +260,7 @@ def _trainer(
         processing_class=tokenizer,
     )
     trainer.remove_callback(PrinterCallback)
+    for weight in model.parameters():
+        if weight.requires_grad:  # trl makes adapters beside 4-bit weights bfloat16, which could not be merged exactly
+            weight.data = weight.data.float()
     return trainer
