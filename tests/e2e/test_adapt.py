@@ -1,4 +1,4 @@
-"""A release is adapted by each method: the examples go through filters, ledger and decontamination, and the chain holds."""
+"""A release is adapted by each method: examples go through filters and decontamination, and the chain holds."""
 
 from __future__ import annotations
 

@@ -36,6 +36,7 @@ from tasks.contracts.files import (
 )
 from tasks.contracts.ledger import LedgerRow, drops_by_rule, ledger_row, write_ledger
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest, manifest_hash, text_shards
+from tasks.contracts.release import MODEL_CARD_NAME
 from training.adapt.base import lineage_of, read_base
 from training.adapt.chat import TEMPLATE, TOO_LONG, Encoded, encode
 from training.adapt.merging import COMPARED, check_equal, difference, merged
@@ -138,7 +139,7 @@ def _write_model(
     if params.adapters:
         adapter = output / ADAPTER_FOLDER
         model.save_pretrained(adapter)
-        (adapter / "README.md").unlink(missing_ok=True)  # peft's own, which says nothing
+        (adapter / MODEL_CARD_NAME).unlink(missing_ok=True)  # peft's own, which says nothing
         _name_base(adapter, base)
         whole = merged(model, base, adapter)
         texts = [one.row.get("input_ids") or one.row["prompt_ids"] for one in examples[:COMPARED]]
