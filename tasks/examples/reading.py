@@ -12,7 +12,7 @@ from typing import Any
 
 from tasks.contracts.chats import ASSISTANT, CHOSEN, MARK, REJECTED, ROLES, Turn
 
-FORMS = "messages; instruction, input and output; prompt and completion; prompt, chosen and rejected"
+FORMS = "messages; instruction, input and output; prompt and completion"
 BAD_LINE, NO_ANSWER, SAME_ANSWERS = "bad_line", "no_answer", "same_answers"
 
 

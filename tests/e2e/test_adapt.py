@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flows.pipeline.adapt_run import prepare
+from flows.workspace.params import merged, read_params
 from tasks.contracts.document import read_documents
+from tasks.contracts.errors import HeadwaterError
 from tasks.contracts.ledger import read_ledger
 from tasks.contracts.manifest import manifest_hash, read_manifest
 from tests.e2e.workspace import FirstRun, Workspace
-from training.release.verify import check_release
 
 pytestmark = pytest.mark.e2e
 
@@ -61,7 +62,7 @@ def test_lora_is_released_with_a_chain_that_goes_on_to_the_raw_records(adapted: 
     assert rows == {
         ("examples", "duplicate"): "chats.jsonl:14",
         ("examples", "no_answer"): "chats.jsonl:15",
-        ("filter", "pii.email"): "chats.jsonl:13",
+        ("filter", "pii"): "chats.jsonl:13",
         ("decontaminate", "benchmark_overlap"): "chats.jsonl:16",
         ("adapt", "too_long"): "chats.jsonl:17",
     }
@@ -96,28 +97,6 @@ def made_of(workspace: Workspace) -> int:
     return read_manifest(stage(workspace, "adapt")).counts.out
 
 
-FORGERIES: dict[str, Callable[[Path], object]] = {
-    "a file of the base": lambda folder: (folder / "base/data_card.md").write_text("nothing was read"),
-    "a manifest of the base": lambda folder: edit(folder / "base/manifests/extract.json"),
-    "the base's own manifest": lambda folder: edit(folder / "base/_manifest.json"),
-    "an own manifest": lambda folder: edit(folder / "manifests/examples.json"),
-    "the base is gone": lambda folder: shutil.rmtree(folder / "base"),
-}
-
-
-def edit(path: Path) -> None:
-    path.write_text(path.read_text().replace('"counts"', '"counts" ', 1))
-
-
-@pytest.mark.parametrize("forgery", FORGERIES)
-def test_a_forged_adaptation_breaks(adapted: Workspace, tmp_path: Path, forgery: str) -> None:
-    folder = shutil.copytree(stage(adapted, "release"), tmp_path / "release")
-    assert not [one for one in check_release(folder) if one.breaks]
-    FORGERIES[forgery](folder)
-    broken = {one.claim for one in check_release(folder) if one.breaks}
-    assert broken & {"chain", "copies"}, "not only that a file's hash is another"
-
-
 def test_qlora_and_dpo_end_as_well_and_adapters_may_stay_adapters(adapted: Workspace) -> None:
     made = answer(adapted, "adapt", "chats.jsonl", "--method", "qlora")
     assert made["metrics"]["merge_difference"] <= 1e-5
@@ -131,28 +110,32 @@ def test_qlora_and_dpo_end_as_well_and_adapters_may_stay_adapters(adapted: Works
     assert (adapted.folder / made["made"] / "adapter_model.safetensors").is_file()
 
 
-WRONG: list[tuple[list[str], str]] = [
-    (["gone.jsonl"], "gone.jsonl"),
-    (["preferences.jsonl", "--method", "lora"], "no example has an answer to learn from"),
-    (["chats.jsonl", "--method", "dpo"], "no example has an answer to learn from"),
-    (["chats.jsonl", "--base", "data/train"], "there is no release to begin with"),
-    (["chats.jsonl", "--method", "sft"], "adapt.method"),
-    (["chats.jsonl", "--set", "adapt.learning_rate=7"], "a learning rate that undoes"),
-    (["chats.jsonl", "--set", "examples.filters=[piii]"], "did you mean pii?"),
-    (["chats.jsonl", "--set", "adapt.device=gpu"], "a GPU"),
-    (["chats.jsonl", "--base", "other"], "tokenizer is not the one"),
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"examples": {"paths": ["gone.jsonl"]}}, "gone.jsonl"),
+    ({"examples": {"paths": []}}, "there is nothing to learn from"),
+    ({"examples": {"paths": ["preferences.jsonl"]}}, "no example has an answer to learn from"),
+    ({"adapt": {"method": "dpo"}}, "no example has an answer to learn from"),
+    ({"adapt": {"base": "data/train"}}, "there is no release to begin with"),
+    ({"adapt": {"base": "other"}}, "tokenizer is not the one"),
+    ({"adapt": {"method": "sft"}}, "adapt.method"),
+    ({"adapt": {"learning_rate": 7}}, "a learning rate that undoes"),
+    ({"adapt": {"device": "gpu"}}, "a GPU that this machine does not have"),
+    ({"examples": {"filters": ["piii"]}}, "did you mean pii?"),
+    ({"adapt": {"learning_rate": 7, "base": "nowhere"}}, "2 things keep this adaptation from starting"),
 ]
 
 
-def test_wrong_input_is_one_error_before_any_work(adapted: Workspace) -> None:
-    other = shutil.copytree(adapted.folder / "data/release", adapted.folder / "other")
+def test_wrong_input_is_one_error_before_any_work(adapted: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(adapted.folder)
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    other = shutil.copytree("data/release", "other")
     tokenizer = json.loads((other / "tokenizer.json").read_text())
-    tokenizer["truncation"] = None
     (other / "tokenizer.json").write_text(json.dumps(tokenizer) + " ")
-    before = (adapted.folder / "params.yaml").read_bytes(), manifest_hash(stage(adapted, "adapt"))
-    for arguments, said in WRONG:
-        printed = adapted.run("headwater", "adapt", *arguments, code=None)
-        assert said in printed.replace("\n", " "), (arguments, printed)
-        assert printed.count("error:") == 1, (arguments, printed)
-        assert "Traceback" not in printed
-    assert ((adapted.folder / "params.yaml").read_bytes(), manifest_hash(stage(adapted, "adapt"))) == before
+    right = {"examples": {"paths": ["chats.jsonl"]}, "adapt": {"method": "lora", "merge": True}}
+    settings = merged(read_params(), right)
+    assert prepare(settings).base == Path("data/release")
+    for changes, said in WRONG:
+        with pytest.raises(HeadwaterError) as error:
+            prepare(merged(settings, changes))
+        assert said in str(error.value), changes
+    assert "no example" in adapted.run("headwater", "adapt", "preferences.jsonl", "--method", "lora", code=1)

@@ -253,6 +253,7 @@ def _trainer(
         disable_tqdm=True,
         **own,
     )
+    settings._n_gpu = min(settings.n_gpu, 1)  # one process, one GPU: trl refuses to spread over several
     trainer = InOrder(
         model=model,
         args=settings,

@@ -360,10 +360,10 @@ def check_chain(release: Release) -> Iterator[Break]:
         stage = waiting.pop()
         if stage not in reached:
             reached.add(stage)
-            from_base = release.base.manifest if release.base and stage == BASE else {"inputs": {}}
-            waiting += release.known.get(stage, from_base)["inputs"]
-    if "crawl" not in reached:
-        yield Break("manifests/", "a chain from the gate to the crawl", "it ends at " + ", ".join(sorted(reached)))
+            waiting += release.known.get(stage, {"inputs": {}})["inputs"]
+    end = BASE if release.base else "crawl"
+    if end not in reached:
+        yield Break("manifests/", f"a chain from the gate to the {end}", "it ends at " + ", ".join(sorted(reached)))
     if release.base is not None:
         yield from within_base(check_chain(release.base))
 

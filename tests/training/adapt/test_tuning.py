@@ -96,7 +96,8 @@ def test_dpo_begins_at_the_loss_of_a_model_that_prefers_neither(base: Path, toke
             with torch.no_grad():
                 scores = model(torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
             places = torch.arange(len(prompt) - 1, len(prompt) + len(answer) - 1)
-            return scores[places, torch.tensor(answer)].sum()
+            found: torch.Tensor = scores[places, torch.tensor(answer)].sum()
+            return found
 
         def gained(row: dict[str, list[int]], name: str) -> torch.Tensor:
             asked = (row["prompt_ids"], row[f"{name}_ids"])
