@@ -28,6 +28,7 @@ from tasks.filter.stage import Params as FilterParams
 from training.adapt.base import lineage_of, missing_data, read_base
 from training.adapt.settings import Params as AdaptParams
 from training.adapt.stage import ADAPTER_FOLDER
+from training.release.verify import check_release
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ def prepare(settings: Mapping[str, Any]) -> Adaptation:
     base = Path(tuning.base)
     examples = examples.model_copy(update={"preference": tuning.preference})
     faults = [*_without_tuner(), *tuning.faults(), *examples.faults(), *raised(lambda: _known_filters(examples))]
-    no_base = list(raised(lambda: read_base(base)))
+    no_base = list(raised(lambda: _check_base(base)))
     faults += no_base or missing_data(base, {name: Path("data") / name for name in BASE_DATA})
     for name in ("evaluate", "gate", "decontaminate", "release"):
         faults += checked[name].faults()
@@ -78,6 +79,20 @@ def prepare(settings: Mapping[str, Any]) -> Adaptation:
         "release": checked["release"].model_copy(update={"name": name[:96]}),
     }
     return Adaptation(base=base, settings=settings, checked={**checked, **own})
+
+
+def _check_base(base: Path) -> None:
+    """Raise InputError where the release cannot be begun with, or does not hold what it claims."""
+    read_base(base)
+    broken = next((each for claim in check_release(base) for each in claim.breaks), None)
+    if broken is not None:
+        raise InputError(
+            "the base is not what it claims to be",
+            where=f"{base}: {broken.where}",
+            expected=broken.expected,
+            found=broken.found,
+            fix=f"`headwater verify {base}` names every broken link; get the release again from where it is whole",
+        )
 
 
 def _known_filters(examples: ExamplesParams) -> None:

@@ -21,11 +21,17 @@ MODEL_STAGES = ("adapt", "train")
 def model_stage(names: Iterable[str]) -> str:
     """Return which of some stages made the model that the others judge and release.
 
+    Raises:
+        LookupError: none of them makes one.
+
     >>> model_stage(["evaluate", "train"]), model_stage(["adapt", "base"])
     ('train', 'adapt')
     """
     given = set(names)
-    return next(name for name in MODEL_STAGES if name in given)
+    for name in MODEL_STAGES:
+        if name in given:
+            return name
+    raise LookupError(f"none of {', '.join(sorted(given))} makes a model")
 
 
 def module_name(stage: str) -> str:

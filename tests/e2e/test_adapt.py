@@ -117,6 +117,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"adapt": {"method": "dpo"}}, "no example has an answer to learn from"),
     ({"adapt": {"base": "data/train"}}, "there is no release to begin with"),
     ({"adapt": {"base": "other"}}, "tokenizer is not the one"),
+    ({"adapt": {"base": "forged"}}, "the base is not what it claims to be"),
     ({"adapt": {"method": "sft"}}, "adapt.method"),
     ({"adapt": {"learning_rate": 7}}, "a learning rate that undoes"),
     ({"adapt": {"device": "gpu"}}, "a GPU that this machine does not have"),
@@ -131,6 +132,10 @@ def test_wrong_input_is_one_error_before_any_work(adapted: Workspace, monkeypatc
     other = shutil.copytree("data/release", "other")
     tokenizer = json.loads((other / "tokenizer.json").read_text())
     (other / "tokenizer.json").write_text(json.dumps(tokenizer) + " ")
+    forged = shutil.copytree("data/release", "forged")
+    weights = bytearray((forged / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (forged / "model.safetensors").write_bytes(weights)
     right = {"examples": {"paths": ["chats.jsonl"]}, "adapt": {"method": "lora", "merge": True}}
     settings = merged(read_params(), right)
     assert prepare(settings).base == Path("data/release")

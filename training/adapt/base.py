@@ -39,9 +39,17 @@ def read_base(folder: Path) -> Manifest:
             expected="a release without such text",
             fix="make it again without that text (`headwater run`), then adapt it",
         )
-    _check_tokenizer(folder)
     try:
+        _check_tokenizer(folder)
         return read_whole(folder)
+    except (OSError, ValueError, LookupError, TypeError) as error:  # whatever a stranger's folder holds
+        raise InputError(
+            "the base is not whole",
+            where=str(folder),
+            expected="a release with its manifests, tokenizer and config",
+            found=f"{type(error).__name__}: {error}".splitlines()[0],
+            fix=ANOTHER,
+        ) from error
     except ManifestError as error:
         raise InputError(
             "the base is not whole",

@@ -213,7 +213,7 @@ def test_every_answer_in_json_is_in_the_table() -> None:
         for name, options in OPTIONS.items()
         if "--json" in options.split() and not any(line.startswith(f"{name} ") for line in lines)
     }
-    assert missing == {"sign"}, "it says with --json what tests/flows/cli/test_sign.py reads"
+    assert missing == {"adapt", "sign"}, "tests/e2e/test_adapt.py and tests/flows/cli/test_sign.py read what they say"
 
 
 @pytest.mark.parametrize("name", OPTIONS)

@@ -38,6 +38,8 @@ BREAKS: list[tuple[str, Callable[[Path], object], str]] = [
     ("no tokenizer", lambda folder: (folder / "tokenizer.json").unlink(), "tokenizer is not the one"),
     ("no manifest", lambda folder: (folder / "_manifest.json").unlink(), "there is no release to begin with"),
     ("no weights", lambda folder: (folder / "model.safetensors").unlink(), "the base is not whole"),
+    ("no manifests of stages", lambda folder: shutil.rmtree(folder / "manifests"), "the base is not whole"),
+    ("a config that is none", lambda folder: (folder / "config.json").write_text("[]"), "the base is not whole"),
     ("taken down", lambda folder: (folder / "takedown.json").write_text("{}"), "was taken down"),
 ]
 
