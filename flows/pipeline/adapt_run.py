@@ -6,7 +6,6 @@ settings and base give the same bytes. All that can be known to be wrong is said
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -23,14 +22,14 @@ from flows.workspace.locks import workspace_lock
 from flows.workspace.params import check_params
 from tasks.contracts.base import StageParams
 from tasks.contracts.errors import HeadwaterError, InputError, ParamsError, did_you_mean, raised, together
+from tasks.contracts.manifest import manifest_hash
 from tasks.examples.stage import Params as ExamplesParams
 from tasks.filter.stage import Params as FilterParams
 from training.adapt.base import lineage_of, missing_data, read_base
 from training.adapt.settings import Params as AdaptParams
 from training.adapt.stage import ADAPTER_FOLDER
+from training.champions import kept_copy
 from training.release.verify import check_release
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +77,21 @@ def prepare(settings: Mapping[str, Any]) -> Adaptation:
         "decontaminate": checked["decontaminate"].model_copy(update={"remove": "document"}),
         "release": checked["release"].model_copy(update={"name": name[:96]}),
     }
-    return Adaptation(base=base, settings=settings, checked={**checked, **own})
+    return Adaptation(base=_lasting(base), settings=settings, checked={**checked, **own})
+
+
+def _lasting(base: Path) -> Path:
+    """Return where the base stays while it is adapted: an adapted release gives its place to what comes of it."""
+    if base.resolve() != (FOLDER / "release").resolve():
+        return base
+    kept = kept_copy(manifest_hash(base))
+    if kept is None:
+        raise InputError(
+            "the base stands where the adapted release will, and no copy of it is kept here",
+            where=str(base),
+            fix=f"copy it elsewhere, and name that folder by adapt.base (`cp -r {base} FOLDER`)",
+        )
+    return kept
 
 
 def _check_base(base: Path) -> None:
