@@ -129,10 +129,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 def test_wrong_input_is_one_error_before_any_work(adapted: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(adapted.folder)
     monkeypatch.setenv("DS_ACCELERATOR", "cpu")
-    other = shutil.copytree("data/release", "other")
+    other = shutil.copytree("data/release", Path("other"))
     tokenizer = json.loads((other / "tokenizer.json").read_text())
     (other / "tokenizer.json").write_text(json.dumps(tokenizer) + " ")
-    forged = shutil.copytree("data/release", "forged")
+    forged = shutil.copytree("data/release", Path("forged"))
     weights = bytearray((forged / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (forged / "model.safetensors").write_bytes(weights)
@@ -143,4 +143,4 @@ def test_wrong_input_is_one_error_before_any_work(adapted: Workspace, monkeypatc
         with pytest.raises(HeadwaterError) as error:
             prepare(merged(settings, changes))
         assert said in str(error.value), changes
-    assert "no example" in adapted.run("headwater", "adapt", "preferences.jsonl", "--method", "lora", code=1)
+    assert "no example" in adapted.run("headwater", "adapt", "preferences.jsonl", "--method", "lora", code=2)
