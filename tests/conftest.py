@@ -47,6 +47,7 @@ SLOW = tuple(
         "tests/tasks/engine",
         "tests/tasks/extract/test_stage.py",
         "tests/tasks/extract/test_worker.py",
+        "tests/training/adapt/test_tuning.py",
         "tests/training/evaluate",
         "tests/training/release/test_release_use.py",
         "tests/training/train/test_stops.py",

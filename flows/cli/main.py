@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from flows.cli import filters, lineage, params, policy, takedown
+from flows.cli.adapt import adapt
 from flows.cli.diff import diff
 from flows.cli.doctor import doctor
 from flows.cli.gc import gc
@@ -51,7 +52,7 @@ for name, commands in {
     "policy": policy.app,
 }.items():
     app.add_typer(commands, name=name)
-for command in (init, plan, run, stage, up, doctor, report, gc, trace, verify, diff, sign):
+for command in (init, plan, run, adapt, stage, up, doctor, report, gc, trace, verify, diff, sign):
     app.command()(command)
 
 ANYWHERE = ("--help", "--version", "init", "plan", "doctor", "verify", "diff", "sign")

@@ -35,6 +35,8 @@ def trace(
 ) -> None:
     """Say where a page went: its captures, what each stage did to it and why, its tokens, steps and releases.
 
+    An example that a release was adapted on is known by its file and line (chats.jsonl:17), its doc_id, or its text.
+
     Exit code 1 when nothing is known under the name, or a step's batch is not what the trainer recorded.
 
     Example: headwater trace http://python.sample.example/ast.html
@@ -72,10 +74,21 @@ def trace(
         _show_query(opened, query or "", limit, as_json)
 
 
+def _examples() -> tuple[Any, Path] | None:
+    """Return the index of an adaptation's examples, and its folder; None where there is none."""
+    from flows.history.trace_index import open_index
+    from flows.workspace.adaptation import FOLDER
+
+    opened = open_index(FOLDER)
+    return (opened, FOLDER) if opened.parts else None
+
+
 def _show_query(index: Any, query: str, limit: int, as_json: bool) -> None:
     from flows.proof.trace import HostTrace, Tracer
 
     found = Tracer(index, DATA).trace(query, limit)
+    if not isinstance(found, HostTrace) and not found.matched and (examples := _examples()):
+        found = Tracer(*examples).trace(query, limit)
     if isinstance(found, HostTrace):
         _print(as_json, asdict(found), host_lines(found))
         return
@@ -86,18 +99,23 @@ def _show_query(index: Any, query: str, limit: int, as_json: bool) -> None:
 
 def _show_text(index: Any, path: Path, limit: int, as_json: bool) -> None:
     from flows.proof.trace import Tracer
+    from flows.proof.trace_examples import find_example
     from flows.proof.trace_texts import find_text
 
     try:
         text = path.read_text(encoding="utf-8-sig", errors="replace")
     except OSError as error:
         raise UsageError("the file cannot be read", where=str(path), found=error.strerror) from error
-    match = find_text(index, text)
+    match, data = find_text(index, text), DATA
+    if (match is None or not match.equal) and (examples := _examples()):
+        other = find_example(examples[1], text)
+        if other is not None:
+            match, (index, data) = other, examples
     if match is None:
         lines = [Text("never seen: no document has this text, or shares a passage of five words with it")]
         _print(as_json, {"match": None, "trace": None}, lines)
         sys.exit(1)
-    found = Tracer(index, DATA).trace_names(match.doc_id, limit)
+    found = Tracer(index, data).trace_names(match.doc_id, limit)
     _print(as_json, {"match": asdict(match), "trace": asdict(found)}, [match_line(match), *trace_lines(found)])
 
 

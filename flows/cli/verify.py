@@ -15,6 +15,7 @@ import typer
 from flows.output import JsonOption, console
 from flows.proof import verify_files
 from flows.proof.verify import check_all
+from flows.workspace.adaptation import FOLDER, stages_behind
 from tasks.contracts.errors import UsageError
 from tasks.contracts.release import RELEASE_FOLDER
 from training.release.signing import PUBLIC_KEY_VARIABLE, check_public_key
@@ -50,9 +51,17 @@ def verify(
         raise UsageError("there is no such release", where=str(release), fix="name a release's folder, or run first")
     if public_key is not None:
         check_public_key(public_key)
-    results = check_all(release, Path("data"), sample=sample if deep else None, expect=expect, public_key=public_key)
+    data = stages_behind(release)
+    if deep and data == FOLDER:
+        raise UsageError(
+            "--deep makes again what dvc.yaml's stages made, which is behind an adaptation's base",
+            where=str(release),
+            expected="the base",
+            fix="without --deep all of an adapted release is checked; `headwater verify --deep` checks the base",
+        )
+    results = check_all(release, data, sample=sample if deep else None, expect=expect, public_key=public_key)
     told = report(release, results)
-    notes = [verify_files.other_code(Path("data"))] if deep and told["verdict"] == "fail" else []
+    notes = [verify_files.other_code(data)] if deep and told["verdict"] == "fail" else []
     limits = " ".join(filter(None, [*notes, "" if expect or public_key else SIGNED]))
     if as_json:
         console.json({**told, "limits": limits})

@@ -14,6 +14,7 @@ from flows.history import run_records
 from tasks.contracts.durable_files import sha256_file
 from tasks.contracts.errors import ManifestError
 from tasks.contracts.manifest import Manifest, chain_order, manifest_hash, read_manifest
+from tasks.contracts.release import BASE_FOLDER
 from tasks.contracts.workspace import state_folder
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ def find(data: Path, name: str, sha256: str) -> Link | None:
 
     Of a release everything is kept, of other stages the manifest.
     """
-    kept = [state_folder() / "releases" / sha256] if name == "release" else []
+    kept = [state_folder() / "releases" / sha256] if name in ("release", BASE_FOLDER) else []
     for folder in (data / name, *kept):
         try:
             if manifest_hash(folder) == sha256:

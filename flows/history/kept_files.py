@@ -13,6 +13,7 @@ from pathlib import Path
 from flows.history import run_records
 from flows.history.chain import Link
 from flows.history.digest import cached_files
+from flows.workspace.adaptation import FOLDER
 from tasks.contracts.durable_files import sha256_file
 from tasks.contracts.errors import ManifestError
 from tasks.contracts.manifest import Shard, manifest_hash
@@ -45,6 +46,7 @@ class KeptFiles:
         if self.standing(link.name) == link.sha256 and own.is_file() and own.stat().st_size == shard.bytes:
             return own
         copies = [*self._in_shards.get(shard.sha256, []), snapshots_folder() / link.sha256 / shard.name]
+        copies.append(FOLDER / link.name / shard.name)
         for copy in copies:
             if self.is_file(copy, shard):
                 self.elsewhere.add(link.name)

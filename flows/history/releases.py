@@ -25,14 +25,13 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from flows.history.run_records import records_on_disk
-from tasks.contracts.base_release import BASE_FOLDER
 from tasks.contracts.document import parquet_writer
 from tasks.contracts.durable_files import write_bytes
 from tasks.contracts.errors import InputError, ManifestError
 from tasks.contracts.files import DROPPED_FOLDER
 from tasks.contracts.ledger import read_ledger
 from tasks.contracts.manifest import MANIFEST_NAME, manifest_hash, read_manifest, text_shards
-from tasks.contracts.release import LINEAGE_NAME, RELEASE_FOLDER, TAKEDOWN_MARK_NAME
+from tasks.contracts.release import BASE_FOLDER, LINEAGE_NAME, RELEASE_FOLDER, TAKEDOWN_MARK_NAME
 from tasks.contracts.workspace import state_folder
 from tasks.rights.takedowns import text_sha256
 from training.champions import read_champions
@@ -130,6 +129,36 @@ def _add_base(own: str, base: str) -> None:
     tables = [table for one in (own, base) if (table := _names_table(one)) is not None]
     with parquet_writer(names_file(own), NAMES) as writer:
         writer.write_table(pa.concat_tables(tables).group_by(NAMES.names).aggregate([]).select(NAMES.names))
+
+
+def remember_adapted(release: Path, inputs: Mapping[str, Path]) -> None:
+    """Keep which documents went into an adapted release: those of its base, and its examples.
+
+    Args:
+        release: the release's folder, its manifest written.
+        inputs: `base`, the release that it began with, and `decontaminate`, the examples.
+
+    Raises:
+        ManifestError: what went into the base is not known here.
+    """
+    own, base, examples = manifest_hash(release), manifest_hash(inputs[BASE_FOLDER]), inputs["decontaminate"]
+    if not _is_list(documents_file(base)):
+        raise ManifestError(
+            "the documents of a release cannot be noted: those of its base are not known here",
+            where=str(documents_file(base)),
+            expected="the list that was written when the base was released",
+            found="none",
+            fix="adapt it in the workspace that made it",
+        )
+    shards = [examples / shard.name for shard in text_shards(examples)]
+    with parquet_writer(names_file(own), NAMES) as writer:
+        writer.write_table(pa.Table.from_pylist(read_names(base) or [], schema=NAMES))
+        for shard in shards:
+            writer.write_table(_names_of(shard))
+    remember_held_out(own, release)
+    listed = documents_file(base).read_bytes().hex()
+    known = (listed[at : at + 2 * DOC_ID_BYTES] for at in range(0, len(listed), 2 * DOC_ID_BYTES))
+    _note(documents_file(own), itertools.chain(known, *map(_doc_ids, shards)))
 
 
 def remember_documents(manifest_sha256: str, shards: Sequence[Path]) -> None:

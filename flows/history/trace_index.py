@@ -61,7 +61,7 @@ SCHEMAS: Mapping[Content, pa.Schema] = {
     "ledger": LEDGER_SCHEMA,
     "tokens": INDEX_SCHEMA,
 }
-NAMED_IN_FULL = ("crawl", "extract")
+NAMED_IN_FULL = ("crawl", "extract", "examples")
 FORMAT = 1
 KEPT = "kept"
 ROWS_AT_A_TIME = 1 << 16
@@ -210,10 +210,10 @@ def open_index(data: Path) -> Index:
         InputError: a shard cannot be read.
     """
     stages = stages_with_documents(data)
-    stale = [stage for stage in stages if _opened(stage, data / stage) is None]
+    stale = [stage for stage in stages if _opened(data / stage) is None]
     if stale:
         logger.info("trace: indexing %s, whose files are new", ", ".join(stale))
-    return Index(_opened(stage, data / stage) or _make(stage, data / stage) for stage in stages)
+    return Index(_opened(data / stage) or _make(stage, data / stage) for stage in stages)
 
 
 def stages_with_documents(data: Path) -> list[str]:
@@ -240,9 +240,18 @@ def part_folder(name: str, hash_: str) -> Path:
     return index_folder() / f"{name}-{hash_[:32]}"
 
 
-def _opened(stage: str, data: Path) -> Part | None:
+def label(data: Path) -> str:
+    """Return what the parts of a stage's folder are called: an adaptation has stages of the same names.
+
+    >>> label(Path("data/filter")), label(Path("data/adapt/filter"))
+    ('filter', 'adapt.filter')
+    """
+    return f"adapt.{data.name}" if data.parent.name == "adapt" else data.name
+
+
+def _opened(data: Path) -> Part | None:
     hash_ = manifest_hash(data)
-    folder = part_folder(stage, hash_)
+    folder = part_folder(label(data), hash_)
     try:
         description = Description.model_validate_json((folder / "part.json").read_bytes())
     except (OSError, ValidationError):
@@ -253,7 +262,7 @@ def _opened(stage: str, data: Path) -> Part | None:
 
 def _make(stage: str, data: Path) -> Part:
     hash_ = manifest_hash(data)
-    folder = part_folder(stage, hash_)
+    folder = part_folder(label(data), hash_)
     with atomic_folder(folder) as temporary, closing(_Maker(temporary)) as maker:
         files = tuple(_indexed_files(read_manifest(data)))
         for number, file in enumerate(files):
@@ -262,7 +271,7 @@ def _make(stage: str, data: Path) -> Part:
             )
         description = maker.describe(stage, hash_, files)
         write_json(temporary / "part.json", description.model_dump(mode="json"))
-    remove_stale(stage, folder)
+    remove_stale(label(data), folder)
     return Part(folder, data, description)
 
 

@@ -31,6 +31,7 @@ from tasks.contracts.release import (
     TAKEDOWN_MARK_NAME,
     TAKEDOWN_NOTICE_NAME,
 )
+from tasks.contracts.stages import model_stage
 from training.champions import kept_copy
 from training.release.signing import signer_of
 
@@ -126,7 +127,8 @@ def papers(release: Link) -> Iterator[str]:
     What belongs to the model is what its training wrote, by the manifest of it in the release.
     """
     assert release.folder, "of a release all files are kept"
-    trained = _names_of_model(release.folder / MANIFESTS_FOLDER / "train.json")
+    made_by = model_stage(release.manifest.inputs)
+    trained = _names_of_model(release.folder / MANIFESTS_FOLDER / f"{made_by}.json")
     for shard in release.manifest.shards:
         if shard.name.endswith(PAPER_KINDS) and shard.bytes <= PAPER_BYTES and shard.name not in trained:
             yield shard.name
@@ -153,8 +155,9 @@ def _registered(client: MlflowClient, model: str, sha256: str) -> str | None:
 def _register(stage_run: StageRun, release: Link, page: str, model: str) -> str:
     assert release.folder, "of a release all files are kept"
     client = stage_run.client
-    train_manifest = release.manifest.inputs.get("train", "")
-    training = producer_of(client, stage_run.experiment_id, "train", train_manifest)
+    made_by = model_stage(release.manifest.inputs)
+    train_manifest = release.manifest.inputs[made_by]
+    training = producer_of(client, stage_run.experiment_id, made_by, train_manifest)
     if training is None:
         training = stage_run.run_id
         logger.warning("MLflow has no run of this release's training: `headwater lineage sync` adds what it lacks")

@@ -9,16 +9,17 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from flows.history.digest import dvc_digest
 from flows.history.marks import restore_mark
-from flows.history.releases import holds_release, remember_release
+from flows.history.releases import holds_release, remember_adapted, remember_release
 from flows.history.run_records import (
     FLOW_RUN_VARIABLE,
     RUN_VARIABLE,
@@ -41,6 +42,7 @@ from tasks.contracts.durable_files import disk_full_is_clear
 from tasks.contracts.errors import CorpusTooSmallError, DiskFullError
 from tasks.contracts.files import DROPPED_FOLDER
 from tasks.contracts.manifest import Manifest, read_whole
+from tasks.contracts.release import BASE_FOLDER
 from tasks.engine.session import RayParams, ray_on_demand
 from tasks.engine.shards import reused
 
@@ -58,7 +60,18 @@ def run_stage(name: str) -> Manifest:
     """
     stage = select(load_graph(), name)
     settings = read_params()
-    params = stage_params(settings, stage)
+    return run_checked(stage, stage_params(settings, stage), settings)
+
+
+def run_checked(stage: Stage, params: StageParams, settings: Mapping[str, Any]) -> Manifest:
+    """Run a stage, of whichever graph, with settings that were checked; return its manifest.
+
+    Args:
+        settings: params.yaml, for how work is spread here.
+
+    Raises:
+        HeadwaterError: whatever went wrong, after it was written to the run record.
+    """
     run = current_run()
     started_at = now()
     with workspace_lock("stage"):
@@ -71,7 +84,7 @@ def run_stage(name: str) -> Manifest:
             error = _with_need(caught, stage) if isinstance(caught, DiskFullError) else caught
             write_record(
                 run=run,
-                stage=name,
+                stage=stage.name,
                 started_at=started_at,
                 error=error,
                 params=params.model_dump(mode="json"),
@@ -113,7 +126,10 @@ def _run(stage: Stage, params: StageParams, ray: RayParams, run: str, started_at
     if held:
         remember(stage, held)
     if holds_release(stage.output):
-        remember_release(stage.output, stage.inputs["mix"], stage.inputs)
+        if BASE_FOLDER in stage.inputs:
+            remember_adapted(stage.output, stage.inputs)
+        else:
+            remember_release(stage.output, stage.inputs["mix"], stage.inputs)
         restore_mark(stage.output)
     write_record(
         run=run,
@@ -135,7 +151,7 @@ def _make(stage: Stage, params: StageParams, ray: RayParams) -> Manifest:
     """Make a stage's output; of one that is made from nothing here, a snapshot, only if it is not on this disk."""
     run = stage.module.run
     with ray_on_demand(ray) if stage.uses_ray else nullcontext():
-        if stage.inputs:
+        if not stage.snapshot:
             if stage.output.exists():
                 shutil.rmtree(stage.output)
             made: Manifest = run(params=params, inputs=stage.inputs, output=stage.output)

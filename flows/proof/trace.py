@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import pyarrow.parquet as pq
+
 from flows.history.releases import KnownRelease, holders
 from flows.history.trace_index import Index, Kind, Place
 from flows.proof.trace_captures import Capture, read_captures, read_record
 from flows.proof.trace_training import Seen, Training, open_training, weights_sha256
 from tasks.contracts.document import make_doc_id
 from tasks.contracts.errors import ManifestError
-from tasks.contracts.files import HELD_OUT_FOLDER, VALIDATION_NAME
+from tasks.contracts.files import HELD_OUT_FOLDER, STEPS_NAME, VALIDATION_NAME
 from tasks.contracts.manifest import read_manifest
 from tasks.contracts.urls import canonical_host, canonical_url
 from tasks.rights.evidence import CONTENT_TYPE
@@ -105,6 +107,7 @@ class DocumentTrace:
     Attributes:
         survivor_of: the dropped document in whose stead this one was kept, where it was not asked for itself.
         facts: title, language, licence, opt-out signals and source, as extract wrote them.
+        tuned: of an example, the steps of the adaptation that learnt from it.
         duplicates: documents that were dropped in favour of this one (the first of `duplicate_count`).
         outcome: how it ended, in a line.
     """
@@ -114,6 +117,7 @@ class DocumentTrace:
     facts: Mapping[str, Any]
     events: tuple[Event, ...]
     tokens: tuple[TokenPlace, ...] = ()
+    tuned: tuple[int, ...] = ()
     duplicates: tuple[Duplicate, ...] = ()
     duplicate_count: int = 0
     releases: tuple[HeldBy, ...] = ()
@@ -330,6 +334,7 @@ class Tracer:
             facts=facts,
             events=tuple(events),
             tokens=tokens,
+            tuned=self._tuned(subject.doc_id),
             releases=tuple(
                 HeldBy(
                     name=release.name,
@@ -343,6 +348,12 @@ class Tracer:
         duplicates, count = self._duplicates(subject)
         document = replace(document, duplicates=duplicates, duplicate_count=count)
         return replace(document, outcome=self._outcome(document))
+
+    def _tuned(self, doc_id: str | None) -> tuple[int, ...]:
+        path = self.data / "adapt" / STEPS_NAME
+        if doc_id is None or not path.is_file():
+            return ()
+        return tuple(pq.read_table(path, filters=[("doc_id", "=", doc_id)])["step"].to_pylist())
 
     def _token_place(self, place: Place, row: Mapping[str, Any]) -> TokenPlace:
         shard = place.file.removesuffix(".parquet") + ".bin"
@@ -369,6 +380,8 @@ class Tracer:
                 count = "one step" if len(steps) == 1 else f"{len(steps):,} steps"
                 return f"in training: {seen:,} of its tokens seen, in {count} ({length:,} stand in shards)"
             return f"in the token shards ({length:,} tokens), and no step saw it: training ended before"
+        if document.tuned:
+            return f"tuned on, in {len(document.tuned):,} of the adaptation's steps"
         if dropped is not None and dropped.rule == HELD_OUT_RULE:
             return "held out for evaluation; not in training"
         if dropped is not None:

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 
 from flows.history.releases import KnownRelease, known_releases
 from tasks.contracts.errors import InputError, UsageError, did_you_mean
-from tasks.contracts.manifest import manifest_hash, read_manifest, text_shards
-from tasks.contracts.release import DATA_CARD_NAME, LINEAGE_NAME
+from tasks.contracts.manifest import Manifest, manifest_hash, read_manifest, text_shards
+from tasks.contracts.release import BASE_FOLDER, DATA_CARD_NAME, LINEAGE_NAME, MANIFESTS_FOLDER
 from tasks.contracts.tokens import index_name, read_tokens_info
 
 GROUPS = ("host", "language", "license")
@@ -38,6 +38,7 @@ class ReleaseSources:
 
     Attributes:
         tokens: in the training shards, repeated copies included; `seen` is how many training's steps took.
+        examples: how many it was adapted on besides.
         groups: "host", "language" and "license" → groups, the largest first.
     """
 
@@ -48,6 +49,7 @@ class ReleaseSources:
     documents: int
     tokens: int
     seen: int
+    examples: int
     groups: dict[str, tuple[Group, ...]]
 
 
@@ -81,7 +83,9 @@ def release_sources(release: KnownRelease, data: Path) -> ReleaseSources:
     Raises:
         InputError: the shards in `data` are of another run.
     """
-    stages = json.loads((release.folder / LINEAGE_NAME).read_bytes())["stages"]
+    folder = release.folder
+    while BASE_FOLDER in (stages := json.loads((folder / LINEAGE_NAME).read_bytes())["stages"]):
+        folder /= BASE_FOLDER  # an adapted release has the text that its base has read
     for stage in ("mix", "tokenize"):
         expected, found = stages[stage]["manifest_sha256"], manifest_hash(data / stage)
         if expected != found:
@@ -103,8 +107,15 @@ def release_sources(release: KnownRelease, data: Path) -> ReleaseSources:
         documents=table.num_rows,
         tokens=tokens,
         seen=read_manifest(data / "train").counts.out,
+        examples=_examples(release.folder),
         groups={name: _groups(table, name, tokens) for name in GROUPS},
     )
+
+
+def _examples(release: Path) -> int:
+    """Return how many examples a release was adapted on, 0 where it was not."""
+    path = release / MANIFESTS_FOLDER / "adapt.json"
+    return Manifest.model_validate_json(path.read_bytes()).counts.out if path.is_file() else 0
 
 
 def _tokens_by_document(data: Path) -> pa.Table:

@@ -87,6 +87,10 @@ def document_lines(document: DocumentTrace, training: TrainingFacts) -> Iterable
         yield _field(event.stage, _event_text(event))
     for token in document.tokens:
         yield _field("tokens", _token_text(token, training))
+    if document.tuned:
+        shown = ", ".join(map(str, document.tuned[:MOST_STEPS]))
+        more = len(document.tuned) - MOST_STEPS
+        yield _field("adapt", f"step {shown}" + (f" … {more:,} more" if more > 0 else ""))
     if document.tokens and training.problem:
         yield _field("steps", training.problem)
     if document.duplicate_count:
@@ -184,6 +188,8 @@ def release_lines(sources: ReleaseSources, limit: int) -> Iterable[Any]:
     yield _field("tensor hash", sources.weights_sha256)
     yield _field("documents", f"{sources.documents:,}")
     yield _field("tokens", f"{sources.tokens:,} in the shards; {sources.seen:,} trained on")
+    if sources.examples:
+        yield _field("examples", f"adapted on {sources.examples:,} besides")
     if sources.takedown:
         yield _field("takedown", "it is affected by one: read its TAKEDOWN.md")
     for by, groups in sources.groups.items():

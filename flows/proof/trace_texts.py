@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
-from flows.history.trace_index import FILE_BIT, EntryWriter, Index, Part, part_folder, remove_stale
+from flows.history.trace_index import FILE_BIT, EntryWriter, Index, Part, label, part_folder, remove_stale
 from tasks.contracts.document import DOCUMENT_SCHEMA, open_shard
 from tasks.contracts.durable_files import atomic_folder, write_json
 from tasks.contracts.errors import InputError, ManifestError
@@ -138,7 +138,7 @@ def _shingle_words(part: Part) -> int:
 def _folder(part: Part) -> Path:
     """Return the part of the index by texts, after making it where it is missing."""
     size = _shingle_words(part)
-    mark = f"text{size}_{part.stage}"
+    mark = f"text{size}_{label(part.data)}"
     folder = part_folder(mark, manifest_hash(part.data))
     if (folder / "text.json").is_file():
         return folder

@@ -14,14 +14,15 @@ from ruamel.yaml.error import YAMLError
 
 from flows.history.digest import dvc_digest
 from flows.history.run_records import code_state, latest_record, read_chain, runs_folder, verify_chain
+from flows.workspace.adaptation import FOLDER
 from flows.workspace.graph import GRAPH_FILE, load_graph
 from flows.workspace.params import PARAMS_FILE, read_params, stage_params
 from tasks.contracts.base import StageParams
 from tasks.contracts.conservation import check_folder
 from tasks.contracts.errors import HeadwaterError, ManifestError
 from tasks.contracts.manifest import MANIFEST_NAME, Manifest, count_rows, held, holding, read_manifest
-from tasks.contracts.release import MANIFESTS_FOLDER
-from training.champions import champions
+from tasks.contracts.release import BASE_FOLDER, MANIFESTS_FOLDER
+from training.champions import champions, kept_copy
 from training.release.verify import BESIDE, Break, NotCheckableError, Release, conserved, handed_over, sha256_file
 
 DVC_LOCK = Path("dvc.lock")
@@ -33,7 +34,7 @@ def folders(data: Path, names: Sequence[str]) -> Iterator[Break]:
 
     A hard link is the file itself under another name, as the shard cache makes them; it cannot be told from one.
     """
-    known = {*names, "release", *(load_graph() if GRAPH_FILE.is_file() else ())}
+    known = {*names, "release", FOLDER.name, *(load_graph() if GRAPH_FILE.is_file() else ())}
     for name, kind in sorted(Release(data).kinds.items()):
         stage, _, inside = name.partition("/")
         if kind not in ("file", "folder"):
@@ -73,18 +74,26 @@ def counted(data: Path, names: Sequence[str]) -> Iterator[Break]:
     told: dict[str, Any] = {name: one.model_dump(mode="json", by_alias=True) for name, one in manifests.items()}
     for name, manifest in manifests.items():
         for before, recorded in manifest.inputs.items():
-            found = sha256_file(data / before / MANIFEST_NAME)
+            found = sha256_file(_place(data, before, recorded) / MANIFEST_NAME)
             if found != recorded:
                 yield Break(f"{data / name / MANIFEST_NAME}, made from {before}", recorded, found)
         yield from handed_over(name, told)
         fresh = {shard.name: count_rows(data / name / shard.name) for shard in manifest.shards}
         own = held(data / name, manifest, fresh)
         counts = manifest.counts
-        inputs = [holding(data / before) for before in manifest.inputs]
+        inputs = [holding(_place(data, before, recorded)) for before, recorded in manifest.inputs.items()]
         try:
             check_folder(own, manifest.unit, counts.in_, counts.dropped, inputs, manifest.params)
         except HeadwaterError as error:
             yield Break(f"{error.problem}: {error.where}", str(error.expected), str(error.found))
+
+
+def _place(data: Path, name: str, sha256: str) -> Path:
+    """Return where what a stage was made from stands: beside it or, of an adaptation, where its base's data is."""
+    there = data / name
+    if data != FOLDER or (there / MANIFEST_NAME).is_file():
+        return there
+    return (kept_copy(sha256) or there) if name == BASE_FOLDER else data.parent / name
 
 
 def stages(release: Path, data: Path, names: Sequence[str]) -> Iterator[Break]:

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, create_
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from flows.workspace.adaptation import OWN_SECTIONS
 from flows.workspace.graph import load_graph
 from flows.workspace.params import RAY_SECTION, check_params, read_params
 from tasks.contracts.base import FrozenModel, StageParams
@@ -109,7 +110,11 @@ def current_form() -> Form:
     """Return the form for params.yaml as it stands, and keep a copy for the runs that will be started from it."""
     checked = check_params(read_params(), load_graph())
     form = Form(
-        settings={name: model.model_dump(mode="json", exclude=set(model.borrowed())) for name, model in checked.items()}
+        settings={
+            name: model.model_dump(mode="json", exclude=set(model.borrowed()))
+            for name, model in checked.items()
+            if name not in OWN_SECTIONS  # no stages of the run that the form starts
+        }
     )
     write_json(_path(form.version), form.model_dump(mode="json"))
     return form

@@ -29,12 +29,14 @@ class Stage:
         inputs: input name → the stage folder it reads.
         output: the folder it writes.
         params: the sections or keys of params.yaml on which DVC runs it again.
+        snapshot: whether its output is one of the web, which is fetched once.
     """
 
     name: str
     inputs: Mapping[str, Path]
     output: Path
     params: tuple[str, ...]
+    snapshot: bool = False
 
     @property
     def module(self) -> ModuleType:
@@ -102,7 +104,7 @@ def _stage(name: str, body: Mapping[str, Any]) -> Stage:
     inputs = {dep.removeprefix(DATA): Path(dep) for dep in body.get("deps", []) if dep.startswith(DATA)}
     out = body["outs"][0]
     output = Path(out if isinstance(out, str) else next(iter(out)))
-    return Stage(name=name, inputs=inputs, output=output, params=tuple(body.get("params", [])))
+    return Stage(name=name, inputs=inputs, output=output, params=tuple(body.get("params", [])), snapshot=not inputs)
 
 
 def _in_order(stages: Mapping[str, Stage]) -> dict[str, Stage]:

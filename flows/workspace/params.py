@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from flows.workspace.adaptation import ADAPTATION, OWN_SECTIONS
 from flows.workspace.assignments import split_assignment
 from flows.workspace.graph import Stage
 from flows.workspace.params_text import with_changes
@@ -104,19 +105,20 @@ def check_params(settings: Mapping[str, Any], graph: Mapping[str, Stage]) -> dic
     Raises:
         ParamsError: naming each wrong section and key, what was found and what is allowed.
     """
-    unknown = sorted(set(settings) - set(graph) - {RAY_SECTION})
+    stages = {**graph, **{name: ADAPTATION[name] for name in OWN_SECTIONS}}
+    unknown = sorted(set(settings) - set(stages) - {RAY_SECTION})
     if unknown:
         raise ParamsError(
             f"params.yaml has a section that no stage reads: {', '.join(unknown)}",
             where=str(PARAMS_FILE),
-            expected=", ".join([RAY_SECTION, *graph]),
-            fix=did_you_mean(unknown[0], [RAY_SECTION, *graph]),
+            expected=", ".join([RAY_SECTION, *stages]),
+            fix=did_you_mean(unknown[0], [RAY_SECTION, *stages]),
         )
     checked: dict[str, StageParams] = {}
     wrong: list[HeadwaterError] = []
-    for name in [RAY_SECTION, *graph]:
+    for name in [RAY_SECTION, *stages]:
         try:
-            checked[name] = ray_params(settings) if name == RAY_SECTION else stage_params(settings, graph[name])
+            checked[name] = ray_params(settings) if name == RAY_SECTION else stage_params(settings, stages[name])
         except ParamsError as error:
             wrong.append(error)
     if wrong:

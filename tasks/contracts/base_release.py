@@ -1,7 +1,7 @@
 """A release from which another one goes on: what names it, and the files that go along as its lineage.
 
-Its tokenizer is used as it is, its weights are those that training begins with, and its chain of manifests stands in
-the folder base/ of what is made from it: so both corpora are in one chain of proof.
+Its tokenizer is used as it is, its weights are those that training begins with, and all else of it stands in the folder
+base/ of what is made from it: so both corpora are in one chain of proof.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from tasks.contracts.durable_files import sha256_file
 from tasks.contracts.errors import InputError, ManifestError
 from tasks.contracts.files import MODEL_CONFIG_NAME
 from tasks.contracts.manifest import MANIFEST_NAME, Manifest, manifest_hash, read_manifest
-from tasks.contracts.release import LINEAGE_NAME, MANIFESTS_FOLDER, context_of
+from tasks.contracts.release import LINEAGE_NAME, MANIFESTS_FOLDER, TAKEDOWN_MARK_NAME, context_of
 
-BASE_FOLDER: Final = "base"
+WEIGHTS_SUFFIX: Final = ".safetensors"
 STARTED_FROM: Final = "started_from"
 """The key in a manifest's params under which stands what `named` gives."""
 
@@ -38,8 +38,15 @@ def read_base(folder: Path) -> BaseRelease:
     """Return what names a release.
 
     Raises:
-        InputError: the folder is no release.
+        InputError: the folder is no release, or text of it was taken down.
     """
+    if (folder / TAKEDOWN_MARK_NAME).is_file():
+        raise InputError(
+            "text that the release to go on from has learnt from was taken down",
+            where=str(folder / TAKEDOWN_MARK_NAME),
+            expected="a release without such text",
+            fix="make it again without that text, then go on from that",
+        )
     try:
         manifest = read_manifest(folder)
         lineage: dict[str, Any] = json.loads((folder / LINEAGE_NAME).read_bytes())
@@ -97,11 +104,11 @@ def trained_model(folder: Path) -> dict[str, Any]:
 
 
 def copy_lineage(folder: Path, target: Path) -> None:
-    """Copy a release's manifest and chain, with those of what it went on from itself."""
+    """Copy a release but for its weights: its papers and its chain, with those of what it went on from itself."""
+    manifest = read_manifest(folder)
     target.mkdir(parents=True)
     shutil.copyfile(folder / MANIFEST_NAME, target / MANIFEST_NAME)
-    names = [shard.name for shard in read_manifest(folder).shards]
-    for name in names:
-        if name == LINEAGE_NAME or name.startswith((f"{MANIFESTS_FOLDER}/", f"{BASE_FOLDER}/")):
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(checked_file(folder, name), target / name)
+    for shard in manifest.shards:
+        if not shard.name.endswith(WEIGHTS_SUFFIX):
+            (target / shard.name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / shard.name, target / shard.name)

@@ -8,11 +8,30 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Iterable
 from types import ModuleType
 
 from tasks.contracts.base import StageParams
 
 PACKAGES = ("tasks", "training")
+MODEL_STAGES = ("adapt", "train")
+"""The stages that make a model; of an adaptation, which has both behind it, the first."""
+
+
+def model_stage(names: Iterable[str]) -> str:
+    """Return which of some stages made the model that the others judge and release.
+
+    Raises:
+        LookupError: none of them makes one.
+
+    >>> model_stage(["evaluate", "train"]), model_stage(["adapt", "base"])
+    ('train', 'adapt')
+    """
+    given = set(names)
+    for name in MODEL_STAGES:
+        if name in given:
+            return name
+    raise LookupError(f"none of {', '.join(sorted(given))} makes a model")
 
 
 def module_name(stage: str) -> str:

@@ -102,7 +102,9 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     work = stage.work()
     with stage.scratch() as scratch:
         index = scratch / "index"
-        protection = write_index(index, _protected(params, inputs["holdout"]), how)
+        # The items of an adaptation are those of its base, which has them in the same place.
+        items = inputs["base" if "base" in inputs else "holdout"]
+        protection = write_index(index, _protected(params, items), how)
         _check_some_are_protected(protection)
         shared = {name: index / name for name in FILES}
         find = partial(_find_in_shard, index=index, how=how)

@@ -29,6 +29,7 @@ from tasks.contracts.files import METRICS_NAME, MODEL_FOLDER, RESULTS_NAME, SAMP
 from tasks.contracts.heldout import LOCAL_TASKS
 from tasks.contracts.hubs import hub_error, is_network_fault
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest
+from tasks.contracts.stages import model_stage
 from tasks.contracts.workspace import state_folder
 from training.device import need_gpus
 
@@ -76,13 +77,14 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     """Score the model on every task.
 
     Args:
-        inputs: `train` (the model) and `holdout` (the local tasks).
+        inputs: `train` or `adapt` (the model) and `holdout` (the local tasks).
 
     Raises:
         InputError: a task is unknown.
         NetworkError: a hub task's data cannot be fetched.
     """
-    scores = score(inputs["train"] / MODEL_FOLDER, inputs["holdout"] / TASKS_FOLDER, params)
+    made_by = model_stage(inputs)
+    scores = score(inputs[made_by] / MODEL_FOLDER, inputs["holdout"] / TASKS_FOLDER, params)
     write_json(output / RESULTS_NAME, {"tasks": scores.results, "settings": params.identity()})
     flat: dict[str, JsonValue] = {
         f"{task}.{name}": value
@@ -102,7 +104,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
         stage="evaluate",
         unit="items",
         params=params.identity(),
-        inputs={name: inputs[name] for name in ("train", "holdout")},
+        inputs={name: inputs[name] for name in (made_by, "holdout")},
         counts=Counts(in_=items, out=items),
     )
 

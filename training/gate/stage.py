@@ -36,6 +36,7 @@ from tasks.contracts.files import (
 )
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest, read_manifest
 from tasks.contracts.release import EVALUATION_FOLDER
+from tasks.contracts.stages import model_stage
 from tasks.contracts.workspace import state_folder
 from training.champions import Champion, champion_to_beat
 from training.evaluate import stage as evaluate
@@ -109,14 +110,15 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     """Judge the trained model.
 
     Args:
-        inputs: `evaluate`, `train`, `holdout` and `mix`; `decontaminate` says how many items of what is scored were
-            kept out of the training text.
+        inputs: `evaluate`, `train` or `adapt`, `holdout` and `mix`; `decontaminate` says how many items of what is
+            scored were kept out of the training text.
 
     Raises:
         GateError: a rule failed; the report says which and by how much.
         InputError: a task that a rule needs was not scored, or the champion cannot be compared.
     """
-    candidate = json.loads((inputs["train"] / METRICS_NAME).read_bytes())["weights_sha256"]
+    made_by = model_stage(inputs)
+    candidate = json.loads((inputs[made_by] / METRICS_NAME).read_bytes())["weights_sha256"]
     champion = champion_to_beat(candidate)
     rules = judge(params, inputs, champion)
     report: dict[str, JsonValue] = {
@@ -139,7 +141,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
         unit="rules",
         params=params.identity(),
         inputs={
-            name: inputs[name] for name in ("evaluate", "train", "holdout", "mix", "decontaminate") if name in inputs
+            name: inputs[name] for name in ("evaluate", made_by, "holdout", "mix", "decontaminate") if name in inputs
         },
         counts=Counts(in_=len(rules), out=len(rules)),
     )
@@ -181,7 +183,7 @@ def judge(params: Params, inputs: Mapping[str, Path], champion: Champion | None)
         floor_rule(params, inputs),
         chance_rule(params, read_samples(inputs["evaluate"], params.chance_task)),
         *regression_rules(params, inputs, champion),
-        policy_rule(params, inputs["train"]),
+        policy_rule(params, inputs[model_stage(inputs)]),
     ]
 
 
@@ -252,9 +254,9 @@ def regression_rules(params: Policy, inputs: Mapping[str, Path], champion: Champ
     return [first, second]
 
 
-def policy_rule(params: Params, train: Path) -> Rule:
+def policy_rule(params: Params, trained: Path) -> Rule:
     """Compare the policy with the one that was hashed into the training manifest before the first step."""
-    fixed, current = read_manifest(train).params.get("policy_sha256"), policy_sha256(params, params.tasks)
+    fixed, current = read_manifest(trained).params.get("policy_sha256"), policy_sha256(params, params.tasks)
     if fixed == current:
         return Rule(
             rule="policy_changed", task=None, verdict="pass", detail="the policy is the one fixed before training"

@@ -14,21 +14,14 @@ from pathlib import Path
 from pydantic import Field, JsonValue
 
 from tasks.contracts.base import StageParams, not_identity
-from tasks.contracts.base_release import BASE_FOLDER
 from tasks.contracts.durable_files import write_json
 from tasks.contracts.errors import HeadwaterError, raised
-from tasks.contracts.files import MODEL_FOLDER, REPORT_NAME
 from tasks.contracts.languages import LanguageCode
-from tasks.contracts.manifest import MANIFEST_NAME, Counts, Manifest, commit_manifest
-from tasks.contracts.release import (
-    EVALUATION_FOLDER,
-    GATE_NAME,
-    LINEAGE_NAME,
-    MANIFESTS_FOLDER,
-    SIGNATURE_NAME,
-    VERIFIER_NAME,
-)
+from tasks.contracts.manifest import Counts, Manifest, commit_manifest
+from tasks.contracts.release import BASE_FOLDER, LINEAGE_NAME, SIGNATURE_NAME
 from training.champions import promote
+from training.release.adapted import assemble_adapted
+from training.release.copies import copy_judged
 from training.release.local_tasks import write_local_tasks
 from training.release.papers.facts import Facts, read_facts
 from training.release.papers.statement import Statement
@@ -64,7 +57,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     """Assemble the release, make it the champion and sign its kept copy: data/ is the same bytes every time.
 
     Args:
-        inputs: the folders of all stages before this one.
+        inputs: the folders of all stages before this one; of an adaptation its own, and the `base`.
 
     Raises:
         InputError: a stage's folder is not given, or a file that the papers are written from cannot be read.
@@ -72,7 +65,10 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
         ParamsError: the signing key cannot be used.
     """
     key = configured_key(params.signing_key)
-    assemble(params, inputs, output)
+    if BASE_FOLDER in inputs:
+        assemble_adapted(params.identity(), params.license, inputs, output)
+    else:
+        assemble(params, inputs, output)
     files = sum(1 for path in output.rglob("*") if path.is_file())
     manifest = commit_manifest(
         output,
@@ -93,18 +89,11 @@ def assemble(params: Params, inputs: Mapping[str, Path], output: Path) -> None:
     facts = read_facts(
         inputs, name=params.name, license=params.license, language=params.language, statement=params.statement
     )
-    output.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(inputs["train"] / MODEL_FOLDER, output, dirs_exist_ok=True)
+    copy_judged(inputs, output)
     if (inputs["train"] / BASE_FOLDER).is_dir():
         shutil.copytree(inputs["train"] / BASE_FOLDER, output / BASE_FOLDER)
-    shutil.copytree(inputs["evaluate"], output / EVALUATION_FOLDER, ignore=shutil.ignore_patterns(MANIFEST_NAME))
-    shutil.copyfile(inputs["gate"] / REPORT_NAME, output / GATE_NAME)
-    (output / MANIFESTS_FOLDER).mkdir(exist_ok=True)
-    for stage, folder in inputs.items():
-        shutil.copyfile(folder / MANIFEST_NAME, output / MANIFESTS_FOLDER / f"{stage}.json")
     write_local_tasks(inputs["holdout"], output)
     write_json(output / LINEAGE_NAME, _lineage(facts, params))
-    shutil.copyfile(Path(__file__).with_name(VERIFIER_NAME), output / VERIFIER_NAME)
     write_papers(facts, output)
 
 

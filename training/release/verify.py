@@ -40,6 +40,10 @@ BESIDE = ("TAKEDOWN.md", "takedown.json")
 """The mark that sources in a release were taken down. It may be added later."""
 SIGNATURE = "model.sig"
 """The publisher's signature over all other files but that mark. It is added when the release is complete."""
+BASE = "base"
+"""Folder in which all of the release stands that the weights began with, where they did, but those weights."""
+SOURCES = ("crawl", "examples")
+"""The stages that are made from nothing in the chain."""
 MOST_JSON_BYTES = 64 << 20
 """Longest JSON file that is read; a release's own are far below."""
 MOST_HEADER_BYTES = 100_000_000
@@ -203,6 +207,32 @@ class Release:
         return {PurePosixPath(name).stem: self.json(name) for name in self.names if name.startswith("manifests/")}
 
     @cached_property
+    def base(self) -> "Release | None":
+        """The release whose weights this one began with."""
+        return Release(self.folder / BASE) if self.kinds.get(BASE) == "folder" else None
+
+    @cached_property
+    def known(self) -> dict[str, Any]:
+        """Stage → the copy of its manifest; a stage that an adapted release has not is its base's."""
+        return {**(self.base.known if self.base else {}), **self.stages}
+
+    @cached_property
+    def hashes(self) -> dict[str, str]:
+        """Stage → SHA-256 of the copy of its manifest; the base's own manifest is that of "base"."""
+        own = {stage: self.sha256(f"manifests/{stage}.json") for stage in self.stages}
+        return {**own, BASE: self.base.sha256(MANIFEST)} if self.base and self.adapted else own
+
+    @cached_property
+    def adapted(self) -> bool:
+        """Whether the weights were tuned on examples, and not trained on text."""
+        return "adapt" in self.stages
+
+    @cached_property
+    def maker(self) -> str:
+        """The stage that made the weights."""
+        return "adapt" if self.adapted else "train"
+
+    @cached_property
     def lineage(self) -> Any:
         """lineage.json."""
         return self.json("lineage.json")
@@ -313,10 +343,13 @@ def check_settings(release: Release) -> Iterator[Break]:
 def check_chain(release: Release) -> Iterator[Break]:
     """The release names the manifests it was made from, each made from the ones before it, back to the crawl.
 
-    So does a release whose weights training began with, in base/.
+    So does the release that its weights began with, in base/.
     """
-    yield from chain_of_base("base/", release.stages["train"]["params"].get("started_from"), release)
-    hashes = {stage: release.sha256(f"manifests/{stage}.json") for stage in release.stages}
+    yield from base_is_named(release)
+    hashes, base = release.hashes, release.base if release.adapted else None
+    behind: dict[str, str] = {}
+    while base is not None:
+        behind, base = {**base.hashes, **behind}, base.base
     named, told = release.manifest["inputs"], release.lineage["stages"]
     yield from differs(f"{MANIFEST}, stages", sorted(hashes), sorted(named))
     yield from differs("lineage.json, stages", sorted(hashes), sorted(told))
@@ -328,49 +361,50 @@ def check_chain(release: Release) -> Iterator[Break]:
         yield from differs(f"lineage.json, inputs of {stage}", manifest["inputs"], told.get(stage, {}).get("inputs"))
         for before, recorded in manifest["inputs"].items():
             where = f"manifests/{stage}.json, made from {before}"
-            yield from differs(where, recorded, hashes.get(before, "no such manifest"))
-        if not manifest["inputs"] and stage != "crawl":
+            yield from differs(where, recorded, hashes.get(before, behind.get(before, "no such manifest")))
+        if not manifest["inputs"] and stage not in SOURCES:
             yield Break(f"manifests/{stage}.json, inputs", "what the stage was made from", "nothing")
     reached, waiting = set(), ["gate"]
     while waiting:
         stage = waiting.pop()
         if stage not in reached:
             reached.add(stage)
-            waiting += release.stages.get(stage, {"inputs": {}})["inputs"]
-    if "crawl" not in reached:
-        yield Break("manifests/", "a chain from the gate to the crawl", "it ends at " + ", ".join(sorted(reached)))
+            waiting += release.known.get(stage, {"inputs": {}})["inputs"]
+    end = BASE if release.adapted else "crawl"
+    if end not in reached:
+        yield Break("manifests/", f"a chain from the gate to the {end}", "it ends at " + ", ".join(sorted(reached)))
+    if release.base is not None:
+        yield from within_base(check_chain(release.base))
 
 
-def chain_of_base(place: str, named: Any, release: Release) -> Iterator[Break]:
-    """Check the chain of the release that another one goes on from, and of what that one goes on from itself."""
+def within_base(breaks: Iterator[Break]) -> Iterator[Break]:
+    """Say of breaks that they are in the base of an adapted release."""
+    return (Break(f"{BASE}/{one.where}", one.expected, one.found) for one in breaks)
+
+
+def base_is_named(release: Release) -> Iterator[Break]:
+    """Compare a release that training went on from with what the training manifest says of it."""
+    if release.adapted:
+        return  # its manifest is an input of the stage adapt
+    named = release.stages["train"]["params"].get("started_from")
     if named is None:
-        if any(name.startswith(place) for name in release.names):
-            yield Break(place, "nothing: training began with random weights", "a release")
-        return
-    if len(place) > 5 * DEEPEST:
-        yield Break(place, "a chain that begins somewhere", f"more than {DEEPEST} releases")
-        return
-    yield from differs(f"{place}{MANIFEST}, SHA-256", named["release"], release.sha256(f"{place}{MANIFEST}"))
-    manifest, lineage = release.json(f"{place}{MANIFEST}"), release.json(f"{place}lineage.json")
-    yield from differs(f"{place}lineage.json, name", named["name"], lineage["name"])
-    yield from differs(f"{place}lineage.json, weights_sha256", named["weights_sha256"], lineage["weights_sha256"])
-    listed = {entry["name"]: entry["sha256"] for entry in manifest["shards"]}
-    kept = [name.removeprefix(place) for name in release.names if name.startswith(place)]
-    for name in kept:
-        if name != MANIFEST:
-            yield from differs(f"{place}{name}, SHA-256", listed.get(name), release.sha256(place + name))
-    for stage, recorded in manifest["inputs"].items():
-        yield from differs(f"{place}manifests/{stage}.json", recorded, release.sha256(f"{place}manifests/{stage}.json"))
-    trained = "train"
-    before = release.json(f"{place}manifests/{trained}.json")["params"].get("started_from")
-    yield from chain_of_base(f"{place}base/", before, release)
+        if release.base is not None:
+            yield Break(f"{BASE}/", "nothing: training began with random weights", "a release")
+    elif release.base is None:
+        yield Break(f"{BASE}/", f"the release {named['release']}", "missing")
+    else:
+        yield from differs(f"{BASE}/{MANIFEST}, SHA-256", named["release"], release.base.sha256(MANIFEST))
+        for key in ("name", "weights_sha256"):
+            yield from differs(f"{BASE}/lineage.json, {key}", named[key], release.base.lineage[key])
 
 
 def check_conservation(release: Release) -> Iterator[Break]:
     """No stage lost or invented a row, and none was lost between two stages."""
     for stage, manifest in release.stages.items():
         yield from conserved(stage, manifest)
-        yield from handed_over(stage, release.stages)
+        yield from handed_over(stage, release.known)
+    if release.base is not None:
+        yield from within_base(check_conservation(release.base))
 
 
 def parts(manifest: Any) -> dict[str, int | None]:
@@ -439,20 +473,28 @@ def made_from(stage: str, stages: dict[str, Any]) -> set[str]:
 
 def check_copies(release: Release) -> Iterator[Break]:
     """The model, the scores and the gate's report are the files that the stages train, evaluate and gate made."""
-    for stage, prefix, place in (
-        ("train", "model/", ""),
+    places = (
+        (release.maker, "model/", ""),
         ("train", "base/", "base/"),
         ("evaluate", "", "evaluation/"),
         ("gate", "report.json", ""),
-    ):
-        for entry in release.stages[stage]["shards"]:
+    )
+    for stage, prefix, place in places:
+        for entry in release.stages.get(stage, {"shards": []})["shards"]:
             if entry["name"].startswith(prefix):
                 name = "gate.json" if stage == "gate" else place + entry["name"].removeprefix(prefix)
                 yield from differs(f"{name}, from {stage}", entry["sha256"], release.sha256(name))
-    made = {entry["name"] for entry in release.stages["train"]["shards"]}
+    made = {entry["name"] for entry in release.stages[release.maker]["shards"]}
     for name in release.names:
         if name.endswith(".safetensors") and f"model/{name}" not in made:
-            yield Break(name, "weights that the stage train made", "others")
+            yield Break(name, f"weights that the stage {release.maker} made", "others")
+    if release.base is None:
+        return
+    for name, entry in release.base.listed.items():
+        if not name.endswith(".safetensors"):
+            yield from differs(f"{BASE}/{name}, from the base", entry["sha256"], release.sha256(f"{BASE}/{name}"))
+    for name in sorted(set(release.base.names) - set(release.base.listed) - {MANIFEST}):
+        yield Break(f"{BASE}/{name}", "no such file in the base", "added")
 
 
 def check_weights(release: Release) -> Iterator[Break]:
@@ -551,15 +593,16 @@ def check_gate(release: Release) -> Iterator[Break]:
 
 def check_policy(release: Release) -> Iterator[Break]:
     """The gate judged by the policy that was hashed into the training manifest before the first step."""
-    trained, judged = release.stages["train"]["params"], release.stages["gate"]["params"]
+    where = f"manifests/{release.maker}.json"
+    trained, judged = release.stages[release.maker]["params"], release.stages["gate"]["params"]
     if "policy_sha256" not in trained:
-        raise NotCheckableError("manifests/train.json holds no policy_sha256")
+        raise NotCheckableError(f"{where} holds no policy_sha256")
     fixed = trained["policy_sha256"]
     yield from differs("gate.json, policy_sha256", fixed, release.gate["policy_sha256"])
     if "policy" not in trained or "tasks" not in trained:
-        raise NotCheckableError("the hashes agree, but manifests/train.json does not hold the policy itself")
+        raise NotCheckableError(f"the hashes agree, but {where} does not hold the policy itself")
     again = policy_sha256(trained["policy"], trained["tasks"])
-    yield from differs("manifests/train.json, the policy's hash", fixed, again)
+    yield from differs(f"{where}, the policy's hash", fixed, again)
     own = {name: judged.get(name) for name in trained["policy"]}
     again = policy_sha256(own, judged.get("tasks"))
     yield from differs("manifests/gate.json, the policy's hash", fixed, again)

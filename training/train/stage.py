@@ -18,12 +18,13 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from tasks.contracts.base_release import BASE_FOLDER, checked_file, copy_lineage
+from tasks.contracts.base_release import checked_file, copy_lineage
 from tasks.contracts.code_hash import code_hash
 from tasks.contracts.durable_files import sha256_file, sha256_json, write_bytes, write_json
 from tasks.contracts.errors import CorpusTooSmallError, InputError, TrainingError
 from tasks.contracts.files import MODEL_CONFIG_NAME, TOKENIZER_NAME
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest, manifest_hash
+from tasks.contracts.release import BASE_FOLDER
 from tasks.contracts.tokens import TokensInfo, read_tokens_info
 from tasks.contracts.workspace import ROOT, progress_path, state_folder
 from training.train.artifacts import write_output

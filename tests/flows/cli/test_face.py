@@ -26,6 +26,7 @@ OPTIONS = {
     "plan": "--model --device --devices --nodes --device-memory --host-memory --nvme --nvme-bandwidth --seq-len "
     "--batch --tokens --vocabulary --write --json",
     "run": "--set --profile --until --force --plan --json",
+    "adapt": "[files] --method --base --set --plan --json",
     "stage": "name",
     "up": "",
     "doctor": "--json",
@@ -59,6 +60,7 @@ ANSWERS: dict[str, tuple[int | None, str]] = {
     "plan --model 7b --json": (0, "weights tokens estimates recommended error"),
     "plan --model 700b --json": (1, "weights tokens estimates recommended error"),
     "plan --model nothing --json": (2, ""),
+    "adapt --plan": (2, ""),
     "stage extract": (0, ""),
     "stage nothing": (2, ""),
     "doctor --json": (None, "[name ok found fix optional]"),
@@ -68,7 +70,10 @@ ANSWERS: dict[str, tuple[int | None, str]] = {
     "trace site.example --json": (0, "query host counts documents training"),
     "trace --step 0 --json": (0, "batches"),
     "trace --step 100000 --json": (2, ""),
-    "trace --release small --json": (0, "name manifest_sha256 weights_sha256 takedown documents tokens seen groups"),
+    "trace --release small --json": (
+        0,
+        "name manifest_sha256 weights_sha256 takedown documents tokens seen examples groups",
+    ),
     "trace --release nothing --json": (2, ""),
     "trace --text text.txt --json": (0, "match trace"),
     "trace --index --json": (0, "index"),
@@ -208,7 +213,7 @@ def test_every_answer_in_json_is_in_the_table() -> None:
         for name, options in OPTIONS.items()
         if "--json" in options.split() and not any(line.startswith(f"{name} ") for line in lines)
     }
-    assert missing == {"sign"}, "it says with --json what tests/flows/cli/test_sign.py reads"
+    assert missing == {"adapt", "sign"}, "tests/e2e/test_adapt.py and tests/flows/cli/test_sign.py read what they say"
 
 
 @pytest.mark.parametrize("name", OPTIONS)

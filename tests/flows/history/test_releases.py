@@ -4,11 +4,12 @@ from pathlib import Path
 import pytest
 
 from flows.history.releases import holders, known_releases, missing_lists, read_names, remember_release
-from tasks.contracts.base_release import BASE_FOLDER, copy_lineage
+from tasks.contracts.base_release import copy_lineage
 from tasks.contracts.document import Document, write_documents
 from tasks.contracts.durable_files import write_json
 from tasks.contracts.errors import InputError, ManifestError
 from tasks.contracts.manifest import Counts, manifest_hash
+from tasks.contracts.release import BASE_FOLDER
 from tests.planted import plant_manifest
 from training.champions import promote
 

@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
+from flows.workspace.adaptation import ADAPTATION, OWN_SECTIONS
 from flows.workspace.graph import load_graph
 from flows.workspace.params import RAY_SECTION
 from tasks.contracts.base import StageParams
@@ -19,6 +20,7 @@ FILE: dict[str, Any] = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
 MODELS: dict[str, type[StageParams]] = {
     RAY_SECTION: RayParams,
     **{name: stage.params_class for name, stage in load_graph(ROOT / "dvc.yaml").items()},
+    **{name: ADAPTATION[name].params_class for name in OWN_SECTIONS},
 }
 OF_THE_SAMPLE = {"filter.rules", "perplexity.reference", "decontaminate.benchmarks", "mix.groups"}
 """What speaks of the sample's own pages (its hosts, its quiz, rules tuned to it), which other pages do not have.

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from tasks.contracts.base_release import BASE_FOLDER, STARTED_FROM, copy_lineage, read_base
+from tasks.contracts.base_release import STARTED_FROM, copy_lineage, read_base
 from tasks.contracts.document import write_documents
 from tasks.contracts.durable_files import sha256_file, write_json
 from tasks.contracts.manifest import Counts, Unit
+from tasks.contracts.release import BASE_FOLDER
 from tests.mutations import mutate
 from tests.planted import plant_manifest
 from tests.training.release.papers.chain import STAGES, TEXT_STAGES, Figures, documents, write_texts
@@ -122,16 +123,22 @@ def test_no_file_of_a_base_can_be_changed_taken_away_or_added(twice_continued: P
     folder = shutil.copytree(twice_continued, tmp_path / "release")
     files = [path for path in sorted((folder / "base").rglob("*")) if path.is_file()]
     assert len(files) > 2 * len(STAGES)
+
+    def broken() -> bool:
+        """Whether a claim fails that does not ask the release's own list of files, which a forger writes anew."""
+        told = verdicts(folder)
+        return "fail" in (told["chain"], told["copies"])
+
     for path in files:
         content = path.read_bytes()
         path.write_bytes(content.replace(b"1", b"2", 1) if b"1" in content else content + b" ")
-        assert verdicts(folder)["chain"] == "fail", path
+        assert broken(), path
         path.unlink()
-        assert verdicts(folder)["chain"] == "fail", path
+        assert broken(), path
         path.write_bytes(content)
-    assert verdicts(folder)["chain"] == "pass"
+    assert not broken()
     (folder / "base/more.json").write_text("{}")
-    assert verdicts(folder)["chain"] == "fail"
+    assert broken()
 
 
 def test_a_base_that_no_training_went_on_from_is_refused(made: Path, tmp_path: Path) -> None:

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from tasks.contracts.base_release import BASE_FOLDER, STARTED_FROM
+from tasks.contracts.base_release import STARTED_FROM
 from tasks.contracts.durable_files import write_json
 from tasks.contracts.errors import HeadwaterError, InputError
 from tasks.contracts.files import METRICS_NAME, MODEL_FOLDER, TOKENIZER_NAME
 from tasks.contracts.manifest import MANIFEST_NAME, Counts, Manifest, commit_manifest, manifest_hash, read_manifest
-from tasks.contracts.release import LINEAGE_NAME, MANIFESTS_FOLDER
+from tasks.contracts.release import BASE_FOLDER, LINEAGE_NAME, MANIFESTS_FOLDER
 from tests.training.train.in_process import SMALL, in_another_process
 from tests.training.train.token_folders import make_tokens
 from training.train.hyperparameters import Params

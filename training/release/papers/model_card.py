@@ -10,10 +10,10 @@ from typing import Any
 
 from huggingface_hub.repocard_data import EvalResult, ModelCardData
 
-from tasks.contracts.base_release import BASE_FOLDER
 from tasks.contracts.files import SOURCES_NAME, TASKS_FOLDER
 from tasks.contracts.release import (
     AB2013_NAME,
+    BASE_FOLDER,
     BILL_NAME,
     CROISSANT_NAME,
     DATA_CARD_NAME,
@@ -42,7 +42,7 @@ FILES = (
     (f"{TASKS_FOLDER}/", "the held-out tasks and their items, for lm-eval"),
     (f"{GATE_NAME}, {EVALUATION_FOLDER}/", "the gate's report and the score of every item"),
     (f"{LINEAGE_NAME}, {MANIFESTS_FOLDER}/", "the chain of hashes from these weights to the raw records"),
-    (f"{BASE_FOLDER}/", "if it is here: the same chain of the release whose weights training began with"),
+    (f"{BASE_FOLDER}/", "if it is here: all of the release whose weights training began with, but those weights"),
     (VERIFIER_NAME, "checks all of this folder offline: `python3 -I verify.py`"),
     (
         SIGNATURE_NAME,
@@ -209,7 +209,7 @@ def _base(facts: Facts) -> list[str]:
         return []
     return [
         f"Before that the weights learnt from the training text of {facts.base.name}: see the data card of that "
-        f"release, whose manifest has the SHA-256 `{facts.base.release}`. Its chain stands in `{BASE_FOLDER}/`.",
+        f"release, whose manifest has the SHA-256 `{facts.base.release}`. It stands in `{BASE_FOLDER}/`.",
         "",
     ]
 
