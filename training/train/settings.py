@@ -13,6 +13,7 @@ from tasks.contracts.errors import HeadwaterError, ParamsError, raised
 from training.device import gpus, need_gpus
 from training.gate_policy import policy_sha256, read_policy
 from training.train.launch import Launch, Launcher
+from training.plan.strategies import BY_NAME
 from training.train.model import ModelSetting, ModelSize
 from training.train.optimizers import Optimizer
 from training.train.schedule import Schedule
@@ -49,7 +50,8 @@ class Params(StageParams):
     decay_fraction: float = Field(0.2, gt=0, le=1)
     """Of wsd: which part of all steps the decay takes."""
     optimizer: Optimizer = "adamw"
-    """adamw, or muon for the hidden layers' matrices with adamw for the rest."""
+    """adamw, adamw-8bit with its two moments in 8 bits (bitsandbytes: 6 bytes less for each weight, another result), or
+    muon for the hidden layers' matrices with adamw for the rest."""
     z_loss: float = Field(0.0, ge=0, le=1)
     """Weight of the squared log-partition of the logits that is added to the loss (PaLM: 1e-4); 0 adds none."""
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
@@ -207,6 +209,13 @@ class Params(StageParams):
                 where="params.yaml, train.warmup_steps",
                 expected=f"at most train.max_steps = {self.max_steps}",
                 found=str(self.warmup_steps),
+            )
+        if self.optimizer == "adamw-8bit" and BY_NAME[self.chosen_strategy()].optimizer == "nvme":
+            raise ParamsError(
+                "states on a disk are swapped as float32, and this optimizer's are not",
+                where="params.yaml, train.optimizer",
+                expected="adamw with infinity-optimizer and infinity",
+                found=self.optimizer,
             )
 
     def in_manifest(self) -> dict[str, JsonValue]:
