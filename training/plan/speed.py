@@ -116,6 +116,19 @@ def step_time(run: Run, stack: Stack = "deepspeed", constants: Constants = FITTE
     return StepTime(device=device, links=links, host=streamed + stalled, total=total)
 
 
+def model_flops_utilisation(shape: Shape, *, seq_len: int, tokens_per_second: float, peak: float) -> float:
+    """Return what share of the peak goes into the model's own operations (MFU; PaLM, arXiv 2204.02311, appendix B).
+
+    Tokens a second times the operations of a token's forward and backward pass, 6 for each weight that is multiplied and
+    12 × layers × width × seq_len for attention, over the peak. What is computed again does not count.
+
+    Args:
+        tokens_per_second: over all devices.
+        peak: bf16 operations a second of all devices, dense, by their data sheet.
+    """
+    return shape.model_operations(seq_len) * tokens_per_second / peak
+
+
 def _pass_seconds(run: Run, stack: Stack, constants: Constants) -> float:
     """Return the seconds of one micro-batch's forward and backward pass on a device."""
     shape, device = run.shape, run.machine.device
