@@ -156,10 +156,19 @@ def _row(one: Estimate) -> dict[str, Any]:
         "fits": one.fits,
         "lacks": list(one.lacks),
         "tokens_per_second": round(one.tokens_per_second, 1),
+        "mfu": round(_mfu(one), 4),
         "days": round(one.days, 3),
         "kilowatt_hours": round(one.kilowatt_hours, 1),
         "dollars": None if one.dollars is None else round(one.dollars, 2),
     }
+
+
+def _mfu(one: Estimate) -> float:
+    from training.plan.speed import model_flops_utilisation
+
+    run = one.run
+    peak = run.machine.ranks * run.machine.device.flops
+    return model_flops_utilisation(run.shape, seq_len=run.seq_len, tokens_per_second=one.tokens_per_second, peak=peak)
 
 
 def _show(wish: Wish, found: list[Estimate], best: Estimate | None, written: Path | None) -> None:
@@ -201,7 +210,7 @@ def _verdict(found: list[Estimate], best: Estimate | None, written: Path | None)
         said += f"too small is the {', the '.join(least.lacks)}."
         console.print(said, style="bold red")
         return
-    said = f"Take {_name(best)}: {best.tokens_per_second:,.0f} tokens/s, {_time(best.days)}, "
+    said = f"Take {_name(best)}: {best.tokens_per_second:,.0f} tokens/s, {_mfu(best):.0%} MFU, {_time(best.days)}, "
     said += f"{best.kilowatt_hours:,.0f} kWh at the devices' power limit"
     said += f", {_dollars(best.dollars)} to rent them." if best.dollars is not None else "; no price is known."
     console.print(said, style="bold")

@@ -92,6 +92,23 @@ def devices() -> dict[str, Device]:
     }
 
 
+PROCESSOR = Device(
+    name="cpu",
+    title="processor",
+    reports=(),
+    kind="cpu",
+    flops=0.0,
+    memory=0.0,
+    bandwidth=0.0,
+    link=0.0,
+    host_link=0.0,
+    network=0.0,
+    watts=0.0,
+    price=None,
+)
+"""What runs without a GPU is planned on: all of a run lies in the host's memory. Nothing is said of its speed."""
+
+
 def device_that_reports(name: str) -> Device | None:
     """Return the device that PyTorch calls so; None where its data sheet is not known.
 

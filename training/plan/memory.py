@@ -58,21 +58,25 @@ def memory(run: Run) -> Memory:
 def activation_bytes(run: Run) -> float:
     """Return the bytes of a micro-batch that the backward pass needs, on a device."""
     shape, tokens = run.shape, run.micro_batch * run.seq_len
-    layer = layer_activation_bytes(shape)
+    layer = layer_activation_bytes(shape, run.precision)
     kept = 1 - RECOMPUTED[run.checkpointing]
-    boundaries = 2.0 * shape.width if kept < 1 else 0.0
+    boundaries = (4.0 if run.precision == "fp32" else 2.0) * shape.width if kept < 1 else 0.0
     return tokens * (shape.layers * (kept * layer + boundaries) + (layer if kept < 1 else 0) + _head(shape))
 
 
-def layer_activation_bytes(shape: Shape) -> float:
-    """Return the bytes that a layer keeps for a token, in bf16.
+def layer_activation_bytes(shape: Shape, precision: str = "bf16") -> float:
+    """Return the bytes that a layer keeps for a token.
 
     Per unit of width, queries and attention's output are 2 each, keys and values 4 by their share of the heads. A
     LayerNorm keeps its input and output, 2 each; transformers' RMSNorm its input in float32, its normal form and its
-    output, 8. Per unit of inner width, each of the activations is 2: four of SwiGLU, two of GELU.
+    output, 8. Per unit of inner width, each of the activations is 2: four of SwiGLU, two of GELU. That is in bf16; in
+    float32 all are twice as large but what RMSNorm has in float32 there too, of which its input need not be copied.
     """
     norms, inner = (16.0, 8.0) if shape.gated else (8.0, 4.0)
-    return shape.width * (norms + 4.0 + 4.0 * shape.kv_heads / shape.heads) + inner * shape.inner
+    in_bf16 = shape.width * (norms + 4.0 + 4.0 * shape.kv_heads / shape.heads) + inner * shape.inner
+    if precision == "bf16":
+        return in_bf16
+    return 2.0 * in_bf16 - (8.0 * shape.width if shape.gated else 0.0)
 
 
 def _head(shape: Shape) -> float:
@@ -85,9 +89,9 @@ def _states(run: Run) -> float:
     sharded = weights / ranks
     if strategy.name == "fsdp":
         return (4 + 4 + 2 * run.moment_bits / 8) * sharded  # float32 weights, which are their own copy, and gradients
-    found = 0.0
+    found, extra = 0.0, 2.0 if run.precision == "fp32" else 0.0  # of a weight and of its gradient
     if strategy.weights == "device":
-        found += 2 * (sharded if strategy.stage == 3 else weights)
+        found += (2 + extra) * (sharded if strategy.stage == 3 else weights)
     if strategy.optimizer == "device":
         moments = 4 + 2 * run.moment_bits / 8
         # Sharded gradients are turned into float32 for the update; DDP accumulates in float32.

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, JsonValue
 
 from tasks.contracts.base import StageParams, borrowed_from, not_identity
 from tasks.contracts.errors import HeadwaterError, ParamsError, raised
+from tasks.contracts.workspace import state_folder
 from training.device import gpus, need_gpus
 from training.gate_policy import policy_sha256, read_policy
-from training.train.launch import Launch, Launcher
+from training.plan.machine import GIGA
+from training.plan.room import cheapest, machine_here, shortage, ways_out
+from training.plan.speed import Run
 from training.plan.strategies import BY_NAME
+from training.train.launch import Launch, Launcher
 from training.train.model import ModelSetting, ModelSize
 from training.train.optimizers import Optimizer
 from training.train.schedule import Schedule
-from training.train.strategy import Chosen, Strategy, choose
+from training.train.strategy import Chosen, Strategy, choose, simplest
 
 
 class Params(StageParams):
@@ -66,8 +70,8 @@ class Params(StageParams):
     strategy: Strategy = "auto"
     """What ranks share out (DeepSpeed): ddp nothing, zero-1 optimizer states, zero-2 gradients too, zero-3 weights too;
     zero-2-offload has the optimizer in the host's memory, zero-3-offload all, infinity-optimizer and infinity on its
-    disk, where no checkpoints are written (`headwater plan` says what fits). auto takes the cheapest: one rank holds
-    all, several share all out."""
+    disk, where no checkpoints are written. auto takes the cheapest that fits (`headwater plan`): one rank holds all,
+    several share all out, and what is too large for the GPUs is offloaded as zero-3-offload does, then as infinity."""
     offload_folder: str | None = not_identity(None)
     """Folder on a fast disk for infinity; null takes one under .headwater/."""
     activation_checkpointing: bool = False
@@ -112,14 +116,16 @@ class Params(StageParams):
     """Seconds after which a checkpoint is due anyway. When one is written never changes the result."""
     policy: dict[str, Any] = borrowed_from("gate", {})
     """The gate's section: its hash goes into this stage's manifest before the first step."""
+    vocabulary: int = borrowed_from("tokenizer.vocab_size", 32_000, identity=False)
+    """Entries of the vocabulary at most: what the memory is reckoned with before there is a tokenizer."""
     tasks: tuple[str, ...] = borrowed_from("evaluate.tasks", ())
     """The tasks that the gate will score: part of its policy."""
 
     def faults(self) -> Iterator[HeadwaterError]:
         """Yield GPUs that are not there, a batch that cannot be shared out, and settings that cannot be meant."""
         no_gpu = list(raised(self.runs_on))
-        yield from no_gpu or raised(self.chosen_strategy)
-        yield from raised(self.micro_batch)
+        cannot_be = no_gpu or [*raised(self.micro_batch), *raised(self.chosen_strategy)]
+        yield from cannot_be or raised(self.fits)
         yield from self.launch().faults()
         yield from raised(self.can_be_meant)
 
@@ -187,12 +193,70 @@ class Params(StageParams):
         Raises:
             ParamsError: the strategy does not go with optimizer and precision.
         """
-        return choose(
+        chosen = choose(
             self.strategy,
             ranks=self.ranks(),
             whole_by="fixed_order" if self.fixed_order else "muon" if self.optimizer == "muon" else None,
             precision=self.chosen_precision(),
+            cheapest=self._cheapest if self.runs_on() == "gpu" else simplest,
         )
+        if self.optimizer == "adamw-8bit" and BY_NAME[chosen].optimizer == "nvme":
+            raise ParamsError(
+                "states on a disk are swapped as float32, and this optimizer's are not",
+                where="params.yaml, train.optimizer",
+                expected="adamw with infinity-optimizer and infinity",
+                found=self.optimizer,
+            )
+        return chosen
+
+    def _cheapest(self, names: Sequence[Chosen]) -> Chosen:
+        """Return which strategy this machine's GPUs run fastest of those that fit them."""
+        able = [name for name in names if self.optimizer == "adamw" or BY_NAME[name].optimizer != "nvme"]
+        chosen = cheapest(self.planned(able[0]), able)
+        return next(name for name in able if name == chosen)
+
+    def planned(self, strategy: str) -> Run:
+        """Return this run on this machine, as `headwater plan` reckons with it."""
+        return Run(
+            shape=self.model.shape(vocab_size=self.vocabulary, seq_len=self.seq_len),
+            machine=machine_here(
+                gpu=self.runs_on() == "gpu",
+                ranks=self.num_ranks,
+                nodes=self.nodes,
+                disk=Path(self.offload_folder) if self.offload_folder else state_folder(),
+            ),
+            strategy=BY_NAME[strategy],
+            seq_len=self.seq_len,
+            micro_batch=self.micro_batch(),
+            accumulation=self.batch_size // self.ranks() // self.micro_batch(),
+            checkpointing="full" if self.activation_checkpointing else "none",
+            moment_bits=8 if self.optimizer == "adamw-8bit" else 32,
+            precision=self.chosen_precision(),
+            optimizer="muon" if self.optimizer == "muon" else "adam",
+        )
+
+    def fits(self) -> None:
+        """Raise ParamsError where this machine's memory is too small, saying which settings would fit."""
+        run = self.planned(self.chosen_strategy())
+        short = shortage(run)
+        if short is None:
+            return
+        ways = ways_out(run, self._goes_with)
+        raise ParamsError(
+            "the model does not fit this machine",
+            where="params.yaml, train.strategy",
+            expected=f"no more than {short.there / GIGA:,.1f} GB of {short.memory}",
+            found=f"{run.strategy.name} wants {short.wanted / GIGA:,.1f} GB for {run.shape.weights:,} weights, "
+            f"{run.micro_batch} sequences of {run.seq_len} tokens at once, on {run.machine.devices} rank(s)",
+            fix=f"under train, {', or '.join(ways)} would fit"
+            if ways
+            else "a smaller train.model, or a larger machine",
+        )
+
+    def _goes_with(self, strategy: str) -> bool:
+        """Return whether another strategy can be set beside the other settings."""
+        changed = self.model_copy(update={"strategy": strategy})
+        return strategy in get_args(Chosen) and not list(raised(changed.chosen_strategy))
 
     def can_be_meant(self) -> None:
         """Raise ParamsError where two settings cannot both be meant."""
@@ -209,13 +273,6 @@ class Params(StageParams):
                 where="params.yaml, train.warmup_steps",
                 expected=f"at most train.max_steps = {self.max_steps}",
                 found=str(self.warmup_steps),
-            )
-        if self.optimizer == "adamw-8bit" and BY_NAME[self.chosen_strategy()].optimizer == "nvme":
-            raise ParamsError(
-                "states on a disk are swapped as float32, and this optimizer's are not",
-                where="params.yaml, train.optimizer",
-                expected="adamw with infinity-optimizer and infinity",
-                found=self.optimizer,
             )
 
     def in_manifest(self) -> dict[str, JsonValue]:

@@ -258,7 +258,7 @@ class _Teller:
         self._said = time.monotonic()
         row = json.loads(lines[-1])
         logger.info(
-            "train: step %d/%d, loss %.2f, %s tokens/s, %.0f s left",
+            "train: step %d/%d, loss %.2f, %s tokens/s%s, %.0f s left",
             *(row["step"] + 1, row["steps"], row["train_loss"]),
-            *(f"{row['tokens_per_second']:,}", row["left"]),
+            *(f"{row['tokens_per_second']:,}", "" if row["mfu"] is None else f", MFU {row['mfu']:.1%}", row["left"]),
         )
