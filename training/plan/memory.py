@@ -49,7 +49,7 @@ class Memory:
 
 def memory(run: Run) -> Memory:
     """Return what a run needs."""
-    states, activations, working = _states(run), activation_bytes(run), _working(run)
+    states, activations, working = _states(run), activation_bytes(run), working_bytes(run)
     buffers = working + (FRAGMENTATION - 1) * (states + activations + working) + CONTEXT_BYTES
     host, nvme = _outside(run)
     return Memory(states=states, activations=activations, buffers=buffers, host=host, nvme=nvme)
@@ -61,7 +61,9 @@ def activation_bytes(run: Run) -> float:
     layer = layer_activation_bytes(shape, run.precision)
     kept = 1 - RECOMPUTED[run.checkpointing]
     boundaries = (4.0 if run.precision == "fp32" else 2.0) * shape.width if kept < 1 else 0.0
-    return tokens * (shape.layers * (kept * layer + boundaries) + (layer if kept < 1 else 0) + _head(shape))
+    # A layer that is computed again has the room of the head, whose turn is over by then.
+    at_work = max(layer, _head(shape)) if kept < 1 else _head(shape)
+    return tokens * (shape.layers * (kept * layer + boundaries) + at_work)
 
 
 def layer_activation_bytes(shape: Shape, precision: str = "bf16") -> float:
@@ -100,7 +102,7 @@ def _states(run: Run) -> float:
     return found
 
 
-def _working(run: Run) -> float:
+def working_bytes(run: Run) -> float:
     """Return the bytes of what is on a device for a moment: gathered weights, and gradients that are being sent."""
     strategy, shape, ranks = run.strategy, run.shape, run.machine.ranks
     found = 0.0

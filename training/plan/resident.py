@@ -63,5 +63,5 @@ def _activation_bytes(run: Run) -> float:
     shape, tokens = run.shape, run.micro_batch * run.seq_len
     layer, kept = layer_activation_bytes(shape, run.precision), 1 - RECOMPUTED[run.checkpointing]
     boundary = (4.0 if run.precision == "fp32" else 2.0) * shape.width if kept < 1 else 0.0
-    layers = shape.layers * (kept * layer + boundary) + (layer if kept < 1 else 0)
-    return tokens * (layers + LOGIT_BYTES * shape.vocabulary)
+    head = float(LOGIT_BYTES * shape.vocabulary)
+    return tokens * (shape.layers * (kept * layer + boundary) + (max(layer, head) if kept < 1 else head))
