@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from tasks.contracts.workspace import ROOT, child_environment
-from training.plan.resident import LIBRARIES_BYTES
 
 MODEL = {"layers": 4, "hidden_size": 1024, "heads": 16, "kv_heads": 16, "tie_embeddings": True}
 VOCABULARY, SEQ_LEN, STEPS = 8192, 64, 2
+LIBRARIES_BYTES = 502e6
+"""A rank of a model of no size: what the table's figures are above."""
 
 
 def main() -> None:

@@ -16,8 +16,8 @@ LIVE_WEIGHTS = 10**9
 """Weights that ZeRO-3 keeps gathered at most (`stage3_max_live_parameters`)."""
 BUCKET_BYTES = 2 * 2 * 5 * 10**8
 """Two buckets of 500 million bf16 gradients that ZeRO sends (`reduce_bucket_size`)."""
-LOGIT_BYTES = 14
-"""Of one logit: bf16, float32, its logarithm and both gradients."""
+LOGIT_BYTES = 12
+"""Of one logit, in float32: its logarithm and both gradients; what comes before is gone by then."""
 CONTEXT_BYTES = 1.5 * GIB
 """CUDA context, library workspaces and communicators."""
 FRAGMENTATION = 1.05
@@ -105,10 +105,13 @@ def _states(run: Run) -> float:
 def working_bytes(run: Run) -> float:
     """Return the bytes of what is on a device for a moment: gathered weights, and gradients that are being sent."""
     strategy, shape, ranks = run.strategy, run.shape, run.machine.ranks
+    if strategy.name == "fsdp":
+        # Two layers and all that is in none are there in bf16, the gradients of one of them in float32.
+        outside = shape.weights - shape.layers * shape.layer_weights
+        return 2.0 * (2 * shape.layer_weights + outside) + 4.0 * max(shape.layer_weights, outside)
     found = 0.0
     if strategy.stage == 3 and (ranks > 1 or strategy.weights != "device"):
-        layers = 2 * shape.layer_weights + shape.head_weights
-        live = layers if strategy.name == "fsdp" else max(LIVE_WEIGHTS, layers)
+        live = max(LIVE_WEIGHTS, 2 * shape.layer_weights + shape.head_weights)
         found += 2.0 * min(live, shape.weights)
     if strategy.stage >= 2:
         found += min(BUCKET_BYTES, 4.0 * shape.weights)

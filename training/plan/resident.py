@@ -9,16 +9,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from training.plan.memory import layer_activation_bytes
+from training.plan.memory import LOGIT_BYTES, layer_activation_bytes
 from training.plan.shape import RECOMPUTED
 from training.plan.speed import Run
 
-LIBRARIES_BYTES = 504e6
-"""A rank of a model of no size: Python, PyTorch, DeepSpeed, transformers, and what threads work in."""
-LOGIT_BYTES = 12
-"""Of one logit in float32: its logarithm, and two gradients."""
 ON_DISK_BYTES = 12
 """Of a weight, what ZeRO-Infinity has on a disk: a float32 copy and two moments. Reckoned, not measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Constants:
+    """What is fitted to runs that were measured (tests/bench/fit_memory.py).
+
+    Attributes:
+        libraries: bytes of a rank of a small model: Python, PyTorch, DeepSpeed, transformers, what threads work in.
+        group: bytes more where there are other ranks.
+        share: of what one shape's phases show, on others.
+    """
+
+    libraries: float
+    group: float
+    share: float
+
+
+FITTED = Constants(libraries=619e6, group=27e6, share=0.917)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +60,17 @@ HELD = {
     ("zero-3-offload", "fp32"): Held((13.5, 21.1), (22.3, 20.4)),
     ("zero-3-offload", "bf16"): Held((12.0, 16.8), (10.3, 33.0)),
 }
-"""Of tests/bench/fit_memory.py, by strategy and precision; measured on one rank and on two."""
+"""By strategy and precision, of tests/bench/memory_by_phase.py on one rank and on two: more ranks are not measured."""
 
 
-def resident_bytes(run: Run) -> float:
+def resident_bytes(run: Run, constants: Constants = FITTED) -> float:
     """Return the bytes of one rank's process, at its height."""
     weights, ranks = float(run.shape.weights), run.machine.ranks
     on_disk = run.strategy.optimizer == "nvme"
     held = HELD["zero-3-offload" if on_disk else run.strategy.name, run.precision]
     kept, update = (each * weights - (ON_DISK_BYTES * weights / ranks if on_disk else 0) for each in held.at(ranks))
-    return LIBRARIES_BYTES + max(kept + _activation_bytes(run), update)
+    always = constants.libraries + (constants.group if ranks > 1 else 0)
+    return always + constants.share * max(kept + _activation_bytes(run), update)
 
 
 def _activation_bytes(run: Run) -> float:

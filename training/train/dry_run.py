@@ -15,6 +15,7 @@ from typing import Any
 
 from training.train.model import ModelSize, build_model, model_config
 
+UNMASKED = "sdpa_unmasked"
 ADAM_STEP_BYTES = 4
 """Of a parameter tensor: the count of its steps, which torch's AdamW keeps as a tensor."""
 
@@ -57,12 +58,17 @@ def dry_run(
     from torch.distributed._tools.fsdp2_mem_tracker import FSDPMemTracker
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+    from transformers import AttentionInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     config = model_config(size, vocab_size=vocab_size, seq_len=seq_len, eos_id=0)
     with _fake_ranks(ranks):
         mesh = init_device_mesh("cpu", (ranks,))
         with FakeTensorMode():
             model = build_model(config, seed=0)
+            # Whether a text needs a mask its tokens say, and fake ones do not: transformers would make one.
+            AttentionInterface.register(UNMASKED, sdpa_attention_forward)
+            model.set_attn_implementation(UNMASKED)
             if checkpointing:
                 model.gradient_checkpointing_enable({"use_reentrant": False})
             mixed = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)

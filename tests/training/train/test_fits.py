@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import ROOT
 from training.plan.machine import PROCESSOR, Machine, devices
-from training.plan.resident import LIBRARIES_BYTES, resident_bytes
+from training.plan.resident import FITTED, resident_bytes
 from training.train import settings
 from training.train.settings import Params
 from training.train.strategy import Chosen
@@ -112,4 +112,4 @@ def test_every_way_to_train_on_a_processor_is_reckoned_with(name: Chosen, precis
     if (name, precision) == ("ddp", "bf16"):
         return  # refused: test_strategies
     small, large = (params.model_copy(update={"vocabulary": size}).planned(name) for size in (1000, 50_000))
-    assert LIBRARIES_BYTES < resident_bytes(small) < resident_bytes(large)
+    assert FITTED.libraries < resident_bytes(small) < resident_bytes(large)
