@@ -181,7 +181,6 @@ def _dry_run(found: list[Estimate]) -> tuple[Run, Tracked]:
 
     ways = [one for one in found if one.run.strategy.name == "fsdp" and one.run.moment_bits == 32]
     run = next((one for one in ways if one.fits), ways[-1]).run
-    console.print("Doing a step with tensors that have no memory …", style="dim")
     tracked = dry_run(
         size_of(run.shape),
         vocab_size=run.shape.vocabulary,
