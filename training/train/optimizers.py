@@ -71,7 +71,7 @@ def _adamw_8bit() -> Callable[..., torch.optim.Optimizer]:
     hub, warned = sys.modules.get("kernels"), logging.getLogger("bitsandbytes.backends.cpu.ops")
     sys.modules["kernels"], warned.disabled = None, True  # type: ignore[assignment]
     try:
-        from bitsandbytes.optim import AdamW8bit
+        from bitsandbytes.optim.adamw import AdamW8bit
     finally:
         warned.disabled = False
         sys.modules.pop("kernels")

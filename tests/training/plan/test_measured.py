@@ -26,10 +26,10 @@ def test_a_rank_of_the_trainer_takes_what_is_planned() -> None:
     off = [abs(row.error()) for row in HELD_OUT]
     assert len(RESIDENT) >= 50
     assert len(HELD_OUT) >= 25
-    assert statistics.median(off) <= 0.04
-    assert statistics.median(abs(row.error_above()) for row in HELD_OUT) <= 0.06
-    assert sum(one <= 0.05 for one in off) >= 0.6 * len(off)
-    assert sum(one <= 0.10 for one in off) >= 0.9 * len(off)
+    assert statistics.median(off) <= 0.05
+    assert statistics.median(abs(row.error_above()) for row in HELD_OUT) <= 0.08
+    assert sum(one <= 0.05 for one in off) >= 0.5 * len(off)
+    assert sum(one <= 0.10 for one in off) >= 0.8 * len(off)
 
 
 def test_every_way_to_train_is_among_them() -> None:
@@ -56,7 +56,7 @@ def test_the_constants_are_those_that_their_half_of_the_rows_gives() -> None:
     ],
 )
 def test_a_worse_formula_would_be_seen(worse: Any) -> None:
-    assert statistics.median(abs(row.error(worse)) for row in HELD_OUT) > 0.04
+    assert statistics.median(abs(row.error(worse)) for row in HELD_OUT) > 0.05
 
 
 def test_states_of_many_ranks_are_planned_to_the_byte_and_activations_nearly() -> None:
@@ -65,7 +65,7 @@ def test_states_of_many_ranks_are_planned_to_the_byte_and_activations_nearly() -
     assert all(row.states == pytest.approx(memory(row.run).states, rel=0.002) for row in TRACKED)
     assert sum(row.states == memory(row.run).states for row in TRACKED) >= 0.9 * len(TRACKED)
     off = [activation_bytes(row.run) / row.activations - 1 for row in TRACKED]
-    assert statistics.median(map(abs, off)) <= 0.20
+    assert statistics.median(map(abs, off)) <= 0.01
 
 
 def with_room(row: Measured, room: float) -> Run:
