@@ -133,7 +133,7 @@ def be_a_rank(folder: Path) -> None:
     """Run one rank as `train` does, then write what it had resident at most."""
     from training.train import loop
 
-    os.fsync = os.fstat  # no power is cut
+    os.fsync = os.fstat  # type: ignore[assignment] # no power is cut
     sys.argv = [sys.argv[0], str(folder / "config.json")]
     loop.main()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIB
@@ -201,7 +201,8 @@ def main() -> None:
             print(number, json.dumps(rows[-1]), flush=True)
     if asked.write:
         today, machine = datetime.datetime.now(datetime.UTC).date().isoformat(), platform.machine()
-        write_json(asked.write, {"date": today, "machine": f"{machine}, {os.cpu_count()} cores", "rows": rows})
+        kept: dict[str, Any] = {"date": today, "machine": f"{machine}, {os.cpu_count()} cores", "rows": rows}
+        write_json(asked.write, kept)
 
 
 KINDS: dict[str, tuple[Callable[[], list[dict[str, Any]]], Callable[[Mapping[str, Any]], dict[str, int]]]] = {

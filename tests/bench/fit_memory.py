@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import astuple
 
 import numpy as np
-from scipy.optimize import least_squares
+from scipy.optimize import least_squares  # type: ignore[import-untyped]
 
 from tests.training.plan.measured import Measured, resident
 from training.plan.resident import FITTED, Constants, resident_bytes

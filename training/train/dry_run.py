@@ -118,8 +118,8 @@ def _layers(model: Any) -> list[Any]:
     """Return a model's decoder layers: the one list of modules in its trunk."""
     import torch
 
-    lists = [part for part in model.modules() if isinstance(part, torch.nn.ModuleList)]
-    return list(max(lists, key=len))
+    lists = [list(part) for part in model.modules() if isinstance(part, torch.nn.ModuleList)]
+    return max(lists, key=len)
 
 
 def _by_name(snapshot: dict[Any, dict[Any, int]]) -> dict[str, int]:

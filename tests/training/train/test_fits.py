@@ -49,7 +49,7 @@ def test_auto_takes_the_cheapest_that_fits(
     gpu: str | None, ranks: int, model: str, host: float, chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on(monkeypatch, gpu=gpu, host=host, nvme=4e12)
-    params = Params(model=model, num_ranks=ranks, batch_size=8, activation_checkpointing=True)  # type: ignore[arg-type]
+    params = Params(model=model, num_ranks=ranks, batch_size=8, activation_checkpointing=True)
     assert params.chosen_strategy() == chosen
     assert params.in_manifest()["strategy"] == chosen
 
@@ -67,7 +67,7 @@ def test_a_model_that_does_not_fit_is_refused_and_what_is_offered_would_fit(
     strategy: str, gpu: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on(monkeypatch, gpu=gpu, host=20 * GB)
-    params = Params(**LARGE, strategy=strategy)  # type: ignore[arg-type]
+    params = Params(**LARGE, strategy=strategy)
     (fault,) = params.faults()
     assert "does not fit this machine" in str(fault)
     assert "train.strategy" in str(fault)

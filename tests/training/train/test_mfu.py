@@ -32,7 +32,7 @@ def test_it_is_the_models_own_operations_over_the_peak_of_all_devices() -> None:
     # 6 for each of 6,738 M weights but those of the input embedding, and 12 × 32 layers × 4,096 × 2,048 for attention.
     operations = 6 * (6.738e9 - 32_000 * 4096) + 12 * 32 * 4096 * 2048
     assert Trainer._mfu(trainer(), 80_000) == pytest.approx(80_000 * operations / (8 * 989.4e12), rel=1e-3)
-    assert Trainer._mfu(trainer(ranks=4), 80_000) == pytest.approx(2 * Trainer._mfu(trainer(), 80_000), rel=1e-3)  # type: ignore[operator, arg-type]
+    assert Trainer._mfu(trainer(ranks=4), 80_000) == pytest.approx(2 * Trainer._mfu(trainer(), 80_000), rel=1e-3)  # type: ignore[operator]
 
 
 @pytest.mark.parametrize(
