@@ -5,29 +5,21 @@ Run: python -m tests.bench.fit_memory
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
-from dataclasses import astuple
-
-import numpy as np
-from scipy.optimize import least_squares  # type: ignore[import-untyped]
+from itertools import product
 
 from tests.training.plan.measured import Measured, resident
-from training.plan.resident import FITTED, Constants, resident_bytes
+from training.plan.resident import FITTED, Constants
 
-USUAL = 0.03
-"""Above this part of a row it counts less: an outlier is not to decide."""
-UNITS = (1e9, 1e8, 1.0)
+LIBRARIES = [megabytes * 10**6 for megabytes in range(480, 721, 10)]
+SHARES = [thousandths / 1000 for thousandths in range(850, 1051, 5)]
 
 
 def fit(rows: Sequence[Measured]) -> Constants:
-    """Return the constants of least error."""
-
-    def off(scaled: np.ndarray) -> list[float]:
-        constants = Constants(*(float(one) * unit for one, unit in zip(scaled, UNITS, strict=True)))
-        return [resident_bytes(row.run, constants) / row.peak - 1 for row in rows]
-
-    found = least_squares(off, [0.5, 0.5, 1.0], diff_step=1e-2, loss="soft_l1", f_scale=USUAL)
-    return Constants(*(float(one) * unit for one, unit in zip(found.x, UNITS, strict=True)))
+    """Return the constants of least absolute error, on a grid."""
+    all_of_them = (Constants(libraries=libraries, share=share) for libraries, share in product(LIBRARIES, SHARES))
+    return min(all_of_them, key=lambda one: sum(abs(row.error(one)) for row in rows))
 
 
 def main() -> None:
@@ -35,15 +27,15 @@ def main() -> None:
     rows = resident()
     halves = {"fitted": [row for row in rows if not row.held_out], "held out": [row for row in rows if row.held_out]}
     constants = fit(halves["fitted"])
-    print([round(one, 3) for one in astuple(constants)])
+    print(f"fitted now: {constants}; in use: {FITTED}")
     for name, some in halves.items():
         off = [row.error(constants) for row in some]
+        above = statistics.median(abs(row.error_above(constants)) for row in some)
         print(
-            f"{name}: {len(some)} rows, median {np.median(np.abs(off)):.1%}, within 5 %: "
-            f"{np.mean(np.abs(off) <= 0.05):.0%}, from {min(off):+.1%} to {max(off):+.1%}; "
-            f"of what is above the libraries {np.median(np.abs([row.error_above(constants) for row in some])):.1%}"
+            f"{name}: {len(some)} rows, median {statistics.median(map(abs, off)):.1%}, within 5 %: "
+            f"{sum(abs(one) <= 0.05 for one in off)}, within 10 %: {sum(abs(one) <= 0.1 for one in off)}, "
+            f"from {min(off):+.1%} to {max(off):+.1%}; of what is above the libraries, median {above:.1%}"
         )
-    print(f"in use: {[round(one, 3) for one in astuple(FITTED)]}")
 
 
 if __name__ == "__main__":

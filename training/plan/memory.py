@@ -61,8 +61,9 @@ def activation_bytes(run: Run) -> float:
     layer = layer_activation_bytes(shape, run.precision)
     kept = 1 - RECOMPUTED[run.checkpointing]
     boundaries = (4.0 if run.precision == "fp32" else 2.0) * shape.width if kept < 1 else 0.0
-    # A layer that is computed again has the room of the head, whose turn is over by then.
-    at_work = max(layer, _head(shape)) if kept < 1 else _head(shape)
+    # A layer that is computed again, and the gradients of it, have the room of the head, whose turn is over by then.
+    gradients = (2.0 if run.precision == "bf16" else 4.0) * (2 * shape.width + (3 if shape.gated else 2) * shape.inner)
+    at_work = max(layer + gradients, _head(shape)) if kept < 1 else _head(shape)
     return tokens * (shape.layers * (kept * layer + boundaries) + at_work)
 
 

@@ -23,16 +23,14 @@ class Constants:
 
     Attributes:
         libraries: bytes of a rank of a small model: Python, PyTorch, DeepSpeed, transformers, what threads work in.
-        group: bytes more where there are other ranks.
         share: of what one shape's phases show, on others.
     """
 
     libraries: float
-    group: float
     share: float
 
 
-FITTED = Constants(libraries=619e6, group=27e6, share=0.917)
+FITTED = Constants(libraries=590e6, share=0.955)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +67,7 @@ def resident_bytes(run: Run, constants: Constants = FITTED) -> float:
     on_disk = run.strategy.optimizer == "nvme"
     held = HELD["zero-3-offload" if on_disk else run.strategy.name, run.precision]
     kept, update = (each * weights - (ON_DISK_BYTES * weights / ranks if on_disk else 0) for each in held.at(ranks))
-    always = constants.libraries + (constants.group if ranks > 1 else 0)
-    return always + constants.share * max(kept + _activation_bytes(run), update)
+    return constants.libraries + constants.share * max(kept + _activation_bytes(run), update)
 
 
 def _activation_bytes(run: Run) -> float:
