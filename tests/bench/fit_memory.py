@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from itertools import product
 
 from tests.training.plan.measured import Measured, resident
-from training.plan.resident import FITTED, Constants
+from training.plan.resident import FITTED, Residence
 
 LIBRARIES = [megabytes * 10**6 for megabytes in range(480, 721, 10)]
 SHARES = [thousandths / 1000 for thousandths in range(850, 1051, 5)]
 
 
-def fit(rows: Sequence[Measured]) -> Constants:
+def fit(rows: Sequence[Measured]) -> Residence:
     """Return the constants of least absolute error, on a grid."""
-    all_of_them = (Constants(libraries=libraries, share=share) for libraries, share in product(LIBRARIES, SHARES))
+    all_of_them = (Residence(libraries=libraries, share=share) for libraries, share in product(LIBRARIES, SHARES))
     return min(all_of_them, key=lambda one: sum(abs(row.error(one)) for row in rows))
 
 

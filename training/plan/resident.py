@@ -18,7 +18,7 @@ ON_DISK_BYTES = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Constants:
+class Residence:
     """What is fitted to runs that were measured (tests/bench/fit_memory.py).
 
     Attributes:
@@ -30,7 +30,7 @@ class Constants:
     share: float
 
 
-FITTED = Constants(libraries=590e6, share=0.955)
+FITTED = Residence(libraries=590e6, share=0.955)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ HELD = {
 """By strategy and precision, of tests/bench/memory_by_phase.py on one rank and on two: more ranks are not measured."""
 
 
-def resident_bytes(run: Run, constants: Constants = FITTED) -> float:
+def resident_bytes(run: Run, constants: Residence = FITTED) -> float:
     """Return the bytes of one rank's process, at its height."""
     weights, ranks = float(run.shape.weights), run.machine.ranks
     on_disk = run.strategy.optimizer == "nvme"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.plan.machine import PROCESSOR, Machine, devices
-from training.plan.resident import FITTED, Constants, resident_bytes
+from training.plan.resident import FITTED, Residence, resident_bytes
 from training.plan.speed import Run
 from training.plan.strategies import BY_NAME
 from training.train.model import ModelSize
@@ -32,11 +32,11 @@ class Measured:
     states: int = 0
     activations: int = 0
 
-    def error(self, constants: Constants = FITTED) -> float:
+    def error(self, constants: Residence = FITTED) -> float:
         """Return what is reckoned to be resident over what was, less 1."""
         return resident_bytes(self.run, constants) / self.peak - 1
 
-    def error_above(self, constants: Constants = FITTED) -> float:
+    def error_above(self, constants: Residence = FITTED) -> float:
         """Return the same of what is not the libraries'."""
         libraries = constants.libraries
         return (resident_bytes(self.run, constants) - libraries) / (self.peak - libraries) - 1

@@ -92,7 +92,7 @@ def test_what_is_offered_goes_with_the_other_settings(monkeypatch: pytest.Monkey
 
 def test_ranks_share_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     fits = {"model": "125m", "batch_size": 8, "strategy": "ddp"}
-    on(monkeypatch, host=7 * GB)
+    on(monkeypatch, host=12 * GB)
     assert not list(Params.model_validate(fits).faults())
     assert len(list(Params.model_validate({**fits, "num_ranks": 4}).faults())) == 1
 
