@@ -128,7 +128,7 @@ def _from_params() -> _Here:
     from flows.workspace.graph import load_graph
     from flows.workspace.params import PARAMS_FILE, check_params, read_params
     from tasks.tokenizer.stage import Params as TokenizerParams
-    from training.train.settings import Params as TrainParams
+    from training.train.hyperparameters import Params as TrainParams
 
     if not PARAMS_FILE.is_file():
         raise UsageError("no model is named, and there is no params.yaml here", expected="--model NAME", found="none")

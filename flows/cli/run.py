@@ -66,7 +66,7 @@ def run(
     from flows.pipeline.flow import finished, pipeline, started_services
 
     signal.signal(signal.SIGINT, _stop)
-    with started_services(until, force or []):
+    with started_services(until):
         wait_for_server()
         with prefect_is_clear():
             outcome = pipeline(until=until, force=force or [], return_state=True)
@@ -89,8 +89,13 @@ def _stop(_number: int, _frame: object) -> None:
     """
     import psutil
 
+    from flows.workspace.warm import at_work
+
     own = psutil.Process()
     stages = [child for child in own.children() if "dvc" in child.cmdline()]
+    for pid in at_work:
+        with suppress(psutil.NoSuchProcess):
+            stages.append(psutil.Process(pid))
     psutil.wait_procs(stages, timeout=20)
     for child in own.children(recursive=True):
         with suppress(psutil.NoSuchProcess):

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from flows.history.run_records import records_on_disk
+from tasks.contracts.base_release import BASE_FOLDER
 from tasks.contracts.document import parquet_writer
 from tasks.contracts.durable_files import write_bytes
 from tasks.contracts.errors import InputError, ManifestError
@@ -112,6 +113,23 @@ def remember_release(release: Path, mix: Path, inputs: Mapping[str, Path] | None
     held_out = remember_held_out(own, release)
     remember_names(own, mix, inputs or {}, held_out)
     remember_documents(own, [mix / shard.name for shard in text_shards(mix)])
+    if (release / BASE_FOLDER).is_dir():
+        _add_base(own, manifest_hash(release / BASE_FOLDER))
+
+
+def _add_base(own: str, base: str) -> None:
+    """Let the documents of the release that training went on from be this one's too: its weights learnt from them."""
+    if not _is_list(documents_file(base)):
+        logger.warning(
+            "release: the documents of %s, whose weights training began with, are not known in this workspace: "
+            "a takedown of one of them is found in the workspace where it was made, and not here",
+            base,
+        )
+        return
+    _note_bytes(documents_file(own), b"".join(documents_file(one).read_bytes() for one in (own, base)))
+    tables = [table for one in (own, base) if (table := _names_table(one)) is not None]
+    with parquet_writer(names_file(own), NAMES) as writer:
+        writer.write_table(pa.concat_tables(tables).group_by(NAMES.names).aggregate([]).select(NAMES.names))
 
 
 def remember_documents(manifest_sha256: str, shards: Sequence[Path]) -> None:
@@ -127,7 +145,10 @@ def remember_held_out(manifest_sha256: str, release: Path) -> set[str]:
 
 
 def _note(path: Path, doc_ids: Iterable[str]) -> None:
-    raw = bytes.fromhex("".join(doc_ids))
+    _note_bytes(path, bytes.fromhex("".join(doc_ids)))
+
+
+def _note_bytes(path: Path, raw: bytes) -> None:
     found = np.unique(np.frombuffer(raw, dtype=f"V{DOC_ID_BYTES}").view(_DOC_ID))
     write_bytes(path, found.tobytes())
     logger.debug("release: %d documents noted in %s", len(found), path)
@@ -177,11 +198,15 @@ def _names_of(shard: Path) -> pa.Table:
 
 def read_names(manifest_sha256: str) -> list[dict[str, Any]] | None:
     """Return what `remember_names` kept, None where nothing was or it cannot be read."""
+    table = _names_table(manifest_sha256)
+    return None if table is None else table.to_pylist()
+
+
+def _names_table(manifest_sha256: str) -> pa.Table | None:
     try:
-        rows: list[dict[str, Any]] = pq.read_table(names_file(manifest_sha256), schema=NAMES).to_pylist()
+        return pq.read_table(names_file(manifest_sha256), schema=NAMES)
     except (OSError, pa.ArrowInvalid):
         return None
-    return rows
 
 
 def _doc_ids(shard: Path) -> list[str]:

@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -165,7 +165,7 @@ class StageMirror:
             return line
         line, other_end = socket.socketpair()
         with other_end:
-            start_mirror_process([], stdin=other_end, stdout=other_end)
+            start_process("flows.mlflow.mirror_process", stdin=other_end, stdout=other_end)
         return line
 
     def _say(self, message: Mapping[str, Any]) -> None:
@@ -190,7 +190,7 @@ class StageMirror:
 
 @contextmanager
 def mirror_server() -> Iterator[None]:
-    """Keep one process with MLflow loaded while the block runs; each stage's mirror is a fork of it.
+    """Keep one process that loads MLflow for the first stage while the block runs; each stage's mirror is a fork of it.
 
     Loading MLflow takes seconds of a processor, which fourteen stages would each pay again.
     """
@@ -205,11 +205,12 @@ def mirror_server() -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="headwater-") as folder:
         address = str(Path(folder) / "mirror")
         with socket.socket(socket.AF_UNIX) as listener:
-            # Bound here, so that a stage can connect before MLflow is loaded, and waits.
+            # Bound here, so that a stage can connect before MLflow is loaded.
             listener.bind(address)
             listener.listen()
-            server = start_mirror_process(
-                [str(listener.fileno())],
+            server = start_process(
+                "flows.mlflow.mirror_server",
+                str(listener.fileno()),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[listener.fileno()],
@@ -224,11 +225,11 @@ def mirror_server() -> Iterator[None]:
             server.wait()
 
 
-def start_mirror_process(arguments: Sequence[str], **pipes: Any) -> subprocess.Popen[bytes]:
-    """Start `flows.mlflow.mirror_process`, out of reach of a Ctrl-C that is meant for the stage."""
+def start_process(*module: str, **pipes: Any) -> subprocess.Popen[bytes]:
+    """Start a module of the mirror with its arguments, out of reach of a Ctrl-C that is meant for the stage."""
     with log_path().open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "flows.mlflow.mirror_process", *arguments],
+            [sys.executable, "-m", *module],
             stderr=log,
             env=child_environment(defaults=QUIET),
             start_new_session=True,

@@ -1,8 +1,7 @@
 """The process that talks to MLflow for one stage (`python -m flows.mlflow.mirror_process`, started by `mirror.py`).
 
 It reads two JSON lines: what begins, and how it ended. A parent that dies closes the line instead: the run is then
-closed as killed. With a listening socket's number as argument it is the server of a pipeline run, which loads MLflow
-once and forks for each stage that connects.
+closed as killed. In a pipeline run it is a fork of `mirror_server.py`, which loads MLflow once.
 """
 
 from __future__ import annotations
@@ -11,9 +10,7 @@ import importlib
 import json
 import logging
 import os
-import select
 import signal
-import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,6 +20,7 @@ from sqlalchemy.orm import configure_mappers
 
 from flows.history.chain import link_of
 from flows.history.run_records import RunRecord, read_records
+from flows.mlflow.open_runs import open_runs
 from flows.mlflow.registry import publish_release
 from flows.mlflow.stage_runs import StageRun, experiment_id, open_client
 from flows.mlflow.training_tail import TrainingTail
@@ -30,15 +28,21 @@ from flows.services.databases import LOCKED
 from flows.services.tracking import tracking_uri
 from flows.workspace.secret_urls import hide_secrets
 from tasks.contracts.errors import ManifestError
-from tasks.contracts.workspace import state_folder
 
 logger = logging.getLogger(__name__)
 
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
-def serve(listener: socket.socket) -> None:
-    """Mirror the stage at the other end of each connection, in a fork, until the standard input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _load()
+
+def prepare() -> None:
+    """Load what a mirror loads, close what was abandoned, and have the tables made: once for all forks that follow.
+
+    What MLflow and DVC import at their first use takes a second and a half that each fork would pay again.
+    """
+    if tracking_uri().startswith("sqlite:"):
+        importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
+        configure_mappers()
+    importlib.import_module("dvc.repo")
     first = os.fork()  # MLflow's database connections must not be shared with the forks that follow
     if first == 0:
         try:
@@ -48,50 +52,17 @@ def serve(listener: socket.socket) -> None:
         finally:
             os._exit(0)  # what fails here fails again for a stage, which says so
     os.waitpid(first, 0)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    while True:
-        ready, _, _ = select.select([listener, sys.stdin], [], [])
-        if sys.stdin in ready:
-            return
-        line, _ = listener.accept()
-        if os.fork() == 0:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            os.dup2(line.fileno(), 0)
-            os.dup2(line.fileno(), 1)
-            line.close()
-            listener.close()
-            try:
-                mirror_one()
-            finally:
-                logging.shutdown()
-                os._exit(0)
-        line.close()
-
-
-def _load() -> None:
-    """Import what MLflow and DVC import at their first use, a second and a half that each fork would pay again."""
-    if tracking_uri().startswith("sqlite:"):
-        importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
-        configure_mappers()
-    importlib.import_module("dvc.repo")
 
 
 def close_abandoned() -> None:
     """Close the runs whose mirror was killed with its stage: no other run is under way when a server starts."""
-    for path in sorted(_open_runs().glob("*")):
+    for path in sorted(open_runs().glob("*")):
         try:
             for run_id in (path.name, path.read_text()):
                 open_client().set_terminated(run_id, "KILLED")
         except MlflowException as error:
             logger.warning("the killed run %s cannot be closed in MLflow: %s", path.name, error)
         path.unlink()
-
-
-def _open_runs() -> Path:
-    """Return the folder with one file for each run that is open in MLflow: its id, with the parent's id inside."""
-    folder = state_folder() / "mirroring"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def mirror_one() -> None:
@@ -125,7 +96,7 @@ def _mirrored() -> dict[str, Any]:
         history=_history(),
         experiment=opening["experiment"],
     )
-    mark = _open_runs() / stage_run.run_id
+    mark = open_runs() / stage_run.run_id
     mark.write_text(stage_run.parent_id)
     tail = None
     if opening["stage"] == "train":
@@ -163,10 +134,5 @@ def _history() -> list[RunRecord]:
 
 if __name__ == "__main__":
     hide_secrets()
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    if len(sys.argv) > 1:
-        serve(socket.socket(fileno=int(sys.argv[1])))
-        logging.shutdown()
-        os._exit(0)  # all that MLflow loaded need not be taken apart, for a second and a half
-    else:
-        mirror_one()
+    logging.basicConfig(level=logging.WARNING, format=LOG_FORMAT)
+    mirror_one()

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -27,14 +27,15 @@ from flows.mlflow.mirror import SERVER_VARIABLE, mirror_server
 from flows.pipeline import small_corpus
 from flows.pipeline.preflight import ready
 from flows.pipeline.signature import sign_if_not
-from flows.pipeline.stage_run import describe
+from flows.pipeline.stage_run import FORCED_VARIABLE, describe
 from flows.pipeline.tryout import undo_killed_under_lock, undone_unless_it_ends_well
 from flows.workspace.dvc import (
     DVC_CHATTER,
+    DVC_MODULES,
     StageFailedError,
     dvc_command,
+    fill_cache,
     keep_lock,
-    stale_stages,
     stream,
     without_last_words,
 )
@@ -44,12 +45,14 @@ from flows.workspace.locks import workspace_lock
 from flows.workspace.named_files import changed
 from flows.workspace.params import merge_values, ray_params, read_params, signing_key
 from flows.workspace.secret_urls import hide_secrets
+from flows.workspace.warm import warm_process
 from tasks.contracts.base import SECRET_ADVICE, StageParams, secrets_in_settings
 from tasks.contracts.errors import DiskFullError, ParamsError
 from tasks.contracts.manifest import Manifest, manifest_hash, read_manifest
 from tasks.contracts.redaction import without_secrets
+from tasks.contracts.stages import module_name
 from tasks.contracts.workspace import child_environment
-from tasks.engine.session import ray_session
+from tasks.engine.host import ray_host
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +68,9 @@ StageName = Annotated[str, StageSchema()]
 
 finished: list[str] = []
 """Stages that the last run in this process made or found up to date: what it may speak of at its end."""
+
+STAGE_MODULES = ("flows.cli.main", "flows.pipeline.stage_run")
+"""What the process of every stage loads, besides the stage's own module."""
 
 RETRIES = 3
 RETRY_SECONDS = (10.0, 60.0, 300.0)
@@ -124,7 +130,7 @@ def _run(run: str, stages: list[Stage], forced: set[str], changes: Mapping[str, 
     with _not_to_fail_for():
         progress.append(create_progress_artifact(0.0, key="headwater-progress", description=f"Run {run}"))
     finished.clear()
-    with started_services(until, forced):
+    with started_services(until):
         for number, stage in enumerate(stages, start=1):
             restorable = not checked[stage.name].named_files()
             _task_of(stage)(stage.name, run, stage.name in forced, restorable)
@@ -183,6 +189,7 @@ def run_through_dvc(name: str, run: str, force: bool, restorable: bool) -> None:
             RUN_VARIABLE: run,
             FLOW_RUN_VARIABLE: str(flow_run.id or ""),
             TASK_RUN_VARIABLE: str(task_run.id or ""),
+            FORCED_VARIABLE: name if force else "",
         }
     )
     options = [*(["--force"] if force else []), *([] if restorable else ["--no-run-cache"])]
@@ -227,30 +234,23 @@ def _say(text: str) -> None:
 
 
 @contextmanager
-def started_services(until: str | None, force: Iterable[str]) -> Iterator[None]:
-    """Keep what the stages of one run share, MLflow's mirror and a Ray session, unless whoever called does so already.
+def started_services(until: str | None) -> Iterator[None]:
+    """Keep what the stages of one run share, unless whoever called does so already.
 
-    No Ray session is started where a cluster is given, or where no stage that uses Ray is stale.
+    That is MLflow's mirror, a process that has loaded what they load, and, where no cluster is given, a Ray session for
+    those that ask for one.
     """
     if SERVER_VARIABLE in os.environ:
         yield
         return
-    graph = load_graph()
-    with mirror_server():
-        stale = stale_stages() | set(force)
-        if "RAY_ADDRESS" in os.environ or not any(
-            stage.uses_ray and stage.name in stale for stage in stages_until(graph, until)
-        ):
-            yield
-            return
-        with ray_session(ray_params(read_params())):
-            import ray
-
-            os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
-            try:
-                yield
-            finally:
-                del os.environ["RAY_ADDRESS"]
+    stages = [module_name(stage.name) for stage in stages_until(load_graph(), until)]
+    with ExitStack() as stack:
+        stack.enter_context(warm_process([*DVC_MODULES, *STAGE_MODULES, *stages], child_environment()))
+        stack.enter_context(mirror_server())
+        if "RAY_ADDRESS" not in os.environ:
+            stack.enter_context(ray_host(ray_params(read_params()).model_dump_json()))
+        fill_cache()
+        yield
 
 
 def _task_of(stage: Stage) -> Any:

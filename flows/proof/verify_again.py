@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tasks.contracts.base_release import STARTED_FROM
 from tasks.contracts.durable_files import sha256_file
 from tasks.contracts.files import (
     GENERATION_CONFIG_NAME,
@@ -201,9 +202,9 @@ def batches(data: Path, sample: int | None) -> Iterator[Break]:
     import pyarrow.parquet as pq
 
     from tasks.contracts.tokens import read_tokens_info
+    from training.train.hyperparameters import Params
     from training.train.order import Order
     from training.train.packing import TokenStream, read_packing
-    from training.train.settings import Params
     from training.train.stage import make_order
 
     order = Order.model_validate_json((data / "train" / ORDER_NAME).read_bytes())
@@ -238,17 +239,20 @@ def copies(data: Path) -> Iterator[Break]:
     from safetensors import safe_open
 
     from tasks.contracts.tokens import read_tokens_info
+    from training.train.artifacts import TOKENIZER_FILES
+    from training.train.hyperparameters import Params
     from training.train.model import model_config, name_special_tokens, write_configs
-    from training.train.output import TOKENIZER_FILES
-    from training.train.settings import Params
 
     model = data / "train" / MODEL_FOLDER
     configs = (MODEL_CONFIG_NAME, GENERATION_CONFIG_NAME)
-    asked = {k: v for k, v in read_manifest(data / "train").params.items() if k in Params.model_fields}
+    recorded = read_manifest(data / "train").params
+    asked = {k: v for k, v in recorded.items() if k in Params.model_fields}
     params, info = Params.model_validate(asked, strict=False), read_tokens_info(data / "tokenize")
+    base = recorded.get(STARTED_FROM)
+    context = max(params.seq_len, int(str(base["context"])) if isinstance(base, dict) else 0)
     with safe_open(next(iter(sorted(model.glob("*.safetensors")))), "np") as tensors:
         dtype = TORCH_TYPES[tensors.get_slice(next(iter(tensors.keys()))).get_dtype()]
-    config = model_config(params.model, vocab_size=info.vocab_size, seq_len=params.seq_len, eos_id=info.eos_id)
+    config = model_config(params.model, vocab_size=info.vocab_size, seq_len=context, eos_id=info.eos_id)
     with tempfile.TemporaryDirectory() as place:
         again = Path(place)
         for name in TOKENIZER_FILES:

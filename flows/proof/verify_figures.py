@@ -83,7 +83,8 @@ def measured(data: Path) -> Iterator[Break]:
     """Measure the tokenizer on the mixture again."""
     from tasks.tokenizer.stage import Params, measure
 
-    params = Params.model_validate(read_manifest(data / "tokenizer").params, strict=False)
+    asked = {k: v for k, v in read_manifest(data / "tokenizer").params.items() if k in Params.model_fields}
+    params = Params.model_validate(asked, strict=False)
     for name, again in measure(data / "tokenizer", data / "mix", params).items():
         yield from _differing(data / "tokenizer" / name, again)
 
@@ -91,11 +92,11 @@ def measured(data: Path) -> Iterator[Break]:
 def trained(data: Path) -> Iterator[Break]:
     """Compare training's figures with its order, its weights, its schedule and its table of losses."""
     from training.release.verify import weights_sha256
+    from training.train.artifacts import DECIMALS
+    from training.train.hyperparameters import Params
     from training.train.order import Order
-    from training.train.output import DECIMALS
     from training.train.packing import read_packing
     from training.train.schedule import learning_rate
-    from training.train.settings import Params
 
     order = Order.model_validate_json((data / "train" / ORDER_NAME).read_bytes())
     asked = {name: v for name, v in read_manifest(data / "train").params.items() if name in Params.model_fields}
@@ -121,15 +122,18 @@ def trained(data: Path) -> Iterator[Break]:
         if row["validation_loss"] and not due:
             yield Break(f"{table}, validation loss of step {step}", "not measured then", row["validation_loss"])
     weights = sorted((data / "train" / MODEL_FOLDER).glob("*.safetensors"))
-    last = {name: round(float(value), DECIMALS) if (value := rows[-1][name]) else None for name in LOSSES}
-    again = last | {
+    told = {step: float(row["validation_loss"]) for step, row in enumerate(rows) if row["validation_loss"]}
+    released = min(told, key=lambda step: told[step]) if params.release_best and told else len(rows) - 1
+    losses = {name: round(float(value), DECIMALS) if (value := rows[released][name]) else None for name in LOSSES}
+    again: dict[str, Any] = losses | ({} if released == len(rows) - 1 else {"weights_of_step": released})
+    again |= {
         "parameters": sum(_parameters(path) for path in weights),
         "steps": order.steps,
         "tokens_seen": order.tokens_seen(read_packing(data / "tokenize", order.shards, order.seq_len)),
         "weights_sha256": weights_sha256(weights),
     }
     yield from _differing(data / "train" / METRICS_NAME, again)
-    yield from _differing(data / "train" / SUMMARY_NAME, last)
+    yield from _differing(data / "train" / SUMMARY_NAME, losses)
 
 
 def papers(data: Path) -> Iterator[Break]:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from flows.workspace.graph import load_graph
+from flows.workspace.warm import Call, start
 from tasks.contracts.disk import disk_full_in, says_full
 from tasks.contracts.durable_files import write_bytes
 from tasks.contracts.errors import HeadwaterError
@@ -23,6 +25,12 @@ from tasks.contracts.workspace import state_folder
 
 logger = logging.getLogger(__name__)
 
+DVC_MODULES = (
+    "dvc.cli.parser", "dvc.repo", "dvc.cachemgr", "dvc.data_cloud", "dvc.dirs", "dvc.lock", "dvc.repo.open_repo",
+    "dvc.repo.stage", "dvc.utils.strictyaml", "dvc_data.hashfile.db.local", "dvc_data.hashfile.status",
+    "dulwich.client", "dulwich.porcelain", "scmrepo.git", "flufl.lock", "zc.lockfile",
+)  # fmt: skip
+"""What a command of DVC loads."""
 DVC_CHATTER = (
     "> python",
     "Data and pipelines",
@@ -66,24 +74,16 @@ def stream(command: Sequence[str], environment: Mapping[str, str], output: Path 
     keep_lock()
     first = not LOCK_FILE.exists()
     said: list[str] = []
-    with subprocess.Popen(
-        command,
-        env=dict(environment),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    ) as process:
-        assert process.stdout is not None
+    process, output_of_it = _started(command, environment)
+    with output_of_it:
         try:
-            for line in process.stdout:
+            for line in output_of_it:
                 if line.strip():
                     said = [*said[-LINES_KEPT:], line]
                     yield line.rstrip()
             code = process.wait()
         except BaseException:
-            process.terminate()
+            process.send_signal(signal.SIGTERM)
             raise
     if first and LOCK_FILE.is_file() and not _is_whole(LOCK_FILE.read_bytes()):
         LOCK_FILE.unlink()
@@ -93,6 +93,20 @@ def stream(command: Sequence[str], environment: Mapping[str, str], output: Path 
         if full := disk_full_in("".join(said), needed=_bytes_in(output) if output else None):
             raise full
         raise StageFailedError(f"{' '.join(command[2:])} ended with exit code {code}")
+
+
+def _started(command: Sequence[str], environment: Mapping[str, str]) -> tuple[Call | subprocess.Popen[bytes], TextIO]:
+    """Start a command, DVC by the warm process where there is one; return it, and what it says."""
+    reading, writing = os.pipe()
+    said = os.fdopen(reading, encoding="utf-8", errors="replace")
+    own = len(dvc_command())
+    with Path(os.devnull).open("rb") as nothing, os.fdopen(writing, "wb") as saying:
+        if [*command[:own]] == dvc_command():
+            streams = (nothing.fileno(), writing, writing)
+            call = start("dvc.cli:main", command[own:], environment=environment, streams=streams)
+            if call is not None:
+                return call, said
+        return subprocess.Popen(command, env=dict(environment), stdin=nothing, stdout=saying, stderr=saying), said
 
 
 def keep_lock() -> None:
@@ -184,19 +198,15 @@ def dvc_status() -> dict[str, list[Any]] | None:
     return told
 
 
-def stale_stages() -> set[str]:
-    """Return the stages that DVC would run again now (those that follow from them may join later).
+def fill_cache() -> None:
+    """Put outputs that are whole, and only missing from DVC's cache, back into it: else their stages would run again.
 
-    An output that is whole and only missing from DVC's cache is put back into it first, so that an emptied cache makes
-    no stage run again. Where nothing has run yet, DVC, which takes a second to load, is not asked.
+    Where nothing has run yet, DVC, which takes a second to load, is not asked.
     """
-    status = dvc_status() if LOCK_FILE.exists() else None
-    if status is None:
-        return set(load_graph())
+    status = (dvc_status() if LOCK_FILE.exists() else None) or {}
     back = [name for name, changes in status.items() if put_back_into_cache(name, changes)]
     if back:
         logger.info("DVC's cache lacked %s, which is whole in data/: put back", ", ".join(back))
-    return set(status) - set(back)
 
 
 def put_back_into_cache(stage: str, changes: Sequence[Any]) -> bool:

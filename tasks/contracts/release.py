@@ -6,7 +6,8 @@ may import nothing, repeats the names that it needs; a test holds both to agree.
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 RELEASE_FOLDER: Final = "data/release"
 """Where the newest release is, from the root of a workspace."""
@@ -36,3 +37,15 @@ SIGNATURE_NAME: Final = "model.sig"
 TAKEDOWN_NOTICE_NAME: Final = "TAKEDOWN.md"
 TAKEDOWN_MARK_NAME: Final = "takedown.json"
 """Laid into a release that holds what was taken down since; not covered by its manifest."""
+
+
+def context_of(config: Mapping[str, Any]) -> int:
+    """Return the longest context of a model, in tokens, as its config.json names it; GPT-2's has a name of its own.
+
+    Raises:
+        KeyError: it does not say.
+
+    >>> context_of({"n_positions": 1024})
+    1024
+    """
+    return int(config["n_positions" if "n_positions" in config else "max_position_embeddings"])

@@ -1,4 +1,7 @@
-"""Runs a function once for each of some jobs, by Ray where a session is open; in fresh processes where needed."""
+"""Runs a function once for each of some jobs: by Ray on a cluster or where there is much to do.
+
+What takes fresh processes anyway gains nothing from a Ray session on the same machine, which takes seconds to start.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,23 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, TypeVar
 
-from tasks.engine.session import open_session
+from tasks.engine.session import (
+    BRIEF_SECONDS,
+    local_processors,
+    open_session,
+    session_is_given,
+    session_is_near,
+    session_is_open,
+)
 
 Result = TypeVar("Result")
 LOST_WORKERS = 2  # that one job may cost before the run ends: an input that kills its worker would kill each
 
 
 def available() -> int:
-    """Return how many processors the open Ray session has, or this machine where none is open."""
-    if not open_session():
-        return multiprocessing.cpu_count()
+    """Return how many processors the cluster has, or how many of this machine may be used."""
+    if not (session_is_given() and open_session()):
+        return local_processors()
     import ray
 
     return int(ray.cluster_resources().get("CPU", 1))
@@ -37,7 +47,7 @@ def run_in_processes(
         function: importable (a module-level function).
         watch: called every few seconds while the jobs run, to log progress.
     """
-    if open_session():
+    if session_is_given() and open_session():
         import ray
 
         remote = ray.remote(max_calls=1, num_cpus=1, max_retries=0)(_carry)
@@ -59,25 +69,38 @@ def run_in_processes(
 
 
 def spread(function: Callable[[Any], Result], jobs: Sequence[Any]) -> list[Result]:
-    """Return `function(job)` of every job, in their order: several by Ray where it may, else one after the other.
+    """Return `function(job)` of every job, in their order: one after the other, by Ray where much is left and it may.
 
     The first error ends it. A job whose worker is lost is done again, so it must leave nothing half done.
     """
-    if len(jobs) < 2 or not open_session():
-        return [function(job) for job in jobs]
+    begun, here = time.monotonic(), list[Result]()
+    while len(here) < len(jobs) and _is_brief(len(jobs) - len(here), len(here), time.monotonic() - begun):
+        here.append(function(jobs[len(here)]))
+    left = jobs[len(here) :]
+    if not left or not open_session():
+        return [*here, *map(function, left)]
     import ray
 
     remote = ray.remote(num_cpus=1, max_retries=LOST_WORKERS)(_carry)
-    waiting = references = [remote.remote(function, job) for job in jobs]
+    waiting = references = [remote.remote(function, job) for job in left]
     try:
         while waiting:
             finished, waiting = ray.wait(waiting, num_returns=1, timeout=0.5)
             for reference in finished:
                 _opened(ray.get(reference))
-        return [_opened(ray.get(reference)) for reference in references]
+        return [*here, *(_opened(ray.get(reference)) for reference in references)]
     finally:
         for reference in waiting:
             ray.cancel(reference)
+
+
+def _is_brief(left: int, made: int, spent: float) -> bool:
+    """Return whether the next job is done here: the last one, or where all that is left ends sooner than Ray starts."""
+    if left < 2 or session_is_open():
+        return left < 2
+    if not made:
+        return not session_is_given()
+    return spent / made * left < BRIEF_SECONDS or not session_is_near()
 
 
 def _watched(watch: Callable[[], None], last: float, every_seconds: float) -> float:

@@ -7,6 +7,7 @@ address, mode and token are the environment's: RAY_ADDRESS, RAY_AUTH_MODE, RAY_A
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import secrets
 import signal
@@ -14,6 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -22,14 +24,27 @@ from pydantic import Field
 from tasks.contracts.base import StageParams
 from tasks.contracts.errors import HeadwaterError
 from tasks.contracts.workspace import IMPORT_PATH, import_path
+from tasks.engine.hosted import call, hosted
 
 logger = logging.getLogger(__name__)
 
 MEBIBYTE = 1024 * 1024
 TRIES = 5
 LOOPBACK = "127.0.0.1"
+BRIEF_SECONDS = 5.0
+"""How long a stage works in its own process before the rest is spread: about as long as joining Ray and starting its
+workers takes, so that a wrong guess costs no more than that once again."""
 
-_offered: list[Callable[[], object]] = []
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """A session that the stage may open."""
+
+    open: Callable[[], object]
+    num_cpus: int | None
+
+
+_offered: list[_Offer] = []
 
 
 class RayParams(StageParams):
@@ -114,6 +129,8 @@ def ray_session(params: RayParams) -> Iterator[None]:
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     # Workers of a local session import the project from where this process did; on a cluster it is installed.
     os.environ[IMPORT_PATH] = import_path()
+    if not os.environ.get("RAY_ADDRESS"):
+        os.environ |= hosted()
     shared = bool(os.environ.get("RAY_ADDRESS"))
     if not shared:
         _keep_to_loopback()
@@ -152,7 +169,7 @@ def ray_data() -> ModuleType:
 def ray_on_demand(params: RayParams) -> Iterator[None]:
     """Let `open_session` start or join Ray inside the block; a stage that has little to do never waits for it."""
     with ExitStack() as stack:
-        _offered.append(lambda: stack.enter_context(ray_session(params)))
+        _offered.append(_Offer(lambda: stack.enter_context(ray_session(params)), params.num_cpus))
         try:
             yield
         finally:
@@ -162,8 +179,26 @@ def ray_on_demand(params: RayParams) -> Iterator[None]:
 def open_session() -> bool:
     """Start or join Ray where the stage may and has not yet; return whether a session is open."""
     if _offered:
-        _offered.pop()()
+        _offered.pop().open()
     return session_is_open()
+
+
+def session_is_near() -> bool:
+    """Have the run's session started, if it is not yet; return whether there is nothing to wait for.
+
+    Where no session is offered, or the stage would start one of its own, that is so at once.
+    """
+    return not _offered or "RAY_ADDRESS" in os.environ or call()
+
+
+def session_is_given() -> bool:
+    """Return whether a session is open, or a cluster there to be joined: a local one has no processors of its own."""
+    return session_is_open() or bool(_offered and os.environ.get("RAY_ADDRESS"))
+
+
+def local_processors() -> int:
+    """Return how many processors of this machine the stage may use."""
+    return _offered[-1].num_cpus if _offered and _offered[-1].num_cpus else multiprocessing.cpu_count()
 
 
 def session_is_open() -> bool:

@@ -33,15 +33,12 @@ from tasks.contracts.files import DROPPED_FOLDER
 from tasks.contracts.ledger import LedgerRow, drops_by_rule, write_ledger
 from tasks.contracts.manifest import NO_COUNTS, Counts, Shard, count_rows, describe_file, manifest_hash, text_shards
 from tasks.contracts.workspace import state_folder
-from tasks.engine.session import open_session, ray_data, session_is_open
+from tasks.engine.session import BRIEF_SECONDS, open_session, ray_data, session_is_near, session_is_open
 
 logger = logging.getLogger(__name__)
 
 SMALL_BYTES = 1024 * 1024
 """A shard of no more input is small: it takes a few seconds at most, whatever the stage."""
-BRIEF_SECONDS = 5.0
-"""How long small shards are made in the stage's own process before the rest is spread: about as long as joining Ray
-and starting its workers takes, so that a wrong guess costs no more than that once again."""
 
 reused: dict[str, int] = {}
 """Map's name → how many shards its last call in this process took from the shard cache: for the run record."""
@@ -293,7 +290,9 @@ def new_entry(place: Path) -> Iterator[NewEntry]:
 def _spread(make: _Maker, todo: Sequence[ShardWork], num_cpus: float) -> Iterator[Counts]:
     """Yield each shard's counts as it is finished, in whatever order; a little is made here, sooner than by Ray."""
     begun, here = time.monotonic(), 0
-    while here < len(todo) and _is_brief(todo[here:], here, time.monotonic() - begun):
+    while here < len(todo) and (
+        _is_brief(todo[here:], here, time.monotonic() - begun) or not session_is_near()
+    ):  # while Ray starts, this process has nothing better to do
         yield make(todo[here])
         here += 1
     todo = todo[here:]

@@ -2,12 +2,13 @@
 
 It learns from a sample of whole documents, drawn by a seeded hash of their text and repeated as the mixture repeats
 them, in the order of the shards: so each group weighs here what it weighs in training, and the same mixture gives
-the same tokenizer, byte for byte.
+the same tokenizer, byte for byte. A training that goes on from a release has the release's tokenizer instead.
 """
 
 from __future__ import annotations
 
 import logging
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,13 +17,21 @@ from pathlib import Path
 
 from pydantic import Field, JsonValue, model_validator
 
-from tasks.contracts.base import StageParams
+from tasks.contracts.base import StageParams, borrowed_from
+from tasks.contracts.base_release import STARTED_FROM, checked_file, read_base
 from tasks.contracts.document import Document, read_documents
 from tasks.contracts.draws import DRAW_RANGE, draw
 from tasks.contracts.durable_files import write_json
 from tasks.contracts.errors import CorpusTooSmallError
-from tasks.contracts.files import GROUPS_NAME, METRICS_NAME, SUMMARY_NAME
-from tasks.contracts.manifest import Counts, Manifest, commit_manifest, text_shards
+from tasks.contracts.files import (
+    GROUPS_NAME,
+    METRICS_NAME,
+    SPECIAL_TOKENS_NAME,
+    SUMMARY_NAME,
+    TOKENIZER_CONFIG_NAME,
+    TOKENIZER_NAME,
+)
+from tasks.contracts.manifest import MANIFEST_NAME, Counts, Manifest, commit_manifest, text_shards
 from tasks.contracts.tokenizer_files import SPECIAL_TOKENS, load_tokenizer
 from tasks.contracts.words import words
 from tasks.tokenizer.byte_level import (
@@ -58,6 +67,18 @@ class Params(StageParams):
     """UTF-8 bytes of that sample on which bytes per token and fertility are measured, about."""
     seed: int = 0
     """Seed of the samples."""
+    start_from: str | None = borrowed_from("train.start_from", None)
+    """The release that training goes on from: its tokenizer is taken as it is, and none is learnt."""
+
+    def named_files(self) -> tuple[str, ...]:
+        """Return the manifest of that release."""
+        return () if self.start_from is None else (f"{self.start_from}/{MANIFEST_NAME}",)
+
+    def identity(self) -> dict[str, JsonValue]:
+        """Return the settings, and in place of the release's path what names it."""
+        settings = super().identity()
+        del settings["start_from"]
+        return settings | ({} if self.start_from is None else {STARTED_FROM: read_base(Path(self.start_from)).release})
 
     @model_validator(mode="after")
     def _possible(self) -> Params:
@@ -70,12 +91,43 @@ class Params(StageParams):
 
 
 def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest:
-    """Learn a tokenizer from `inputs["mix"]`, and measure it.
+    """Learn a tokenizer from `inputs["mix"]`, or take that of a release, and measure it.
 
     Raises:
+        InputError: the release is none, or its tokenizer is not as its manifest says.
         CorpusTooSmallError: the mixture holds too few different words for the vocabulary.
     """
     source = inputs["mix"]
+    if params.start_from is None:
+        learn(params, source, output)
+    else:
+        take(Path(params.start_from), output)
+    measured = measure(output, source, params)
+    for name, figures in measured.items():
+        write_json(output / name, figures)
+    metrics = measured[METRICS_NAME]
+    logger.info("tokenizer: %s bytes a token, %s tokens a word", metrics["bytes_per_token"], metrics["fertility"])
+    files = sum(1 for path in output.iterdir() if path.is_file())
+    return commit_manifest(
+        output,
+        stage=STAGE,
+        unit="files",
+        params=params.identity(),
+        inputs=inputs,
+        counts=Counts(in_=files, out=files),
+    )
+
+
+def take(release: Path, output: Path) -> None:
+    """Copy the tokenizer of a release, which the weights to go on from know."""
+    output.mkdir(parents=True, exist_ok=True)
+    for name in (TOKENIZER_NAME, TOKENIZER_CONFIG_NAME, SPECIAL_TOKENS_NAME):
+        shutil.copyfile(checked_file(release, name), output / name)
+    logger.info("tokenizer: that of %s, %d entries", read_base(release).name, load_tokenizer(output).get_vocab_size())
+
+
+def learn(params: Params, source: Path, output: Path) -> None:
+    """Learn a tokenizer from a mixture."""
     paths = [source / shard.name for shard in text_shards(source)]
     total = _total(paths)
     rate = params.max_bytes / max(total, 1)
@@ -95,20 +147,6 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
             fix="lower tokenizer.vocab_size, or crawl more pages",
         )
     save_tokenizer(tokenizer, output, params.special_tokens)
-    measured = measure(output, source, params)
-    for name, figures in measured.items():
-        write_json(output / name, figures)
-    metrics = measured[METRICS_NAME]
-    logger.info("tokenizer: %s bytes a token, %s tokens a word", metrics["bytes_per_token"], metrics["fertility"])
-    files = sum(1 for path in output.iterdir() if path.is_file())
-    return commit_manifest(
-        output,
-        stage=STAGE,
-        unit="files",
-        params=params.identity(),
-        inputs=inputs,
-        counts=Counts(in_=files, out=files),
-    )
 
 
 @dataclass(slots=True)

@@ -89,9 +89,9 @@ def measure(settings: Mapping[str, Any]) -> dict[str, int]:
     """Train a configuration in fresh processes; return `peak`, what the rank that had most had resident, in bytes."""
     from tests.bench.bench_train import make_tokens
     from training.train import stage
+    from training.train.hyperparameters import Params
     from training.train.packing import read_packing
     from training.train.ranks import held_lock
-    from training.train.settings import Params
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -27,10 +27,10 @@ from torch.nn import functional
 from tasks.contracts.tokens import TokenRange, TokenShard, TokensInfo, write_index
 from training.train import stage
 from training.train.batches import read_batch
+from training.train.hyperparameters import Params
 from training.train.model import build_model
 from training.train.optimizers import make_optimizer
 from training.train.packing import IGNORED, read_packing
-from training.train.settings import Params
 
 VOCABULARY = 4096
 STEPS_A_TURN = 5

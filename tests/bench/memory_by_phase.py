@@ -56,8 +56,8 @@ def be_a_rank(strategy: str, precision: str, ranks: int, folder: Path) -> None:
     from tests.bench.bench_train import make_tokens
     from training.train import loop, stage
     from training.train.batches import batches
+    from training.train.hyperparameters import Params
     from training.train.packing import read_packing
-    from training.train.settings import Params
 
     rank = int(os.environ["RANK"])
     own = folder / str(rank)

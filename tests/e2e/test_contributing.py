@@ -31,6 +31,8 @@ def test_a_filter_a_stage_a_family_and_a_command_are_added_by_commands() -> None
 def test_what_the_page_adds_runs_together_and_passes_the_checks(finished: Workspace, tmp_path: Path) -> None:
     shutil.copytree(finished.folder, tmp_path / "workspace", symlinks=True)
     workspace = Workspace(tmp_path / "workspace")
+    if (known := ROOT / ".mypy_cache").is_dir():  # else mypy reads all libraries anew, for minutes
+        shutil.copytree(known, workspace.folder / known.name)
     for section in WITH_COMMANDS[1:]:
         for block in commands(section):
             workspace.run("bash", "-euc", block)

@@ -62,13 +62,14 @@ def at_work_on_extract(up: Up, crawl: str) -> bool:
 
 
 def flow_process(workspace: Workspace) -> psutil.Process:
-    """Return the process that runs this workspace's flow: the parent of the DVC command that it has started."""
+    """Return the process that runs this workspace's flow: the parent of the warm process that it has started."""
     for process in psutil.process_iter(["cmdline", "cwd"]):
         here = process.info["cwd"] == str(workspace.folder.resolve())  # others test beside this one
-        if here and (process.info["cmdline"] or [])[1:5] == ["-m", "dvc", "--wait-for-lock", "repro"]:
+        if here and (process.info["cmdline"] or [])[1:3] == ["-m", "flows.workspace.warm"]:
             parent = process.parent()
             assert parent is not None
-            return parent
+            if parent.cmdline() != process.info["cmdline"]:  # else this is a fork of it
+                return parent
     raise AssertionError("no stage is at work")
 
 

@@ -35,7 +35,7 @@ wait = prefect_server()
 from flows.pipeline.flow import pipeline, started_services
 from flows.pipeline.stage_run import RUN_VARIABLE
 until = sys.argv[1]
-with started_services(until, [until]):
+with started_services(until):
     wait()
     for line in sys.stdin:
         os.environ.pop(RUN_VARIABLE, None)
@@ -132,6 +132,7 @@ class Workspace:
         for part in VENV.iterdir():
             if part.name != made.mark.name:
                 (made.mark.parent / part.name).symlink_to(part)
+        made.mark.touch()
         for command in (
             ["init", "-q"],
             ["add", "-A"],

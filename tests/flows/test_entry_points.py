@@ -43,6 +43,11 @@ def loaded(code: str, asked: set[str]) -> set[str]:
             "import flows.pipeline.flow",
             (TRAINING | SERVERS | {"pandas", "scrapy", "prefect.server.api.server"}) - {"prefect"},
         ),
+        # A stage's process in a run, and the processes that wait until a stage asks for them.
+        (
+            "import flows.__main__, flows.mlflow.mirror_server, tasks.engine.host",
+            TRAINING | SERVERS | {"pandas", "scrapy", "typer", "numpy", "pyarrow"},
+        ),
         # Of the libraries above, the mirror is there to load these, and no others.
         ("import flows.mlflow.mirror_process", {"prefect", "ray", "torch", "transformers", "scrapy"}),
     ],

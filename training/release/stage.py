@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import Field, JsonValue
 
 from tasks.contracts.base import StageParams, not_identity
+from tasks.contracts.base_release import BASE_FOLDER
 from tasks.contracts.durable_files import write_json
 from tasks.contracts.errors import HeadwaterError, raised
 from tasks.contracts.files import MODEL_FOLDER, REPORT_NAME
@@ -94,6 +95,8 @@ def assemble(params: Params, inputs: Mapping[str, Path], output: Path) -> None:
     )
     output.mkdir(parents=True, exist_ok=True)
     shutil.copytree(inputs["train"] / MODEL_FOLDER, output, dirs_exist_ok=True)
+    if (inputs["train"] / BASE_FOLDER).is_dir():
+        shutil.copytree(inputs["train"] / BASE_FOLDER, output / BASE_FOLDER)
     shutil.copytree(inputs["evaluate"], output / EVALUATION_FOLDER, ignore=shutil.ignore_patterns(MANIFEST_NAME))
     shutil.copyfile(inputs["gate"] / REPORT_NAME, output / GATE_NAME)
     (output / MANIFESTS_FOLDER).mkdir(exist_ok=True)

@@ -311,7 +311,11 @@ def check_settings(release: Release) -> Iterator[Break]:
 
 
 def check_chain(release: Release) -> Iterator[Break]:
-    """The release names the manifests it was made from, each made from the ones before it, back to the crawl."""
+    """The release names the manifests it was made from, each made from the ones before it, back to the crawl.
+
+    So does a release whose weights training began with, in base/.
+    """
+    yield from chain_of_base("base/", release.stages["train"]["params"].get("started_from"), release)
     hashes = {stage: release.sha256(f"manifests/{stage}.json") for stage in release.stages}
     named, told = release.manifest["inputs"], release.lineage["stages"]
     yield from differs(f"{MANIFEST}, stages", sorted(hashes), sorted(named))
@@ -335,6 +339,31 @@ def check_chain(release: Release) -> Iterator[Break]:
             waiting += release.stages.get(stage, {"inputs": {}})["inputs"]
     if "crawl" not in reached:
         yield Break("manifests/", "a chain from the gate to the crawl", "it ends at " + ", ".join(sorted(reached)))
+
+
+def chain_of_base(place: str, named: Any, release: Release) -> Iterator[Break]:
+    """Check the chain of the release that another one goes on from, and of what that one goes on from itself."""
+    if named is None:
+        if any(name.startswith(place) for name in release.names):
+            yield Break(place, "nothing: training began with random weights", "a release")
+        return
+    if len(place) > 5 * DEEPEST:
+        yield Break(place, "a chain that begins somewhere", f"more than {DEEPEST} releases")
+        return
+    yield from differs(f"{place}{MANIFEST}, SHA-256", named["release"], release.sha256(f"{place}{MANIFEST}"))
+    manifest, lineage = release.json(f"{place}{MANIFEST}"), release.json(f"{place}lineage.json")
+    yield from differs(f"{place}lineage.json, name", named["name"], lineage["name"])
+    yield from differs(f"{place}lineage.json, weights_sha256", named["weights_sha256"], lineage["weights_sha256"])
+    listed = {entry["name"]: entry["sha256"] for entry in manifest["shards"]}
+    kept = [name.removeprefix(place) for name in release.names if name.startswith(place)]
+    for name in kept:
+        if name != MANIFEST:
+            yield from differs(f"{place}{name}, SHA-256", listed.get(name), release.sha256(place + name))
+    for stage, recorded in manifest["inputs"].items():
+        yield from differs(f"{place}manifests/{stage}.json", recorded, release.sha256(f"{place}manifests/{stage}.json"))
+    trained = "train"
+    before = release.json(f"{place}manifests/{trained}.json")["params"].get("started_from")
+    yield from chain_of_base(f"{place}base/", before, release)
 
 
 def check_conservation(release: Release) -> Iterator[Break]:
@@ -410,7 +439,12 @@ def made_from(stage: str, stages: dict[str, Any]) -> set[str]:
 
 def check_copies(release: Release) -> Iterator[Break]:
     """The model, the scores and the gate's report are the files that the stages train, evaluate and gate made."""
-    for stage, prefix, place in (("train", "model/", ""), ("evaluate", "", "evaluation/"), ("gate", "report.json", "")):
+    for stage, prefix, place in (
+        ("train", "model/", ""),
+        ("train", "base/", "base/"),
+        ("evaluate", "", "evaluation/"),
+        ("gate", "report.json", ""),
+    ):
         for entry in release.stages[stage]["shards"]:
             if entry["name"].startswith(prefix):
                 name = "gate.json" if stage == "gate" else place + entry["name"].removeprefix(prefix)

@@ -31,6 +31,9 @@ logger = logging.getLogger(__name__)
 
 COMPLETE = "complete.json"
 LOSSES_NAME = "losses.jsonl"
+BEST_FOLDER = "best"
+"""The weights with the lowest validation loss so far, where they are asked for."""
+BEST_NAME = "best.json"
 RESULT_NAME = "result.json"
 """The last file that the ranks write: with it, training is done."""
 PREFIX = "step-"

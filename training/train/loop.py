@@ -6,10 +6,12 @@ The rank and the number of ranks come from the environment, as both launchers se
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import math
 import os
 import resource
+import shutil
 import signal
 import socket
 import statistics
@@ -24,14 +26,16 @@ import numpy as np
 from pydantic import JsonValue
 
 from tasks.contracts.base import FrozenModel
-from tasks.contracts.durable_files import write_json
-from tasks.contracts.files import MODEL_FOLDER, VALIDATION_NAME
+from tasks.contracts.durable_files import atomic_folder, write_json
+from tasks.contracts.files import MODEL_FOLDER, SAMPLES_NAME, VALIDATION_NAME
 from tasks.contracts.tokens import TokenShard
 from training.plan.machine import device_that_reports
 from training.plan.speed import model_flops_utilisation
 from training.plan.strategies import BY_NAME
 from training.train.batches import Batch, batches
 from training.train.checkpoint import (
+    BEST_FOLDER,
+    BEST_NAME,
     LOSSES_NAME,
     RESULT_NAME,
     StepLog,
@@ -46,6 +50,7 @@ from training.train.model import (
     ModelSize,
     build_model,
     cast_parameters,
+    load_weights,
     model_config,
     save_model,
     weights_sha256,
@@ -54,6 +59,7 @@ from training.train.optimizers import Optimizer, make_optimizer
 from training.train.order import Order, permute
 from training.train.packing import IGNORED, Packing, TokenStream, read_packing
 from training.train.ranks import failure_name, is_lost_connection
+from training.train.samples import Sampler
 from training.train.schedule import Schedule, learning_rate
 from training.train.strategy import Chosen, can_be_resumed, deepspeed_config
 
@@ -88,6 +94,12 @@ class LoopConfig(FrozenModel):
     vocab_size: int
     eos_id: int
     model: ModelSize
+    context: int
+    """Tokens of the longest context that the model's config names."""
+    start_from: Path | None = None
+    """Folder of a release whose weights are those to begin with."""
+    start_sha256: str | None = None
+    """Hash of those weights."""
     device: Literal["cpu", "gpu"]
     precision: Literal["fp32", "bf16"]
     threads: int
@@ -110,6 +122,11 @@ class LoopConfig(FrozenModel):
     weight_decay: float
     betas: tuple[float, float]
     gradient_clipping: float
+    release_best: bool
+    tokenizer: Path
+    """The folder of the tokenizer, for the samples."""
+    sample_prompts: tuple[str, ...]
+    sample_tokens: int
     validate_every: int
     validation_sequences: int
     checkpoints_kept: int
@@ -158,9 +175,11 @@ class Trainer:
         order = config.order
         assert self.ranks == order.ranks, f"{self.ranks} ranks started, {order.ranks} asked for"
         self.model_config = model_config(
-            config.model, vocab_size=config.vocab_size, seq_len=order.seq_len, eos_id=config.eos_id
+            config.model, vocab_size=config.vocab_size, seq_len=config.context, eos_id=config.eos_id
         )
         model = build_model(self.model_config, seed=config.seed, size=config.model)
+        if config.start_from is not None:
+            load_weights(model, config.start_from, config.start_sha256)
         if config.activation_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": True})
         self.parameters = sum(p.numel() for p in model.parameters())
@@ -196,12 +215,21 @@ class Trainer:
         self.packing = Packing.load(config.packing, order.seq_len)
         assert self.packing.sequences == order.sequences, f"{self.packing.sequences} sequences, not {order.sequences}"
         self.held_out, self.held_out_stream = self._read_held_out()
+        self.sampler = None
+        if config.sample_prompts:
+            self.sampler = Sampler(
+                config.tokenizer, config.sample_prompts, tokens=config.sample_tokens, context=order.seq_len
+            )
         self.recent: deque[float] = deque(maxlen=RECENT_STEPS)
+        self.checkpoint_seconds: float | None = None
         self.told_to_stop = False
         self.checkpoints = config.work / "checkpoints"
         self.first_step = self._resume()
         self.batch_log = StepLog(config.work / f"steps-rank-{self.rank:05d}.jsonl", self.first_step)
         self.losses = StepLog(config.work / LOSSES_NAME, self.first_step) if self.rank == 0 else None
+        self.samples = StepLog(config.work / SAMPLES_NAME, self.first_step) if self.rank == 0 else None
+        measured = [row for row in read_log(config.work / LOSSES_NAME) if row["step"] < self.first_step]
+        self.lowest = min((row["validation_loss"] for row in measured if row["validation_loss"]), default=math.inf)
 
     def _read_held_out(self) -> tuple[Packing, TokenStream]:
         config = self.config
@@ -247,6 +275,11 @@ class Trainer:
             done = step + 1
             validate = done == order.steps or done % config.validate_every == 0
             validation = self._validate() if validate else None
+            if validate:
+                self._write_samples(step)
+            if validation is not None and config.release_best and validation < self.lowest:
+                self.lowest = validation
+                self._keep_best(step)
             if self.losses is not None:
                 row = {"step": step, "train_loss": loss, "validation_loss": validation, "learning_rate": rate}
                 self.losses.append(row)
@@ -257,8 +290,10 @@ class Trainer:
             due = due or time.monotonic() - saved >= config.checkpoint_every_seconds
             due, stop = self._agree(due, self.told_to_stop)
             if (due or stop) and can_be_resumed(config.strategy):
+                began = time.monotonic()
                 self._save(done)
                 saved = time.monotonic()
+                self.checkpoint_seconds = saved - began
             if stop:
                 return False
         self._hand_over()
@@ -359,6 +394,32 @@ class Trainer:
         targets_seen = self._sum(counted)
         return self._sum(total) / targets_seen if targets_seen else None
 
+    def _write_samples(self, step: int) -> None:
+        """Let the model go on from the prompts, and write down what it says."""
+        if self.sampler is None:
+            return
+        torch = self.torch
+
+        def next_token(ids: list[int]) -> int:
+            tokens_bs = torch.tensor([ids], device=self.engine.device)
+            return int(self.model(input_ids=tokens_bs).logits[0, -1].float().argmax())
+
+        self.engine.eval()
+        with torch.no_grad():
+            written = self.sampler(next_token)
+        self.engine.train()
+        if self.samples is not None:
+            for row in written:
+                self.samples.append({"step": step, **row})
+
+    def _keep_best(self, step: int) -> None:
+        """Write the weights as they are now, in the place of those that were best before."""
+        weights = gather_weights(self.engine)
+        if self.losses is not None:
+            with atomic_folder(self.config.work / BEST_FOLDER) as folder:
+                save_model(folder, self.model_config, weights)
+                write_json(folder / BEST_NAME, {"step": step, "weights_sha256": weights_sha256(weights.items())})
+
     def _agree(self, *answers: bool) -> list[bool]:
         """Return for each question whether any rank says yes, the same on every rank."""
         if self.ranks == 1:
@@ -371,6 +432,8 @@ class Trainer:
         self.batch_log.flush()
         if self.losses is not None:
             self.losses.flush()
+        if self.samples is not None:
+            self.samples.flush()
         save_checkpoint(self.engine, self.checkpoints, done, keep=self.config.checkpoints_kept)
 
     def _report(self, row: dict[str, Any], started: float) -> None:
@@ -417,37 +480,49 @@ class Trainer:
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         if self.config.device == "gpu":
             memory = self.torch.cuda.max_memory_allocated() / 2**20
-        return {
+        checkpoint = {} if self.checkpoint_seconds is None else {"checkpoint_seconds": self.checkpoint_seconds}
+        self.checkpoint_seconds = None
+        return checkpoint | {
             "gradient_norm": None if norm is None else round(float(norm), 4),
             "spike": loss > usual * SPIKE_RATIO,
             "peak_memory_mib": round(memory),
         }
 
     def _hand_over(self) -> None:
-        """Write weights and figures where launch.py finds them; `result.json` last."""
-        weights = gather_weights(self.engine)
+        """Write weights and figures where stage.py finds them; `result.json` last."""
+        best = self.config.release_best and self.lowest < math.inf
+        weights = {} if best else gather_weights(self.engine)
         self.batch_log.flush()
         self.torch.distributed.barrier()
         if self.losses is None:
             return
         self.losses.flush()
         result = self.config.work / "result"
-        save_model(result / MODEL_FOLDER, self.model_config, weights)
-        last = list(read_log(self.config.work / LOSSES_NAME))[-1]
+        rows = list(read_log(self.config.work / LOSSES_NAME))
+        said = rows[-1]
+        if best:
+            kept = self.config.work / BEST_FOLDER
+            described = json.loads((kept / BEST_NAME).read_bytes())
+            said = next(row for row in rows if row["validation_loss"] == self.lowest)
+            assert described["step"] == said["step"], f"kept: step {described['step']}; lowest: step {said['step']}"
+            shutil.copytree(kept, result / MODEL_FOLDER, ignore=shutil.ignore_patterns(BEST_NAME))
+            sha256 = described["weights_sha256"]
+        else:
+            save_model(result / MODEL_FOLDER, self.model_config, weights)
+            sha256 = weights_sha256(weights.items())
         write_json(
             self.config.work / RESULT_NAME,
             {
                 "parameters": self.parameters,
-                "weights_sha256": weights_sha256(weights.items()),
-                "train_loss": last["train_loss"],
-                "validation_loss": last["validation_loss"],
+                "weights_sha256": sha256,
+                "train_loss": said["train_loss"],
+                "validation_loss": said["validation_loss"],
+                "step": said["step"],
             },
         )
 
 
 def _json_line(row: dict[str, Any]) -> str:
-    import json
-
     return json.dumps(row) + "\n"
 
 

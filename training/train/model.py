@@ -29,8 +29,9 @@ from pydantic_core import CoreSchema, core_schema
 
 from tasks.contracts.base import FrozenModel
 from tasks.contracts.durable_files import write_json
-from tasks.contracts.errors import did_you_mean
+from tasks.contracts.errors import InputError, did_you_mean
 from tasks.contracts.files import GENERATION_CONFIG_NAME, MODEL_CONFIG_NAME, TOKENIZER_CONFIG_NAME, TOKENIZER_NAME
+from tasks.contracts.release import context_of
 from training.plan.shape import Shape
 from training.train import presets
 from training.train.family import ALL_SETTINGS, Family
@@ -253,6 +254,42 @@ def weights_sha256(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
     return digest.hexdigest()
 
 
+def load_weights(model: Any, folder: Path, sha256: str | None) -> None:
+    """Put the weights of a release into a model of its shape, in the model's number format.
+
+    Args:
+        sha256: what `weights_sha256` gave when they were released.
+
+    Raises:
+        InputError: they are others, or those of another model.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    tensors = {name: one for path in sorted(folder.glob("*.safetensors")) for name, one in load_file(path).items()}
+    if (found := weights_sha256(tensors.items())) != sha256:
+        raise InputError(
+            "the weights of the release that training is to go on from are not those that it was released with",
+            where=str(folder),
+            expected=f"weights_sha256 {sha256}",
+            found=found,
+            fix="get the release again; `headwater verify FOLDER` checks all of it",
+        )
+    own = dict(model.named_parameters())
+    wanted, given = ({name: list(one.shape) for name, one in them.items()} for them in (own, tensors))
+    if wanted != given:
+        differing = sorted(name for name in {*wanted, *given} if wanted.get(name) != given.get(name))
+        raise InputError(
+            "the weights of the release that training is to go on from are those of another model",
+            where=str(folder),
+            expected=", ".join(f"{name} {wanted.get(name, 'absent')}" for name in differing[:3]),
+            found=", ".join(f"{name} {given.get(name, 'absent')}" for name in differing[:3]),
+        )
+    with torch.no_grad():
+        for name, weight in own.items():
+            weight.copy_(tensors[name])
+
+
 def save_model(folder: Path, config: Any, weights: Mapping[str, torch.Tensor]) -> None:
     """Write config.json, generation_config.json and the weights as safetensors (several files above 5 GB)."""
     from huggingface_hub import save_torch_state_dict
@@ -292,4 +329,4 @@ def name_special_tokens(folder: Path) -> None:
     write_json(folder / MODEL_CONFIG_NAME, config | named)
     generation = json.loads((folder / GENERATION_CONFIG_NAME).read_bytes())
     write_json(folder / GENERATION_CONFIG_NAME, generation | named)
-    write_json(folder / TOKENIZER_CONFIG_NAME, tokenizer | {"model_max_length": config["max_position_embeddings"]})
+    write_json(folder / TOKENIZER_CONFIG_NAME, tokenizer | {"model_max_length": context_of(config)})

@@ -18,21 +18,22 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from tasks.contracts.base_release import BASE_FOLDER, checked_file, copy_lineage
 from tasks.contracts.code_hash import code_hash
-from tasks.contracts.durable_files import sha256_json, write_bytes, write_json
-from tasks.contracts.errors import CorpusTooSmallError, TrainingError
-from tasks.contracts.files import MODEL_CONFIG_NAME
+from tasks.contracts.durable_files import sha256_file, sha256_json, write_bytes, write_json
+from tasks.contracts.errors import CorpusTooSmallError, InputError, TrainingError
+from tasks.contracts.files import MODEL_CONFIG_NAME, TOKENIZER_NAME
 from tasks.contracts.manifest import Counts, Manifest, commit_manifest, manifest_hash
 from tasks.contracts.tokens import TokensInfo, read_tokens_info
 from tasks.contracts.workspace import ROOT, progress_path, state_folder
+from training.train.artifacts import write_output
 from training.train.checkpoint import RESULT_NAME, finished_checkpoints
+from training.train.hyperparameters import Params
 from training.train.launch import on_other_machines
 from training.train.loop import LoopConfig
 from training.train.order import Order
-from training.train.output import write_output
 from training.train.packing import read_packing
 from training.train.ranks import LOG_NAME, held_lock, run_ranks, run_until_done
-from training.train.settings import Params
 from training.train.strategy import can_be_resumed
 
 logger = logging.getLogger(__name__)
@@ -50,15 +51,21 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
 
     Raises:
         CorpusTooSmallError: the token shards do not fill one step.
+        InputError: the release to go on from cannot be read, or has another tokenizer.
         ParamsError: the batch cannot be shared out evenly between the ranks.
         TrainingError: a rank failed; running again goes on from the last checkpoint.
     """
     info = read_tokens_info(inputs["tokenize"])
     packing = read_packing(inputs["tokenize"], info.shards, params.seq_len)
     order = make_order(params, info, packing.sequences, manifest_hash(inputs["tokenize"]))
-    identity = params.in_manifest()
+    identity, base = params.in_manifest(), params.base()
+    if base is not None and params.start_from is not None:
+        check_tokenizer(inputs["tokenizer"], Path(params.start_from))
     device = params.runs_on()
     config = _loop_config(params, info, order, tokens=inputs["tokenize"], device=device)
+    if base is not None and params.start_from is not None:
+        start = {"start_from": Path(params.start_from).resolve(), "start_sha256": base.weights_sha256}
+        config = config.model_copy(update={**start, "context": max(base.context, params.seq_len)})
     decided_by = {name: value for name, value in config.model_dump(mode="json").items() if name not in _PLACES}
     key = sha256_json(
         {
@@ -77,12 +84,14 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
         "packing": work / "packing",
         "offload": Path(params.offload_folder or work / "offload").resolve(),
     }
-    config = config.model_copy(update={"work": work, **places})
+    config = config.model_copy(update={"work": work, "tokenizer": inputs["tokenizer"].resolve(), **places})
     if not (work / RESULT_NAME).is_file():
         packing.save(config.packing)
         _train(params, config)
     trained = order.tokens_seen(packing)
     write_output(output, work, order, inputs["tokenizer"], trained)
+    if params.start_from is not None:
+        copy_lineage(Path(params.start_from), output / BASE_FOLDER)
     manifest = commit_manifest(
         output,
         stage="train",
@@ -97,6 +106,19 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     )
     shutil.rmtree(work)
     return manifest
+
+
+def check_tokenizer(tokenizer: Path, release: Path) -> None:
+    """Raise InputError unless the text was encoded with the tokenizer of the release that training goes on from."""
+    own, theirs = sha256_file(tokenizer / TOKENIZER_NAME), sha256_file(checked_file(release, TOKENIZER_NAME))
+    if own != theirs:
+        raise InputError(
+            "the text was encoded with another tokenizer than that of the release to go on from",
+            where=str(tokenizer / TOKENIZER_NAME),
+            expected=f"SHA-256 {theirs}, as {release / TOKENIZER_NAME}",
+            found=own,
+            fix="`headwater run` takes the release's tokenizer and encodes the text again",
+        )
 
 
 def make_order(params: Params, info: TokensInfo, sequences: int, tokenize_manifest: str) -> Order:
@@ -137,18 +159,25 @@ def make_order(params: Params, info: TokensInfo, sequences: int, tokenize_manife
 
 _PLACES = {"tokens", "work", "progress", "lock", "meeting", "packing", "offload", "order"}
 _PLACES |= {"checkpoint_every_steps", "checkpoint_every_seconds", "checkpoints_kept"}
-_PLACES |= {"threads", "launched_on"}
+_PLACES |= {"threads", "launched_on", "start_from", "tokenizer"}
 """What in a LoopConfig does not decide the result, or stands in the key already; of the threads that follow from the
 machine's cores only the last bit does, and a run that was cut off goes on with others."""
 
 
 def _loop_config(params: Params, info: TokensInfo, order: Order, *, tokens: Path, device: str) -> LoopConfig:
-    same = LoopConfig.model_fields.keys() & Params.model_fields.keys() - {"precision", "threads", "strategy"}
+    same = LoopConfig.model_fields.keys() & Params.model_fields.keys() - {
+        "precision",
+        "threads",
+        "strategy",
+        "start_from",
+    }
     cores = len(os.sched_getaffinity(0))
     return LoopConfig.model_validate(
         {name: getattr(params, name) for name in same}
         | {
             "tokens": tokens.resolve(),
+            "context": params.seq_len,
+            "tokenizer": Path(os.devnull),
             "work": state_folder() / "train",
             "progress": progress_path(),
             "lock": Path(os.devnull),
@@ -257,8 +286,9 @@ class _Teller:
         self._offset += sum(map(len, lines))
         self._said = time.monotonic()
         row = json.loads(lines[-1])
+        spikes = sum(json.loads(line).get("spike", False) for line in lines)
         logger.info(
-            "train: step %d/%d, loss %.2f, %s tokens/s%s, %.0f s left",
-            *(row["step"] + 1, row["steps"], row["train_loss"]),
+            "train: step %d/%d, loss %.2f%s, %s tokens/s%s, %.0f s left",
+            *(row["step"] + 1, row["steps"], row["train_loss"], f" ({spikes} spikes)" if spikes else ""),
             *(f"{row['tokens_per_second']:,}", "" if row["mfu"] is None else f", MFU {row['mfu']:.1%}", row["left"]),
         )

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.history.releases import holders, known_releases, missing_lists, remember_release
+from flows.history.releases import holders, known_releases, missing_lists, read_names, remember_release
+from tasks.contracts.base_release import BASE_FOLDER, copy_lineage
 from tasks.contracts.document import Document, write_documents
 from tasks.contracts.durable_files import write_json
 from tasks.contracts.errors import InputError, ManifestError
@@ -47,6 +48,30 @@ def test_a_document_leads_to_every_release_that_holds_it(workspace: Path) -> Non
     assert [known.name for known in known_releases()] == both
     assert known_releases()[0].folder.is_dir()
     assert not missing_lists()
+
+
+def test_what_a_release_went_on_from_is_held_by_it_too(workspace: Path) -> None:
+    first_mix = make_mix(workspace / "first" / "mix", range(60))
+    first = make_release(workspace / "first" / "release", first_mix, "first")
+    remember_release(first, first_mix)
+    second_mix = make_mix(workspace / "second" / "mix", range(50, 90))
+    copy_lineage(first, workspace / "second" / "release" / BASE_FOLDER)
+    second = make_release(workspace / "second" / "release", second_mix, "second")
+    remember_release(second, second_mix)
+    asked = [doc_id(number) for number in (0, 55, 89, 90)]
+    names = [[release.name for release in releases] for releases in holders(asked).values()]
+    assert names == [["first", "second"], ["first", "second"], ["second"], []]
+    known = read_names(manifest_hash(second))
+    assert known is not None
+    assert {row["doc_id"] for row in known} == {doc_id(number) for number in range(90)}
+
+
+def test_a_base_of_another_workspace_is_said_to_be_unknown(workspace: Path, caplog: pytest.LogCaptureFixture) -> None:
+    mix = make_mix(workspace / "mix", range(4))
+    elsewhere = make_release(workspace / "elsewhere", mix, "elsewhere")
+    copy_lineage(elsewhere, workspace / "release" / BASE_FOLDER)
+    remember_release(make_release(workspace / "release", mix, "own"), mix)
+    assert "not known in this workspace" in caplog.text
 
 
 def test_a_release_whose_documents_were_not_noted_is_named(workspace: Path) -> None:

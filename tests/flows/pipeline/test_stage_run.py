@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from flows.history.run_records import read_records
-from flows.pipeline.stage_run import run_stage
+from flows.pipeline.stage_run import FORCED_VARIABLE, forced, run_stage
 from tasks.contracts.errors import CorpusTooSmallError, DiskFullError
 from tasks.contracts.manifest import Counts, Manifest
 from tests.planted import plant_manifest
@@ -76,3 +76,12 @@ def test_a_full_disk_is_told_with_what_the_stage_took_the_last_time(
     error = read_records()[-1].error
     assert error is not None
     assert error.message.endswith("took 2.5 MB")
+
+
+@pytest.mark.parametrize(("told", "is_forced"), [("crawl", True), ("", False), (None, False)])
+def test_a_flow_says_that_a_stage_is_forced(monkeypatch: pytest.MonkeyPatch, told: str | None, is_forced: bool) -> None:
+    """Its DVC is a fork, whose command line says nothing."""
+    monkeypatch.delenv(FORCED_VARIABLE, raising=False)
+    if told is not None:
+        monkeypatch.setenv(FORCED_VARIABLE, told)
+    assert forced() is is_forced

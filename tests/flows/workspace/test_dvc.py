@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 
 from flows.workspace import dvc
-from flows.workspace.graph import load_graph
-from tests.conftest import ROOT
 
 
-@pytest.mark.parametrize(("has_run", "stale"), [(False, set(load_graph())), (True, {"dedup"})])
-def test_dvc_is_asked_what_is_stale_once_something_has_run(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch, has_run: bool, stale: set[str]
+@pytest.mark.parametrize("has_run", [False, True])
+def test_dvc_is_asked_what_its_cache_lacks_once_something_has_run(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, has_run: bool
 ) -> None:
-    asked: list[bool] = []
+    asked: list[str] = []
 
     def status() -> dict[str, list[object]]:
-        asked.append(True)
-        return {"dedup": [{"changed deps": {"data/filter": "modified"}}]}
+        asked.append("status")
+        return {"dedup": [{"changed outs": {"data/dedup": "not in cache"}}]}
+
+    def put_back(stage: str, _changes: object) -> bool:
+        asked.append(stage)
+        return True
 
     monkeypatch.setattr(dvc, "dvc_status", status)
-    shutil.copy2(ROOT / "dvc.yaml", workspace)
+    monkeypatch.setattr(dvc, "put_back_into_cache", put_back)
     if has_run:
         (workspace / "dvc.lock").write_text("schema: '2.0'\n")
-    assert dvc.stale_stages() == stale
-    assert len(asked) == has_run
+    dvc.fill_cache()
+    assert asked == (["status", "dedup"] if has_run else [])

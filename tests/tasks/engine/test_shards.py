@@ -201,6 +201,17 @@ def test_what_is_little_does_not_wait_for_ray(
     assert len(CALLS) == made_before_ray
 
 
+def test_shards_are_made_here_until_ray_is_there(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "SMALL_BYTES", 0)
+    monkeypatch.setattr(shards, "BRIEF_SECONDS", 0.0)
+    near = iter([False, True])
+    monkeypatch.setattr(shards, "session_is_near", lambda: next(near))
+    monkeypatch.setattr(shards, "open_session", lambda: pytest.fail("asked to spread"))
+    with pytest.raises(pytest.fail.Exception, match="asked to spread"):
+        run(corpus, "b")
+    assert len(CALLS) == 1
+
+
 @pytest.mark.parametrize(("left", "spent", "here"), [(2, 5.5, True), (20, 5.5, False), (20, 4.5, True)])
 def test_what_is_left_is_made_here_where_ray_would_take_longer(
     corpus: Path, left: int, spent: float, here: bool

@@ -10,8 +10,8 @@ from training.plan.machine import PROCESSOR, Machine, devices
 from training.plan.resident import FITTED, Residence, resident_bytes
 from training.plan.speed import Run
 from training.plan.strategies import BY_NAME
+from training.train.hyperparameters import Params
 from training.train.model import ModelSize
-from training.train.settings import Params
 
 HERE = Path(__file__).parent
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tasks.contracts.base_release import BASE_FOLDER, STARTED_FROM, copy_lineage, read_base
 from tasks.contracts.document import write_documents
 from tasks.contracts.durable_files import sha256_file, write_json
 from tasks.contracts.manifest import Counts, Unit
@@ -23,8 +24,12 @@ from training.train.model import ModelSize, build_model, model_config, save_mode
 TASKS = ["heldout_bits_per_byte"]
 
 
-def build_release(root: Path) -> Path:
-    """Make a small release by the functions that make real ones."""
+def build_release(root: Path, base: Path | None = None) -> Path:
+    """Make a small release by the functions that make real ones.
+
+    Args:
+        base: a release that it goes on from.
+    """
     folders = {stage: root / "data" / stage for stage in STAGES}
     for folder in folders.values():
         folder.mkdir(parents=True)
@@ -58,6 +63,9 @@ def build_release(root: Path) -> Path:
         | {"strategy": "zero-3", "num_ranks": 1},
         "gate": {**policy, "tasks": TASKS},
     }
+    if base is not None:
+        settings["train"][STARTED_FROM] = read_base(base).model_dump(mode="json")
+        copy_lineage(base, folders["train"] / BASE_FOLDER)
     for stage, folder in folders.items():
         counts = Counts(in_=5, out=3, dropped={"too_short": 2}) if stage == "extract" else Counts(in_=3, out=3)
         unit: Unit = "documents" if stage in (*TEXT_STAGES, "tokenize") else "files"
@@ -85,6 +93,51 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def folder(made: Path, tmp_path: Path) -> Path:
     return shutil.copytree(made, tmp_path / "release")
+
+
+@pytest.fixture(scope="module")
+def twice_continued(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release that goes on from one that goes on from another."""
+    root = tmp_path_factory.mktemp("continued")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HEADWATER_STATE", str(root / "state"))
+        return build_release(root / "two", build_release(root / "one", made))
+
+
+def test_the_chain_goes_through_the_releases_that_training_went_on_from(
+    twice_continued: Path, made: Path, tmp_path: Path
+) -> None:
+    expected = dict.fromkeys(verify.CLAIMS, "pass") | {"signature": "not checkable here"}
+    expected["published"] = "not checkable here"
+    assert verdicts(twice_continued) == expected
+    names = [path.relative_to(twice_continued).as_posix() for path in sorted(twice_continued.rglob("base/*.json"))]
+    assert "base/base/_manifest.json" in names
+    assert (twice_continued / "base/base/_manifest.json").read_bytes() == (made / "_manifest.json").read_bytes()
+    card = (twice_continued / "README.md").read_text()
+    assert "random weights" not in card
+    assert f"weights of headwater-sample (release {sha256_file(twice_continued / 'base/_manifest.json')})" in card
+
+
+def test_no_file_of_a_base_can_be_changed_taken_away_or_added(twice_continued: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(twice_continued, tmp_path / "release")
+    files = [path for path in sorted((folder / "base").rglob("*")) if path.is_file()]
+    assert len(files) > 2 * len(STAGES)
+    for path in files:
+        content = path.read_bytes()
+        path.write_bytes(content.replace(b"1", b"2", 1) if b"1" in content else content + b" ")
+        assert verdicts(folder)["chain"] == "fail", path
+        path.unlink()
+        assert verdicts(folder)["chain"] == "fail", path
+        path.write_bytes(content)
+    assert verdicts(folder)["chain"] == "pass"
+    (folder / "base/more.json").write_text("{}")
+    assert verdicts(folder)["chain"] == "fail"
+
+
+def test_a_base_that_no_training_went_on_from_is_refused(made: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(made, tmp_path / "release")
+    copy_lineage(made, folder / BASE_FOLDER)
+    assert verdicts(folder)["chain"] == "fail"
 
 
 def verdicts(folder: Path, expect: str | None = None) -> dict[str, str]:

@@ -18,7 +18,7 @@ from tasks.contracts.errors import TrainingError
 from tasks.contracts.manifest import manifest_hash
 from tasks.contracts.workspace import ROOT, child_environment
 from training.train import stage
-from training.train.settings import Params
+from training.train.hyperparameters import Params
 
 SMALL: dict[str, Any] = {
     "model": {"layers": 1, "hidden_size": 16, "heads": 2, "kv_heads": 1},

@@ -11,8 +11,8 @@ import pytest
 from tests.conftest import ROOT
 from training.plan.machine import PROCESSOR, Machine, devices
 from training.plan.resident import FITTED, resident_bytes
-from training.train import settings
-from training.train.settings import Params
+from training.train import hyperparameters
+from training.train.hyperparameters import Params
 from training.train.strategy import Chosen
 
 GB = 1e9
@@ -26,8 +26,8 @@ def on(monkeypatch: pytest.MonkeyPatch, *, gpu: str | None = None, host: float =
     def here(**asked: Any) -> Machine:
         return Machine(device=device, devices=asked["ranks"], nodes=asked["nodes"], host_memory=host, nvme=nvme)
 
-    monkeypatch.setattr(settings, "machine_here", here)
-    monkeypatch.setattr(settings, "gpus", lambda: 8 if gpu else 0)
+    monkeypatch.setattr(hyperparameters, "machine_here", here)
+    monkeypatch.setattr(hyperparameters, "gpus", lambda: 8 if gpu else 0)
     monkeypatch.setattr("training.device.gpus", lambda: 8 if gpu else 0)
 
 
@@ -98,9 +98,8 @@ def test_ranks_share_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_checking_loads_no_pytorch() -> None:
-    program = (
-        "import sys; from training.train.settings import Params as P; list(P().faults()); print('torch' in sys.modules)"
-    )
+    asked = "from training.train.hyperparameters import Params; list(Params().faults())"
+    program = f"import sys; {asked}; print('torch' in sys.modules)"
     said = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert said.stdout == "False\n"
 

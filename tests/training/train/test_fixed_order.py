@@ -19,7 +19,7 @@ from training.train.fixed_order import TreeSum, visiting_order
 TRAIN = """
 import json, sys
 from pathlib import Path
-from training.train.settings import Params
+from training.train.hyperparameters import Params
 from training.train.stage import run
 size = {"layers": 1, "hidden_size": 16, "heads": 2, "kv_heads": 1}
 asked = {"num_ranks": int(sys.argv[1]), "fixed_order": sys.argv[2] == "fixed", "strategy": "ddp", "threads": 1}

@@ -8,7 +8,7 @@ from tasks.contracts.errors import CorpusTooSmallError, ParamsError
 from tasks.contracts.tokens import TokenShard, TokensInfo
 from training.gate_policy import policy_sha256, read_policy
 from training.train.checkpoint import StepLog, finished_checkpoints, read_log
-from training.train.settings import Params
+from training.train.hyperparameters import Params
 from training.train.stage import make_order
 
 

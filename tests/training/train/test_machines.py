@@ -19,13 +19,13 @@ from tasks.contracts.files import METRICS_NAME, STEPS_NAME
 from tasks.contracts.manifest import manifest_hash
 from tasks.contracts.workspace import ROOT
 from tests.training.train.token_folders import make_tokens
+from training.train.hyperparameters import Params
 from training.train.launch import Launch, on_other_machines
-from training.train.settings import Params
 
 TRAIN = """
 import json, logging, sys
 from pathlib import Path
-from training.train.settings import Params
+from training.train.hyperparameters import Params
 from training.train.stage import run
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 params = Params.model_validate(json.loads(sys.argv[2]))

@@ -12,6 +12,7 @@ import torch
 from pydantic import ValidationError
 from transformers import AutoModelForCausalLM
 
+from training.train.hyperparameters import Params
 from training.train.model import (
     ModelSize,
     build_model,
@@ -22,7 +23,6 @@ from training.train.model import (
     save_model,
 )
 from training.train.presets import PRESETS
-from training.train.settings import Params
 
 SMALL: dict[str, dict[str, Any]] = {
     "llama": {"layers": 2, "hidden_size": 32, "heads": 4, "kv_heads": 2},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.bench.bench_memory import measure
 from training.plan.choice import RESIDENT_MARGIN
 from training.plan.resident import resident_bytes
-from training.train.settings import Params
+from training.train.hyperparameters import Params
 
 LIVE = {
     "model": {"layers": 3, "hidden_size": 512, "heads": 8, "kv_heads": 8, "tie_embeddings": False},

@@ -18,7 +18,7 @@ from tests.training.train.token_folders import make_tokens
 TRAIN = """
 import sys
 from pathlib import Path
-from training.train.settings import Params
+from training.train.hyperparameters import Params
 from training.train.stage import run
 size = {"layers": 1, "hidden_size": 16, "heads": 2, "kv_heads": 1}
 params = Params(model=size, seq_len=16, batch_size=4, num_ranks=2, validate_every=20, validation_sequences=4,

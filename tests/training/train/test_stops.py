@@ -1,11 +1,17 @@
 """A run that is told to stop saves its state, and goes on to the same bytes, wherever and however it trains."""
 
+import csv
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
+from tasks.contracts.tokenizer_files import load_tokenizer
 from tests.training.train.in_process import SMALL, in_another_process
-from tests.training.train.token_folders import make_tokens
+from tests.training.train.token_folders import held_out_loss, make_tokens
 
 KINDS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -14,15 +20,27 @@ KINDS: dict[str, dict[str, Any]] = {
     "muon": {"optimizer": "muon"},
     "zero-3": {"strategy": "zero-3"},
     "bf16": {"strategy": "zero-1", "precision": "bf16"},
+    "best": {
+        "release_best": True,
+        "sample_prompts": ["", "some"],
+        "validate_every": 1,
+        "learning_rate": 0.3,
+        "final_learning_rate": 0.3,
+    },
     "wsd": {"schedule": "wsd", "epochs": 2, "seed": 3},
 }
 STEPS: int = SMALL["max_steps"]
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("stops")
     make_tokens(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def results(root: Path) -> dict[str, dict[str, Any]]:
     runs: list[dict[str, Any]] = []
     for kind, settings in KINDS.items():
         runs.append({"name": f"{kind}-whole", **settings})
@@ -46,6 +64,39 @@ def test_what_was_stopped_goes_on_to_the_same_bytes(results: dict[str, dict[str,
         assert results[f"{name}-again"]["from"] == [step + 1]
         assert results[f"{name}-on"]["from"] == [step + 2]
         assert results[f"{name}-on"]["manifest"] == results[f"{kind}-whole"]["manifest"]
+
+
+def test_the_best_weights_are_released_where_they_are_asked_for(root: Path, results: dict[str, dict[str, Any]]) -> None:
+    rows = list(csv.DictReader((root / "best-whole/loss.csv").read_text().splitlines()))
+    measured = [float(row["validation_loss"]) for row in rows]
+    best = measured.index(min(measured))
+    told = json.loads((root / "best-whole/metrics.json").read_bytes())
+    assert 0 < best < STEPS - 1, "else the test shows nothing"
+    assert told["weights_of_step"] == best
+    assert told["validation_loss"] == measured[best]
+    again = held_out_loss(root / "best-whole/model", root / "tokenize", SMALL["seq_len"], SMALL["validation_sequences"])
+    assert again == pytest.approx(measured[best], abs=2e-6)
+
+
+def test_samples_are_what_the_model_says_at_each_measurement(root: Path, results: dict[str, dict[str, Any]]) -> None:
+    rows = [json.loads(line) for line in (root / "best-whole/samples.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["prompt"]) for row in rows] == [
+        (step, prompt) for step in range(STEPS) for prompt in ("", "some")
+    ]
+    told = json.loads((root / "best-whole/metrics.json").read_bytes())
+    (said,) = (row["text"] for row in rows if row["step"] == told["weights_of_step"] and row["prompt"] == "some")
+    tokenizer = load_tokenizer(root / "tokenizer")
+    model = AutoModelForCausalLM.from_pretrained(root / "best-whole/model").eval()
+    ids = [0, *tokenizer.encode("some").ids]
+    prompt = len(ids)
+    for _ in range(32):
+        with torch.no_grad():
+            ids.append(int(model(torch.tensor([ids[-SMALL["seq_len"] :]])).logits[0, -1].argmax()))
+        if ids[-1] == 0:
+            ids.pop()
+            break
+    assert tokenizer.decode(ids[prompt:]) == said
+    assert not (root / "plain-whole/samples.jsonl").exists()
 
 
 def test_another_number_of_cores_goes_on_as_well(results: dict[str, dict[str, Any]]) -> None:

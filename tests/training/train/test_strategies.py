@@ -11,9 +11,9 @@ import pytest
 from tests.training.train.in_process import SMALL, in_another_process
 from tests.training.train.token_folders import held_out_loss, make_tokens
 from training.plan.strategies import STRATEGIES as PLANNED
+from training.train.hyperparameters import Params
 from training.train.loop import VALIDATION_SEED
 from training.train.order import permute
-from training.train.settings import Params
 from training.train.strategy import Chosen, as_setting
 
 BY_DISK = ("infinity-optimizer", "infinity")

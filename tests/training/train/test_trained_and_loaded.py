@@ -20,7 +20,7 @@ SEQ_LEN = 64
 TRAIN = f"""
 import json, sys
 from pathlib import Path
-from training.train.settings import Params
+from training.train.hyperparameters import Params
 from training.train.stage import run
 params = Params(model=json.loads(sys.argv[1]), seq_len={SEQ_LEN}, batch_size=4, max_steps=3, validation_sequences=3,
                 precision="bf16", device="cpu", learning_rate=0.05, warmup_steps=1)

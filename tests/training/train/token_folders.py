@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM
 from tasks.contracts.durable_files import write_json
 from tasks.contracts.manifest import Counts, commit_manifest
 from tasks.contracts.tokens import TokenRange, TokenShard, TokensInfo, write_index
+from tasks.tokenizer.byte_level import save_tokenizer, train_tokenizer
 from training.train.loop import VALIDATION_SEED
 from training.train.order import permute
 from training.train.packing import IGNORED, TokenStream, read_packing
@@ -49,7 +50,8 @@ def make_tokens(root: Path) -> None:
         validation_bytes=200,
     )
     write_json(tokenize / "tokens.json", info.model_dump(mode="json"))
-    write_json(tokenizer / "tokenizer_config.json", {})
+    learnt = train_tokenizer(["some text of few words", "some words more"] * 9, vocab_size=270)
+    save_tokenizer(learnt, tokenizer)
     for folder in (tokenize, tokenizer):
         none = Counts(in_=0, out=0)
         commit_manifest(folder, stage=folder.name, unit="tokens", params={}, inputs={}, counts=none)

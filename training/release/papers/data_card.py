@@ -22,6 +22,7 @@ def data_card(facts: Facts) -> bytes:
         f"Training text: {total.documents:,} documents, {tokens['bytes']:,} bytes, {tokens['tokens']:,} tokens in "
         f"the shards (repeated copies included); {facts.training['tokens_seen']:,} tokens trained on.",
         f"Fetched from {sources.first_captured or 'an unknown time'} to {sources.last_captured or 'an unknown time'}.",
+        *_base(facts),
         "",
         "## Stages",
         "",
@@ -48,6 +49,13 @@ def data_card(facts: Facts) -> bytes:
     lines += ["## Mixture", "", *table(_MIXTURE, _mixture_rows(facts), right=2)]
     lines += _snapshot(facts)
     return page(lines)
+
+
+def _base(facts: Facts) -> list[str]:
+    if facts.base is None:
+        return []
+    said = f"Not counted here is the training text of {facts.base.name}, whose weights training began with: the data "
+    return ["", said + f"card of that release has it (SHA-256 of its manifest `{facts.base.release}`)."]
 
 
 def _stage_rows(facts: Facts) -> list[tuple[object, ...]]:

@@ -27,7 +27,7 @@ TEMPLATE, TEMPLATE_DATE, TEMPLATE_DAY = "C(2025) 8311 final", "2025-12-05", "5 D
 # Of the notice: every six months, sooner where new training data warrants it.
 UPDATES = (
     "Due every six months where the model is trained further on other data, sooner where that changes this summary. "
-    "Each release of this pipeline is trained from random weights and has a summary of its own"
+    "Each release of this pipeline has a summary of its own"
 )
 
 
@@ -146,8 +146,17 @@ def _model(facts: Facts) -> tuple[Item, ...]:
         Item(asks="Name and version of the model", answer=f"{facts.name}, release {facts.serial}"),
         *(Item(asks=f"SHA-256 of {file.name}", answer=file.sha256) for file in facts.weight_files),
         Item(asks="Tensor hash", answer=str(facts.training["weights_sha256"])),
-        Item(asks="Models that it is made from", answer="None: trained from random weights"),
+        Item(asks="Models that it is made from", answer=_bases(facts)),
         _said(facts, "Placed on the Union market", "placed_on_market"),
+    )
+
+
+def _bases(facts: Facts) -> str:
+    if facts.base is None:
+        return "None: trained from random weights"
+    return (
+        f"{facts.base.name} (release {facts.base.release}), whose own summary tells its training content: this one "
+        "tells what was added"
     )
 
 

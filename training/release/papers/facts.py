@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from tasks.contracts.base_release import STARTED_FROM, BaseRelease
 from tasks.contracts.durable_files import sha256_json
 from tasks.contracts.errors import InputError, ManifestError
 from tasks.contracts.files import (
@@ -126,6 +127,19 @@ class Facts:
             for shard in listed
             if shard.name.startswith(f"{MODEL_FOLDER}/") and shard.name.endswith(".safetensors")
         )
+
+    @property
+    def base(self) -> BaseRelease | None:
+        """The release whose weights training began with; None where they were random."""
+        named = self.manifests["train"].params.get(STARTED_FROM)
+        return None if named is None else BaseRelease.model_validate(named)
+
+    @property
+    def begun(self) -> str:
+        """What training began with, in words."""
+        if self.base is None:
+            return "random weights"
+        return f"the weights of {self.base.name} (release {self.base.release})"
 
     @property
     def protection(self) -> Mapping[str, Mapping[str, Any]]:

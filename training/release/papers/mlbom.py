@@ -74,7 +74,7 @@ def _model(facts: Facts) -> dict[str, Any]:
         "bom-ref": MODEL,
         "name": facts.name,
         "version": str(facts.serial),
-        "description": f"Language model of {figures['parameters']:,} parameters, trained from random weights.",
+        "description": f"Language model of {figures['parameters']:,} parameters, trained from {facts.begun}.",
         "licenses": [{"license": {"name": facts.license}}],
         **({"hashes": _hashes(weights.sha256)} if weights else {}),
         "modelCard": {

@@ -10,6 +10,7 @@ from typing import Any
 
 from huggingface_hub.repocard_data import EvalResult, ModelCardData
 
+from tasks.contracts.base_release import BASE_FOLDER
 from tasks.contracts.files import SOURCES_NAME, TASKS_FOLDER
 from tasks.contracts.release import (
     AB2013_NAME,
@@ -41,6 +42,7 @@ FILES = (
     (f"{TASKS_FOLDER}/", "the held-out tasks and their items, for lm-eval"),
     (f"{GATE_NAME}, {EVALUATION_FOLDER}/", "the gate's report and the score of every item"),
     (f"{LINEAGE_NAME}, {MANIFESTS_FOLDER}/", "the chain of hashes from these weights to the raw records"),
+    (f"{BASE_FOLDER}/", "if it is here: the same chain of the release whose weights training began with"),
     (VERIFIER_NAME, "checks all of this folder offline: `python3 -I verify.py`"),
     (
         SIGNATURE_NAME,
@@ -60,7 +62,7 @@ def model_card(facts: Facts) -> bytes:
         "",
         f"A decoder-only language model ({facts.architecture.removesuffix('ForCausalLM')} architecture) of "
         f"{figures['parameters']:,} parameters, trained from "
-        f"random weights: {figures['tokens_seen']:,} tokens trained on in {figures['steps']:,} steps. Every figure on "
+        f"{facts.begun}: {figures['tokens_seen']:,} tokens trained on in {figures['steps']:,} steps. Every figure on "
         "this page was written by the pipeline from the manifests in `manifests/`, none by hand.",
         "",
         "## How to load it",
@@ -104,6 +106,7 @@ def model_card(facts: Facts) -> bytes:
         f"{figures['tokens_seen']:,} tokens were trained on "
         f"({share_of(figures['tokens_seen'], tokens['tokens'])} of these; more than all is more than one pass).",
         "",
+        *_base(facts),
         *_taken_out(facts),
         "## Evaluation",
         "",
@@ -197,6 +200,17 @@ def _architecture(model: object) -> list[tuple[str, object]]:
     return [
         ("architecture", f"{spec.title}: {spec.parts}{', QK-norm' if size.qk_norm else ''} ({spec.paper})"),
         ("initial weights", spec.begins(size.residual_projections)),
+    ]
+
+
+def _base(facts: Facts) -> list[str]:
+    """Say that another corpus is in the weights too."""
+    if facts.base is None:
+        return []
+    return [
+        f"Before that the weights learnt from the training text of {facts.base.name}: see the data card of that "
+        f"release, whose manifest has the SHA-256 `{facts.base.release}`. Its chain stands in `{BASE_FOLDER}/`.",
+        "",
     ]
 
 

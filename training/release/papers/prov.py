@@ -121,7 +121,10 @@ def _release(facts: Facts) -> list[dict[str, Any]]:
             "tensorHash": facts.training["weights_sha256"],
             "file": [{"label": file.name, "sha256": file.sha256} for file in facts.weight_files],
             "wasGeneratedBy": _activity_id(facts, "train"),
-            "wasDerivedFrom": [folder_id(facts, name) for name in sorted(facts.manifests["train"].inputs)],
+            "wasDerivedFrom": [
+                *(folder_id(facts, name) for name in sorted(facts.manifests["train"].inputs)),
+                *([] if facts.base is None else [f"urn:headwater:weights:tensors:{facts.base.weights_sha256}"]),
+            ],
         },
         {
             "@id": release,

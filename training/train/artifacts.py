@@ -21,6 +21,7 @@ from tasks.contracts.files import (
     METRICS_NAME,
     MODEL_FOLDER,
     ORDER_NAME,
+    SAMPLES_NAME,
     SPECIAL_TOKENS_NAME,
     STEPS_NAME,
     SUMMARY_NAME,
@@ -63,6 +64,8 @@ def write_output(output: Path, work: Path, order: Order, tokenizer: Path, traine
             shutil.copyfile(tokenizer / name, output / MODEL_FOLDER / name)
     if (output / MODEL_FOLDER / TOKENIZER_NAME).is_file():
         name_special_tokens(output / MODEL_FOLDER)
+    if (work / SAMPLES_NAME).is_file() and (work / SAMPLES_NAME).stat().st_size:
+        shutil.copyfile(work / SAMPLES_NAME, output / SAMPLES_NAME)
     write_bytes(output / LOSS_NAME, _loss_table(losses).encode())
     write_rows(output / STEPS_NAME, sorted(batches, key=lambda row: (row["step"], row["rank"])), STEPS_SCHEMA)
     write_json(output / ORDER_NAME, order.model_dump(mode="json"))
@@ -74,6 +77,7 @@ def write_output(output: Path, work: Path, order: Order, tokenizer: Path, traine
             **summary,
             "parameters": result["parameters"],
             "steps": order.steps,
+            **({} if result["step"] == order.steps - 1 else {"weights_of_step": result["step"]}),
             "tokens_seen": trained,
             "weights_sha256": result["weights_sha256"],
         },

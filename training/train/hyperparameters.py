@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -9,7 +10,9 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, JsonValue
 
 from tasks.contracts.base import StageParams, borrowed_from, not_identity
+from tasks.contracts.base_release import STARTED_FROM, BaseRelease, read_base, trained_model
 from tasks.contracts.errors import HeadwaterError, ParamsError, raised
+from tasks.contracts.manifest import MANIFEST_NAME
 from tasks.contracts.workspace import state_folder
 from training.device import gpus, need_gpus
 from training.gate_policy import policy_sha256, read_policy
@@ -18,7 +21,7 @@ from training.plan.room import cheapest, machine_here, shortage, ways_out
 from training.plan.speed import Run
 from training.plan.strategies import BY_NAME
 from training.train.launch import Launch, Launcher
-from training.train.model import ModelSetting, ModelSize
+from training.train.model import ModelSetting, ModelSize, family
 from training.train.optimizers import Optimizer
 from training.train.schedule import Schedule
 from training.train.strategy import Chosen, Strategy, choose, simplest
@@ -31,6 +34,9 @@ class Params(StageParams):
     """Seed of the initial weights and of the data order."""
     model: ModelSetting = ModelSize()
     """The model: the name of a preset (tiny, 30m, 125m, 350m, 1.3b, 2.7b, 7b, 13b, 70b, gpt2 …), or its numbers."""
+    start_from: str | None = not_identity(None)
+    """Folder of a release whose weights training goes on from, with its tokenizer; null begins with random weights.
+    What names the release stands in the manifest instead of this path."""
     seq_len: int = Field(256, ge=8)
     """Tokens in a training sequence; also the longest context of the model."""
     batch_size: int = Field(8, ge=1)
@@ -91,6 +97,14 @@ class Params(StageParams):
     """Steps between two measurements of the validation loss; the last step is always measured."""
     validation_sequences: int = Field(64, ge=1)
     """How many held-out sequences the validation loss is measured on at most, drawn from all held-out text."""
+    release_best: bool = Field(False, exclude_if=lambda on: not on)
+    """Whether the weights with the lowest validation loss are handed over, and not those of the last step: for many
+    passes over little text. They are gathered and written whenever that loss is the lowest so far."""
+    sample_prompts: tuple[str, ...] = Field((), exclude_if=lambda prompts: not prompts)
+    """Texts that the model goes on from at each measurement of the validation loss, as samples.jsonl shows; an empty
+    one begins a document."""
+    sample_tokens: int = Field(32, ge=1, exclude_if=lambda number: number == 32)
+    """How many tokens it goes on for, each the likeliest one."""
     device: Literal["auto", "cpu", "gpu"] = not_identity("auto")
     """What the ranks run on: auto takes GPUs where there are some, gpu does not start without one for each rank."""
     busy_wait: bool = not_identity(False)
@@ -123,11 +137,56 @@ class Params(StageParams):
 
     def faults(self) -> Iterator[HeadwaterError]:
         """Yield GPUs that are not there, a batch that cannot be shared out, and settings that cannot be meant."""
+        yield from super().faults()
+        yield from raised(self.base)
         no_gpu = list(raised(self.runs_on))
         cannot_be = no_gpu or [*raised(self.micro_batch), *raised(self.chosen_strategy)]
         yield from cannot_be or raised(self.fits)
         yield from self.launch().faults()
         yield from raised(self.can_be_meant)
+
+    def named_files(self) -> tuple[str, ...]:
+        """Return the manifest of the release that training goes on from."""
+        return () if self.start_from is None else (f"{self.start_from}/{MANIFEST_NAME}",)
+
+    def base(self) -> BaseRelease | None:
+        """Return the release that training goes on from, None where it begins with random weights.
+
+        Raises:
+            InputError: what stands there is no release.
+            ParamsError: it is one that this run replaces, of another model, or has too short a context.
+        """
+        if self.start_from is None:
+            return None
+        folder = Path(self.start_from)
+        if folder.resolve().is_relative_to(Path("data").resolve()):
+            raise ParamsError(
+                "this run would replace the release that it goes on from",
+                where="params.yaml, train.start_from",
+                expected="a release outside of data/, such as the copy of each that is kept in .headwater/releases/",
+                found=self.start_from,
+            )
+        base = read_base(folder)
+        # How weights begin says nothing of weights that are there.
+        began = {"residual_projections"}
+        wanted = ModelSize.model_validate(trained_model(folder), strict=False)
+        if wanted.model_dump(exclude=began) != self.model.model_dump(exclude=began):
+            numbers = wanted.model_dump(mode="json", exclude_none=True)
+            raise ParamsError(
+                "the release that training goes on from has another model",
+                where="params.yaml, train.model",
+                expected=str(numbers),
+                found=str(self.model.model_dump(mode="json", exclude_none=True)),
+                fix=f"--set 'train.model={json.dumps(numbers)}'",
+            )
+        if family(wanted.family).learned_positions and self.seq_len > base.context:
+            raise ParamsError(
+                "the release that training goes on from has learnt fewer positions",
+                where="params.yaml, train.seq_len",
+                expected=f"at most {base.context}",
+                found=str(self.seq_len),
+            )
+        return base
 
     def runs_on(self) -> Literal["cpu", "gpu"]:
         """Return what the ranks run on.
@@ -277,9 +336,14 @@ class Params(StageParams):
 
     def in_manifest(self) -> dict[str, JsonValue]:
         """Return the settings with the gate's policy filled in, and its hash."""
-        policy = read_policy(self.policy)
-        return self.identity() | {
-            "strategy": self.chosen_strategy(),
-            "policy": policy.identity(),
-            "policy_sha256": policy_sha256(policy, self.tasks),
-        }
+        policy, base = read_policy(self.policy), self.base()
+        started_from = {} if base is None else {STARTED_FROM: base.model_dump(mode="json")}
+        return (
+            self.identity()
+            | started_from
+            | {
+                "strategy": self.chosen_strategy(),
+                "policy": policy.identity(),
+                "policy_sha256": policy_sha256(policy, self.tasks),
+            }
+        )

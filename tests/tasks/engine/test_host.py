@@ -1,0 +1,69 @@
+"""The Ray session of a run: nobody starts it who does not ask, and all who ask join the same one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tasks.contracts.errors import HeadwaterError
+from tasks.engine import hosted, session
+from tasks.engine.host import ray_host
+from tasks.engine.session import RayParams, ray_on_demand, session_is_near
+
+JOIN = """
+import os
+from tasks.engine.session import RayParams, ray_session
+with ray_session(RayParams()):
+    import ray
+    token = os.environ["RAY_AUTH_TOKEN"]
+    print(ray.get_runtime_context().gcs_address, int(ray.cluster_resources()["CPU"]), token)
+"""
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("RAY_")]:
+        monkeypatch.delenv(name)
+
+
+def tree() -> list[str]:
+    return [process.name() for process in psutil.Process().children(recursive=True)]
+
+
+def test_a_session_nobody_asks_for_is_not_started(workspace: Path) -> None:
+    with ray_host(RayParams(num_cpus=1).model_dump_json()):
+        time.sleep(1)
+        assert not [name for name in tree() if name in ("raylet", "gcs_server")]
+
+
+def test_all_stages_of_a_run_join_one_session_which_ends_with_it(workspace: Path) -> None:
+    said = []
+    with ray_host(RayParams(num_cpus=3).model_dump_json()):
+        for _ in range(2):
+            done = subprocess.run([sys.executable, "-c", JOIN], capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr[-4000:]
+            said.append(done.stdout.split())
+        assert "raylet" in tree()
+    assert said[0] == said[1]
+    address, processors, token = said[0]
+    assert (address.partition(":")[0], processors, len(token)) == ("127.0.0.1", "3", 64)
+    assert "raylet" not in tree()
+
+
+def test_a_host_that_ends_is_an_error_of_who_asked(workspace: Path) -> None:
+    with ray_host("no JSON"), pytest.raises(HeadwaterError, match="is gone"):
+        hosted.hosted()
+
+
+def test_a_stage_goes_on_while_the_session_starts(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    near = iter([False, False, True])
+    monkeypatch.setattr(session, "call", lambda: next(near))
+    with ray_on_demand(RayParams()):
+        assert [session_is_near() for _ in range(3)] == [False, False, True]
+    assert session_is_near(), "there is nothing to wait for where none is offered"
