@@ -54,8 +54,9 @@ KILLS ?= 100
 faults: setup   ## training killed at random moments (KILLS), and states on a disk
 	KILLS=$(KILLS) $(BIN)/python -m pytest -q -s tests/faults/check_kills.py tests/faults/check_disk_offload.py
 
-bench-train: setup   ## the trainer beside a plain loop and a minimal one
+bench-train: setup   ## the trainer beside a plain loop and a minimal one, and its memory (an hour)
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.bench.bench_train
+	$(BIN)/python -m tests.bench.bench_memory resident
 
 check: setup   ## style, strict types and import rules
 	$(BIN)/ruff check .

@@ -16,6 +16,8 @@ from tasks.contracts.errors import UsageError, did_you_mean
 if TYPE_CHECKING:
     from training.plan.choice import Estimate, Wish
     from training.plan.machine import Machine
+    from training.plan.speed import Run
+    from training.train.dry_run import Tracked
     from training.train.model import ModelSize
 
 GB = 10**9
@@ -35,13 +37,17 @@ def plan(
     batch: Annotated[int | None, typer.Option(min=1, help="Sequences of a step, over all devices.")] = None,
     tokens: Annotated[str | None, typer.Option(help="Tokens to train on, as 100G; 20 for each weight.")] = None,
     vocabulary: Annotated[int | None, typer.Option(min=2, help="Size of the vocabulary.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Do a step of all ranks with tensors of no memory.")
+    ] = False,
     write: Annotated[Path | None, typer.Option(help="Write DeepSpeed's config of what is recommended.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say for each strategy what it needs of device, host and disk, whether it fits, tokens a second, days and cost.
 
     What is not given is as params.yaml has it, where there is one and no other model is named. Exit code 1 when nothing
-    fits.
+    fits. --dry-run takes the model through a step of FSDP2 on that many ranks, on this machine and without a GPU, and
+    says beside the plan what a rank would hold.
 
     Example: headwater plan --model 70b --device h200 --host-memory 2TB --nvme 4TB
     """
@@ -81,6 +87,8 @@ def plan(
     else:
         shape = shape_of(str(model), vocab_size=vocabulary, seq_len=seq_len)
     wanted = amount(tokens, "--tokens") if tokens else float(TOKENS_A_WEIGHT * shape.weights)
+    if dry_run and machine.ranks == 1:
+        raise UsageError("one device shares nothing out", expected="--devices or --nodes of 2 or more with --dry-run")
     wish = Wish(shape=shape, machine=machine, seq_len=seq_len, batch=batch, tokens=wanted)
     found = estimates(wish)
     best = recommend(found)
@@ -89,10 +97,13 @@ def plan(
             write.write_text(json.dumps(deepspeed_config(best.run), indent=2) + "\n", encoding="utf-8")
         except OSError as error:
             raise UsageError("the config cannot be written", where=str(write), found=str(error.strerror)) from error
+    tracked = _dry_run(found) if dry_run else None
     if as_json:
-        console.json(_value(wish, found, best))
+        console.json(_value(wish, found, best) | ({} if tracked is None else {"dry_run": _both(*tracked)}))
     else:
         _show(wish, found, best, write)
+        if tracked is not None:
+            _show_dry_run(*tracked)
     if best is None:
         raise typer.Exit(1)
 
@@ -156,10 +167,62 @@ def _row(one: Estimate) -> dict[str, Any]:
         "fits": one.fits,
         "lacks": list(one.lacks),
         "tokens_per_second": round(one.tokens_per_second, 1),
+        "mfu": round(_mfu(one), 4),
         "days": round(one.days, 3),
         "kilowatt_hours": round(one.kilowatt_hours, 1),
         "dollars": None if one.dollars is None else round(one.dollars, 2),
     }
+
+
+def _dry_run(found: list[Estimate]) -> tuple[Run, Tracked]:
+    """Do a step by FSDP2: with activations kept where that fits, else computed again."""
+    from flows.workspace.planned import size_of
+    from training.train.dry_run import dry_run
+
+    ways = [one for one in found if one.run.strategy.name == "fsdp" and one.run.moment_bits == 32]
+    run = next((one for one in ways if one.fits), ways[-1]).run
+    tracked = dry_run(
+        size_of(run.shape),
+        vocab_size=run.shape.vocabulary,
+        seq_len=run.seq_len,
+        micro_batch=run.micro_batch,
+        ranks=run.machine.ranks,
+        checkpointing=run.checkpointing == "full",
+    )
+    return run, tracked
+
+
+def _both(run: Run, tracked: Tracked) -> dict[str, dict[str, int]]:
+    """Return what was tracked and what is planned, in bytes, by kind."""
+    from training.plan.memory import memory, working_bytes
+
+    planned = memory(run)
+    return {
+        "states": {"tracked": tracked.states, "planned": round(planned.states)},
+        "activations": {"tracked": tracked.activations, "planned": round(planned.activations)},
+        "gathered": {"tracked": tracked.gathered, "planned": round(working_bytes(run))},
+        "peak": {"tracked": tracked.peak, "planned": round(planned.device)},
+    }
+
+
+def _show_dry_run(run: Run, tracked: Tracked) -> None:
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in ("GB of a rank", "dry run", "planned"):
+        table.add_column(name, justify="left" if name == "GB of a rank" else "right", no_wrap=True)
+    for kind, both in _both(run, tracked).items():
+        table.add_row(kind, f"{both['tracked'] / GB:,.2f}", f"{both['planned'] / GB:,.2f}")
+    again = ", activations computed again" if run.checkpointing == "full" else ""
+    console.print(f"A step of FSDP2 on {run.machine.ranks} ranks, {run.micro_batch} sequences at once{again}:")
+    console.print(table)
+    console.print("The plan's peak has in it what the allocator and the GPU's libraries take besides.")
+
+
+def _mfu(one: Estimate) -> float:
+    from training.plan.speed import model_flops_utilisation
+
+    run = one.run
+    peak = run.machine.ranks * run.machine.device.flops
+    return model_flops_utilisation(run.shape, seq_len=run.seq_len, tokens_per_second=one.tokens_per_second, peak=peak)
 
 
 def _show(wish: Wish, found: list[Estimate], best: Estimate | None, written: Path | None) -> None:
@@ -201,7 +264,7 @@ def _verdict(found: list[Estimate], best: Estimate | None, written: Path | None)
         said += f"too small is the {', the '.join(least.lacks)}."
         console.print(said, style="bold red")
         return
-    said = f"Take {_name(best)}: {best.tokens_per_second:,.0f} tokens/s, {_time(best.days)}, "
+    said = f"Take {_name(best)}: {best.tokens_per_second:,.0f} tokens/s, {_mfu(best):.0%} MFU, {_time(best.days)}, "
     said += f"{best.kilowatt_hours:,.0f} kWh at the devices' power limit"
     said += f", {_dollars(best.dollars)} to rent them." if best.dollars is not None else "; no price is known."
     console.print(said, style="bold")

@@ -73,6 +73,19 @@ def shape_of(model: str, *, vocab_size: int, seq_len: int) -> Shape:
         raise UsageError("the model cannot be", found=wrong, fix="`headwater params show train`") from error
 
 
+def size_of(shape: Shape) -> ModelSize:
+    """Return a model of the families here that has a shape."""
+    return ModelSize(
+        family="llama" if shape.gated else "gpt2",
+        layers=shape.layers,
+        hidden_size=shape.width,
+        intermediate_size=shape.inner,
+        heads=shape.heads,
+        tie_embeddings=shape.tied,
+        **({"kv_heads": shape.kv_heads} if shape.gated else {}),
+    )
+
+
 def _of_weights(weights: float, *, vocab_size: int) -> Shape:
     """Return a Llama of about so many weights, with the proportions of the nearest preset of the family."""
     named = [ModelSize(preset=name) for name in PRESETS if not name.startswith("gpt2")]

@@ -115,9 +115,13 @@ def threshold(default: Value, **constraints: Any) -> Value:
     return field
 
 
-def borrowed_from(source: str, default: Value) -> Value:
-    """Declare a field whose value stands in another section of params.yaml (one setting, one place)."""
-    field: Value = Field(default, json_schema_extra={"borrowed_from": source})
+def borrowed_from(source: str, default: Value, *, identity: bool = True) -> Value:
+    """Declare a field whose value stands in another section of params.yaml (one setting, one place).
+
+    Args:
+        identity: whether it decides the output's bytes.
+    """
+    field: Value = Field(default, json_schema_extra={"borrowed_from": source, "identity": identity})
     return field
 
 

@@ -90,11 +90,11 @@ def run(asked: argparse.Namespace, folder: Path) -> None:
         )
 
 
-def make_tokens(folder: Path, tokens: int) -> TokensInfo:
+def make_tokens(folder: Path, tokens: int, vocabulary: int = VOCABULARY) -> TokensInfo:
     """Write one token shard of documents of 40 to 900 tokens."""
     random = np.random.default_rng(1)
     lengths = random.integers(40, 900, tokens // 300 + 100)
-    ids = (random.zipf(1.3, int(lengths.sum())) % VOCABULARY).astype("<u2")
+    ids = (random.zipf(1.3, int(lengths.sum())) % vocabulary).astype("<u2")
     ids.tofile(folder / "part-00000.bin")
     starts = np.cumsum(lengths) - lengths
     ranges = (
@@ -104,7 +104,7 @@ def make_tokens(folder: Path, tokens: int) -> TokensInfo:
     write_index(folder / "part-00000.parquet", ranges)
     return TokensInfo(
         dtype="uint16",
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         eos_id=0,
         tokens=len(ids),
         shards=(TokenShard(name="part-00000.bin", tokens=len(ids)),),

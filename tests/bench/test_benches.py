@@ -12,13 +12,14 @@ from tests.bench.pages import sample_pages, write_warcs
 from tests.conftest import ROOT
 
 PAGES = 320
-MAKES_ITS_OWN = ("dedup", "trace", "train")
+MAKES_ITS_OWN = ("dedup", "memory", "trace", "train")
 SMALL = {
     "crawl": ["--rounds", "1"],
     "decontaminate": ["--count", "100", "--leaks", "16", "--items", "200"],
     "dedup": ["speed", "backends", "curve", "increment", "--documents", "100", "--pairs", "40", "--parts", "1"],
     "extract": ["--every", "20", "--stage-pages", "20"],
     "filters": ["--limit", "20", "--rounds", "1"],
+    "memory": ["tracked", "--only", "0"],
     "perplexity": [],
     "structure": ["--count", "20"],
     "tokenizer": ["--sizes", "400"],

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Literal
 
-from training.plan.machine import Machine
+from training.plan.machine import PROCESSOR, Machine
 from training.plan.memory import Memory, memory
+from training.plan.resident import resident_bytes
 from training.plan.shape import Checkpointing, Shape
 from training.plan.speed import Run, step_time
 from training.plan.strategies import STRATEGIES
@@ -20,6 +21,8 @@ STEP_TOKENS = 2**19
 AS_FAST = 0.97
 """Of two ways of which the slower reaches this much of the faster one, the simpler is taken."""
 SECONDS_A_DAY = 86_400
+RESIDENT_MARGIN = 1.25
+"""By so much more than a processor's run is reckoned to take there must be: none that was measured took as much."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,8 +97,8 @@ def nearest(found: Sequence[Estimate]) -> Estimate:
     """Return the way whose scarcest memory is the least too small; a device's cannot be bought, the host's can."""
 
     def shortage(one: Estimate) -> tuple[bool, float]:
-        rooms = _rooms(one.run).values()
-        return "device memory" in one.lacks, max(wanted / max(there, 1.0) for wanted, there in rooms)
+        both = rooms(one.run).values()
+        return "device memory" in one.lacks, max(wanted / max(there, 1.0) for wanted, there in both)
 
     return min(found, key=shortage)
 
@@ -128,14 +131,14 @@ def _ways(wish: Wish) -> Iterator[list[Run]]:
 
 
 def _estimate(wish: Wish, runs: Sequence[Run]) -> Estimate:
-    run = next((run for run in runs if not _lacks(run)), runs[-1])
+    run = next((run for run in runs if not lacks(run)), runs[-1])
     speed = run.tokens / step_time(run).total
     seconds = wish.tokens / speed
     device, hours = run.machine.device, seconds / 3600 * run.machine.ranks
     return Estimate(
         run=run,
         memory=memory(run),
-        lacks=_lacks(run),
+        lacks=lacks(run),
         tokens_per_second=speed,
         days=seconds / SECONDS_A_DAY,
         kilowatt_hours=hours * device.watts / 1000,
@@ -143,13 +146,17 @@ def _estimate(wish: Wish, runs: Sequence[Run]) -> Estimate:
     )
 
 
-def _lacks(run: Run) -> tuple[str, ...]:
-    return tuple(name for name, (wanted, there) in _rooms(run).items() if wanted > there)
+def lacks(run: Run) -> tuple[str, ...]:
+    """Return what is too small for a run."""
+    return tuple(name for name, (wanted, there) in rooms(run).items() if wanted > there)
 
 
-def _rooms(run: Run) -> dict[str, tuple[float, float]]:
+def rooms(run: Run) -> dict[str, tuple[float, float]]:
     """Return for each kind of memory what is wanted of it and what is there."""
     needed, machine = memory(run), run.machine
+    if machine.device is PROCESSOR:
+        wanted = RESIDENT_MARGIN * resident_bytes(run) * machine.devices
+        return {"memory": (wanted, machine.host_memory), "disk": (needed.nvme, machine.nvme)}
     return {
         "device memory": (needed.device, machine.device.memory),
         "host memory": (needed.host, machine.host_memory),

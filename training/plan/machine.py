@@ -16,6 +16,7 @@ class Device:
     """An accelerator, by its data sheet (devices.json).
 
     Attributes:
+        reports: names by which PyTorch knows it. A PCIe card or a laptop's chip of a like name has another peak.
         kind: whose measured share of the peak it has.
         flops: operations a second in bf16, dense.
         memory: bytes.
@@ -29,6 +30,7 @@ class Device:
 
     name: str
     title: str
+    reports: tuple[str, ...]
     kind: str
     flops: float
     memory: float
@@ -75,6 +77,7 @@ def devices() -> dict[str, Device]:
         name: Device(
             name=name,
             title=one["title"],
+            reports=tuple(one["reports"]),
             kind=one["kind"],
             flops=one["tflops"] * 1e12,
             memory=one["memory_gib"] * GIB,
@@ -87,3 +90,29 @@ def devices() -> dict[str, Device]:
         )
         for name, one in said.items()
     }
+
+
+PROCESSOR = Device(
+    name="cpu",
+    title="processor",
+    reports=(),
+    kind="cpu",
+    flops=0.0,
+    memory=0.0,
+    bandwidth=0.0,
+    link=0.0,
+    host_link=0.0,
+    network=0.0,
+    watts=0.0,
+    price=None,
+)
+"""What runs without a GPU is planned on: all of a run lies in the host's memory. Nothing is said of its speed."""
+
+
+def device_that_reports(name: str) -> Device | None:
+    """Return the device that PyTorch calls so; None where its data sheet is not known.
+
+    >>> device_that_reports("NVIDIA H100 80GB HBM3").title, device_that_reports("NVIDIA H100 PCIe")
+    ('H100 SXM 80 GB', None)
+    """
+    return next((device for device in devices().values() if name in device.reports), None)

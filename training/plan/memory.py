@@ -16,8 +16,8 @@ LIVE_WEIGHTS = 10**9
 """Weights that ZeRO-3 keeps gathered at most (`stage3_max_live_parameters`)."""
 BUCKET_BYTES = 2 * 2 * 5 * 10**8
 """Two buckets of 500 million bf16 gradients that ZeRO sends (`reduce_bucket_size`)."""
-LOGIT_BYTES = 14
-"""Of one logit: bf16, float32, its logarithm and both gradients."""
+LOGIT_BYTES = 12
+"""Of one logit, in float32: its logarithm and both gradients; what comes before is gone by then."""
 CONTEXT_BYTES = 1.5 * GIB
 """CUDA context, library workspaces and communicators."""
 FRAGMENTATION = 1.05
@@ -49,7 +49,7 @@ class Memory:
 
 def memory(run: Run) -> Memory:
     """Return what a run needs."""
-    states, activations, working = _states(run), activation_bytes(run), _working(run)
+    states, activations, working = _states(run), activation_bytes(run), working_bytes(run)
     buffers = working + (FRAGMENTATION - 1) * (states + activations + working) + CONTEXT_BYTES
     host, nvme = _outside(run)
     return Memory(states=states, activations=activations, buffers=buffers, host=host, nvme=nvme)
@@ -58,21 +58,28 @@ def memory(run: Run) -> Memory:
 def activation_bytes(run: Run) -> float:
     """Return the bytes of a micro-batch that the backward pass needs, on a device."""
     shape, tokens = run.shape, run.micro_batch * run.seq_len
-    layer = layer_activation_bytes(shape)
+    layer = layer_activation_bytes(shape, run.precision)
     kept = 1 - RECOMPUTED[run.checkpointing]
-    boundaries = 2.0 * shape.width if kept < 1 else 0.0
-    return tokens * (shape.layers * (kept * layer + boundaries) + (layer if kept < 1 else 0) + _head(shape))
+    boundaries = (4.0 if run.precision == "fp32" else 2.0) * shape.width if kept < 1 else 0.0
+    # A layer that is computed again, and the gradients of it, have the room of the head, whose turn is over by then.
+    gradients = (2.0 if run.precision == "bf16" else 4.0) * (2 * shape.width + (3 if shape.gated else 2) * shape.inner)
+    at_work = max(layer + gradients, _head(shape)) if kept < 1 else _head(shape)
+    return tokens * (shape.layers * (kept * layer + boundaries) + at_work)
 
 
-def layer_activation_bytes(shape: Shape) -> float:
-    """Return the bytes that a layer keeps for a token, in bf16.
+def layer_activation_bytes(shape: Shape, precision: str = "bf16") -> float:
+    """Return the bytes that a layer keeps for a token.
 
     Per unit of width, queries and attention's output are 2 each, keys and values 4 by their share of the heads. A
     LayerNorm keeps its input and output, 2 each; transformers' RMSNorm its input in float32, its normal form and its
-    output, 8. Per unit of inner width, each of the activations is 2: four of SwiGLU, two of GELU.
+    output, 8. Per unit of inner width, each of the activations is 2: four of SwiGLU, two of GELU. That is in bf16; in
+    float32 all are twice as large but what RMSNorm has in float32 there too, of which its input need not be copied.
     """
     norms, inner = (16.0, 8.0) if shape.gated else (8.0, 4.0)
-    return shape.width * (norms + 4.0 + 4.0 * shape.kv_heads / shape.heads) + inner * shape.inner
+    in_bf16 = shape.width * (norms + 4.0 + 4.0 * shape.kv_heads / shape.heads) + inner * shape.inner
+    if precision == "bf16":
+        return in_bf16
+    return 2.0 * in_bf16 - (8.0 * shape.width if shape.gated else 0.0)
 
 
 def _head(shape: Shape) -> float:
@@ -85,9 +92,9 @@ def _states(run: Run) -> float:
     sharded = weights / ranks
     if strategy.name == "fsdp":
         return (4 + 4 + 2 * run.moment_bits / 8) * sharded  # float32 weights, which are their own copy, and gradients
-    found = 0.0
+    found, extra = 0.0, 2.0 if run.precision == "fp32" else 0.0  # of a weight and of its gradient
     if strategy.weights == "device":
-        found += 2 * (sharded if strategy.stage == 3 else weights)
+        found += (2 + extra) * (sharded if strategy.stage == 3 else weights)
     if strategy.optimizer == "device":
         moments = 4 + 2 * run.moment_bits / 8
         # Sharded gradients are turned into float32 for the update; DDP accumulates in float32.
@@ -96,13 +103,16 @@ def _states(run: Run) -> float:
     return found
 
 
-def _working(run: Run) -> float:
+def working_bytes(run: Run) -> float:
     """Return the bytes of what is on a device for a moment: gathered weights, and gradients that are being sent."""
     strategy, shape, ranks = run.strategy, run.shape, run.machine.ranks
+    if strategy.name == "fsdp":
+        # Two layers and all that is in none are there in bf16, the gradients of one of them in float32.
+        outside = shape.weights - shape.layers * shape.layer_weights
+        return 2.0 * (2 * shape.layer_weights + outside) + 4.0 * max(shape.layer_weights, outside)
     found = 0.0
     if strategy.stage == 3 and (ranks > 1 or strategy.weights != "device"):
-        layers = 2 * shape.layer_weights + shape.head_weights
-        live = layers if strategy.name == "fsdp" else max(LIVE_WEIGHTS, layers)
+        live = max(LIVE_WEIGHTS, 2 * shape.layer_weights + shape.head_weights)
         found += 2.0 * min(live, shape.weights)
     if strategy.stage >= 2:
         found += min(BUCKET_BYTES, 4.0 * shape.weights)

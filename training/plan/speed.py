@@ -73,6 +73,8 @@ class Run:
         micro_batch: sequences that a rank puts through the model at once.
         accumulation: micro-batches in a step.
         moment_bits: of Adam's two moments on the device.
+        precision: of weights and activations.
+        optimizer: Adam, or Muon on the hidden matrices, which keeps one moment of them.
     """
 
     shape: Shape
@@ -83,6 +85,8 @@ class Run:
     accumulation: int = 1
     checkpointing: Checkpointing = "none"
     moment_bits: Literal[32, 8] = 32
+    precision: Literal["bf16", "fp32"] = "bf16"
+    optimizer: Literal["adam", "muon"] = "adam"
 
     @property
     def tokens(self) -> int:
@@ -114,6 +118,19 @@ def step_time(run: Run, stack: Stack = "deepspeed", constants: Constants = FITTE
     exposed = constants.exposed if run.strategy.weights == "device" else constants.exposed_streaming
     total = max(device, beside) + exposed * min(device, beside) + stalled
     return StepTime(device=device, links=links, host=streamed + stalled, total=total)
+
+
+def model_flops_utilisation(shape: Shape, *, seq_len: int, tokens_per_second: float, peak: float) -> float:
+    """Return what share of the peak goes into the model's own operations (MFU; PaLM, arXiv 2204.02311, appendix B).
+
+    Tokens a second times the operations of a token's forward and backward pass, 6 for each weight that is multiplied
+    and 12 × layers × width × seq_len for attention, over the peak. What is computed again does not count.
+
+    Args:
+        tokens_per_second: over all devices.
+        peak: bf16 operations a second of all devices, dense, by their data sheet.
+    """
+    return shape.model_operations(seq_len) * tokens_per_second / peak
 
 
 def _pass_seconds(run: Run, stack: Stack, constants: Constants) -> float:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, JsonValue
 
@@ -13,13 +13,18 @@ from tasks.contracts.base import StageParams, borrowed_from, not_identity
 from tasks.contracts.base_release import STARTED_FROM, BaseRelease, read_base, trained_model
 from tasks.contracts.errors import HeadwaterError, ParamsError, raised
 from tasks.contracts.manifest import MANIFEST_NAME
+from tasks.contracts.workspace import state_folder
 from training.device import gpus, need_gpus
 from training.gate_policy import policy_sha256, read_policy
+from training.plan.machine import GIGA
+from training.plan.room import cheapest, machine_here, shortage, ways_out
+from training.plan.speed import Run
+from training.plan.strategies import BY_NAME
 from training.train.launch import Launch, Launcher
 from training.train.model import ModelSetting, ModelSize, family
 from training.train.optimizers import Optimizer
 from training.train.schedule import Schedule
-from training.train.strategy import Chosen, Strategy, choose
+from training.train.strategy import Chosen, Strategy, choose, simplest
 
 
 class Params(StageParams):
@@ -55,7 +60,8 @@ class Params(StageParams):
     decay_fraction: float = Field(0.2, gt=0, le=1)
     """Of wsd: which part of all steps the decay takes."""
     optimizer: Optimizer = "adamw"
-    """adamw, or muon for the hidden layers' matrices with adamw for the rest."""
+    """adamw, adamw-8bit with its two moments in 8 bits (bitsandbytes: 6 bytes less for each weight, another result), or
+    muon for the hidden layers' matrices with adamw for the rest."""
     z_loss: float = Field(0.0, ge=0, le=1)
     """Weight of the squared log-partition of the logits that is added to the loss (PaLM: 1e-4); 0 adds none."""
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
@@ -70,8 +76,8 @@ class Params(StageParams):
     strategy: Strategy = "auto"
     """What ranks share out (DeepSpeed): ddp nothing, zero-1 optimizer states, zero-2 gradients too, zero-3 weights too;
     zero-2-offload has the optimizer in the host's memory, zero-3-offload all, infinity-optimizer and infinity on its
-    disk, where no checkpoints are written (`headwater plan` says what fits). auto takes the cheapest: one rank holds
-    all, several share all out."""
+    disk, where no checkpoints are written. auto takes the cheapest that fits (`headwater plan`): one rank holds all,
+    several share all out, and what is too large for the GPUs is offloaded as zero-3-offload does, then as infinity."""
     offload_folder: str | None = not_identity(None)
     """Folder on a fast disk for infinity; null takes one under .headwater/."""
     activation_checkpointing: bool = False
@@ -124,6 +130,8 @@ class Params(StageParams):
     """Seconds after which a checkpoint is due anyway. When one is written never changes the result."""
     policy: dict[str, Any] = borrowed_from("gate", {})
     """The gate's section: its hash goes into this stage's manifest before the first step."""
+    vocabulary: int = borrowed_from("tokenizer.vocab_size", 32_000, identity=False)
+    """Entries of the vocabulary at most: what the memory is reckoned with before there is a tokenizer."""
     tasks: tuple[str, ...] = borrowed_from("evaluate.tasks", ())
     """The tasks that the gate will score: part of its policy."""
 
@@ -132,8 +140,8 @@ class Params(StageParams):
         yield from super().faults()
         yield from raised(self.base)
         no_gpu = list(raised(self.runs_on))
-        yield from no_gpu or raised(self.chosen_strategy)
-        yield from raised(self.micro_batch)
+        cannot_be = no_gpu or [*raised(self.micro_batch), *raised(self.chosen_strategy)]
+        yield from cannot_be or raised(self.fits)
         yield from self.launch().faults()
         yield from raised(self.can_be_meant)
 
@@ -244,12 +252,70 @@ class Params(StageParams):
         Raises:
             ParamsError: the strategy does not go with optimizer and precision.
         """
-        return choose(
+        chosen = choose(
             self.strategy,
             ranks=self.ranks(),
             whole_by="fixed_order" if self.fixed_order else "muon" if self.optimizer == "muon" else None,
             precision=self.chosen_precision(),
+            cheapest=self._cheapest if self.runs_on() == "gpu" else simplest,
         )
+        if self.optimizer == "adamw-8bit" and BY_NAME[chosen].optimizer == "nvme":
+            raise ParamsError(
+                "states on a disk are swapped as float32, and this optimizer's are not",
+                where="params.yaml, train.optimizer",
+                expected="adamw with infinity-optimizer and infinity",
+                found=self.optimizer,
+            )
+        return chosen
+
+    def _cheapest(self, names: Sequence[Chosen]) -> Chosen:
+        """Return which strategy this machine's GPUs run fastest of those that fit them."""
+        able = [name for name in names if self.optimizer == "adamw" or BY_NAME[name].optimizer != "nvme"]
+        chosen = cheapest(self.planned(able[0]), able)
+        return next(name for name in able if name == chosen)
+
+    def planned(self, strategy: str) -> Run:
+        """Return this run on this machine, as `headwater plan` reckons with it."""
+        return Run(
+            shape=self.model.shape(vocab_size=self.vocabulary, seq_len=self.seq_len),
+            machine=machine_here(
+                gpu=self.runs_on() == "gpu",
+                ranks=self.num_ranks,
+                nodes=self.nodes,
+                disk=Path(self.offload_folder) if self.offload_folder else state_folder(),
+            ),
+            strategy=BY_NAME[strategy],
+            seq_len=self.seq_len,
+            micro_batch=self.micro_batch(),
+            accumulation=self.batch_size // self.ranks() // self.micro_batch(),
+            checkpointing="full" if self.activation_checkpointing else "none",
+            moment_bits=8 if self.optimizer == "adamw-8bit" else 32,
+            precision=self.chosen_precision(),
+            optimizer="muon" if self.optimizer == "muon" else "adam",
+        )
+
+    def fits(self) -> None:
+        """Raise ParamsError where this machine's memory is too small, saying which settings would fit."""
+        run = self.planned(self.chosen_strategy())
+        short = shortage(run)
+        if short is None:
+            return
+        ways = ways_out(run, self._goes_with)
+        raise ParamsError(
+            "the model does not fit this machine",
+            where="params.yaml, train.strategy",
+            expected=f"no more than {short.there / GIGA:,.1f} GB of {short.memory}",
+            found=f"{run.strategy.name} wants {short.wanted / GIGA:,.1f} GB for {run.shape.weights:,} weights, "
+            f"{run.micro_batch} sequences of {run.seq_len} tokens at once, on {run.machine.devices} rank(s)",
+            fix=f"under train, {', or '.join(ways)} would fit"
+            if ways
+            else "a smaller train.model, or a larger machine",
+        )
+
+    def _goes_with(self, strategy: str) -> bool:
+        """Return whether another strategy can be set beside the other settings."""
+        changed = self.model_copy(update={"strategy": strategy})
+        return strategy in get_args(Chosen) and not list(raised(changed.chosen_strategy))
 
     def can_be_meant(self) -> None:
         """Raise ParamsError where two settings cannot both be meant."""

@@ -29,6 +29,8 @@ from tasks.contracts.base import FrozenModel
 from tasks.contracts.durable_files import atomic_folder, write_json
 from tasks.contracts.files import MODEL_FOLDER, SAMPLES_NAME, VALIDATION_NAME
 from tasks.contracts.tokens import TokenShard
+from training.plan.machine import device_that_reports
+from training.plan.speed import model_flops_utilisation
 from training.plan.strategies import BY_NAME
 from training.train.batches import Batch, batches
 from training.train.checkpoint import (
@@ -181,6 +183,7 @@ class Trainer:
         if config.activation_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": True})
         self.parameters = sum(p.numel() for p in model.parameters())
+        self.peak = self._peak()
         if config.precision == "bf16":
             model = cast_parameters(model, torch.bfloat16)
         self.optimizer = make_optimizer(
@@ -439,9 +442,35 @@ class Trainer:
         speed = (done - self.first_step) * order.batch_size * order.seq_len / elapsed
         left = (order.steps - done) * order.batch_size * order.seq_len / speed
         times = {"tokens_per_second": round(speed), "elapsed": round(elapsed, 2), "left": round(left, 1)}
-        times |= self._state_of_health(row["train_loss"])
+        times |= {"mfu": self._mfu(speed)} | self._state_of_health(row["train_loss"])
         with self.config.progress.open("a") as stream:
             stream.write(_json_line(row | {"steps": order.steps} | times))
+
+    def _peak(self) -> float | None:
+        """Return the bf16 operations a second of all devices; None, and why in the log, where they are not known."""
+        if self.config.device == "cpu":
+            missing = "a processor's peak depends on its clock and its instructions"
+        elif self.config.precision != "bf16":
+            missing = "the peaks that are known are those of bf16"
+        else:
+            name = self.torch.cuda.get_device_name()
+            if (device := device_that_reports(name)) is not None:
+                return device.flops * self.ranks
+            missing = f"the peak of {name} is not known (training/plan/devices.json)"
+        if self.rank == 0:
+            logger.info("train: no MFU is told: %s", missing)
+        return None
+
+    def _mfu(self, speed: float) -> float | None:
+        """Return what share of that peak the model's own operations reach."""
+        if self.peak is None:
+            return None
+        seq_len = self.config.order.seq_len
+        shape = self.config.model.shape(vocab_size=self.config.vocab_size, seq_len=seq_len)
+        return round(
+            model_flops_utilisation(shape, seq_len=seq_len, tokens_per_second=speed, peak=self.peak),
+            4,
+        )
 
     def _state_of_health(self, loss: float) -> dict[str, Any]:
         """Return the gradient's norm, whether the loss stands out from the last ones, and the memory taken."""

@@ -1,14 +1,17 @@
-"""The optimizer that params.yaml names: torch's AdamW, or torch's Muon on the matrices and AdamW on the rest."""
+"""The optimizer that params.yaml names: torch's AdamW, bitsandbytes' with its moments in 8 bits, or torch's Muon on the
+matrices and AdamW on the rest."""
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import torch
 
-Optimizer = Literal["adamw", "muon"]
+Optimizer = Literal["adamw", "adamw-8bit", "muon"]
 EPSILON = 1e-8
 MUON_MOMENTUM = 0.95
 NOT_HIDDEN = ("embed", "lm_head", "wte", "wpe")
@@ -43,9 +46,10 @@ def make_optimizer(
         {"params": [p for p in rest if p.dim() >= 2], "weight_decay": weight_decay},
         {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
     ]
-    adamw = torch.optim.AdamW(
-        [group for group in groups if group["params"]], lr=learning_rate, betas=betas, eps=EPSILON, fused=fused or None
-    )
+    groups = [group for group in groups if group["params"]]
+    if optimizer == "adamw-8bit":
+        return _adamw_8bit()(groups, lr=learning_rate, betas=betas, eps=EPSILON)
+    adamw = torch.optim.AdamW(groups, lr=learning_rate, betas=betas, eps=EPSILON, fused=fused or None)
     if optimizer == "adamw":
         return adamw
     muon = torch.optim.Muon(
@@ -56,6 +60,25 @@ def make_optimizer(
         adjust_lr_fn="match_rms_adamw",
     )
     return _together(muon, adamw)
+
+
+def _adamw_8bit() -> Callable[..., torch.optim.Optimizer]:
+    """Return bitsandbytes' AdamW, with moments of 8 bits in blocks of 256 (Dettmers et al. 2022, arXiv 2110.02861).
+
+    On a processor with bf16 instructions it asks a hub for a kernel of 4-bit products when it is imported, where the
+    package `kernels` is there. None is used here, so it finds no such package, and does not warn that it does not.
+    """
+    hub, warned = sys.modules.get("kernels"), logging.getLogger("bitsandbytes.backends.cpu.ops")
+    sys.modules["kernels"], warned.disabled = None, True  # type: ignore[assignment]
+    try:
+        from bitsandbytes.optim.adamw import AdamW8bit
+    finally:
+        warned.disabled = False
+        sys.modules.pop("kernels")
+        if hub is not None:
+            sys.modules["kernels"] = hub
+    made: Callable[..., torch.optim.Optimizer] = AdamW8bit
+    return made
 
 
 def _together(*optimizers: torch.optim.Optimizer) -> torch.optim.Optimizer:

@@ -289,7 +289,7 @@ class _Teller:
         row = json.loads(lines[-1])
         spikes = sum(json.loads(line).get("spike", False) for line in lines)
         logger.info(
-            "train: step %d/%d, loss %.2f%s, %s tokens/s, %.0f s left",
+            "train: step %d/%d, loss %.2f%s, %s tokens/s%s, %.0f s left",
             *(row["step"] + 1, row["steps"], row["train_loss"], f" ({spikes} spikes)" if spikes else ""),
-            *(f"{row['tokens_per_second']:,}", row["left"]),
+            *(f"{row['tokens_per_second']:,}", "" if row["mfu"] is None else f", MFU {row['mfu']:.1%}", row["left"]),
         )

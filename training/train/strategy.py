@@ -7,6 +7,7 @@ Rajbhandari et al. 2020 (ZeRO, arXiv:1910.02054), Ren et al. 2021 (ZeRO-Offload,
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -18,18 +19,34 @@ Chosen = Literal[
 ]
 Strategy = Literal["auto", Chosen]
 """By the names of training/plan/strategies.py, which says what each shares out and where it lies."""
+WITH_LESS: Final[tuple[Chosen, ...]] = ("zero-3-offload", "infinity-optimizer", "infinity")
+"""What `auto` takes where the devices' memory is too small, those that need less of the host's last."""
 MOST_BUCKET_ELEMENTS: Final = 500_000_000
 """DeepSpeed's own size of a bucket, which a small model never fills."""
 
 
-def choose(strategy: Strategy, *, ranks: int, precision: str, whole_by: str | None = None) -> Chosen:
+def simplest(names: Sequence[Chosen]) -> Chosen:
+    """Return the first of some strategies, simpler ones first: what is taken where nothing is known of the memory."""
+    return names[0]
+
+
+def choose(
+    strategy: Strategy,
+    *,
+    ranks: int,
+    precision: str,
+    whole_by: str | None = None,
+    cheapest: Callable[[Sequence[Chosen]], Chosen] = simplest,
+) -> Chosen:
     """Return the strategy that is used: of `auto` the cheapest of those that make the step that was asked for.
 
     Between ranks everything is shared out. One rank holds all: with zero-1 under bf16, which keeps a float32 copy of
-    the weights and adds gradients up in float32, as DeepSpeed does without ZeRO only for float32 weights.
+    the weights and adds gradients up in float32, as DeepSpeed does without ZeRO only for float32 weights. Where that
+    does not fit, it is ZeRO-3 with all on the host, then on the host's disk.
 
     Args:
         whole_by: the setting for which each rank must hold whole matrices, if there is one.
+        cheapest: says which of several strategies to take on this machine.
 
     Raises:
         ParamsError: the strategy cannot make that step.
@@ -40,7 +57,8 @@ def choose(strategy: Strategy, *, ranks: int, precision: str, whole_by: str | No
     ('zero-1', 'ddp')
     """
     if strategy == "auto":
-        strategy = "ddp" if whole_by or (ranks == 1 and precision == "fp32") else "zero-1" if ranks == 1 else "zero-3"
+        first: Chosen = "zero-3" if ranks > 1 else "ddp" if precision == "fp32" else "zero-1"
+        strategy = "ddp" if whole_by else cheapest((first, *WITH_LESS))
     if whole_by and strategy != "ddp":
         raise ParamsError(
             f"{whole_by} works on whole matrices, and this strategy cuts them up",

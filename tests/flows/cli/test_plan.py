@@ -152,3 +152,15 @@ def test_the_page_says_what_the_command_says(workspace: Path, capsys: pytest.Cap
         assert any(f"| {one_source.rows} | {one_source.median:.0%}".replace("%", " %") in line for line in lines), (
             source
         )
+
+
+def test_a_dry_run_is_told_beside_the_plan(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = "{layers: 2, hidden_size: 256, heads: 4, kv_heads: 4}"
+    asked = ["--model", model, "--devices", "8", "--nodes", "8", "--seq-len", "128", "--batch", "64", "--dry-run"]
+    found = answer(capsys, *asked)
+    both = found["dry_run"]
+    assert both["states"]["tracked"] == both["states"]["planned"] == found["weights"] * 16 // 64
+    assert both["activations"]["tracked"] == pytest.approx(both["activations"]["planned"], rel=0.1)
+    assert both["peak"]["tracked"] < both["peak"]["planned"]
+    assert call("--model", model, *GPU, "--dry-run") == 2
+    assert "2 or more with --dry-run" in capsys.readouterr().err

@@ -1,6 +1,10 @@
 """What each optimizer works on, and that its state is restored."""
 
+import os
+import subprocess
+import sys
 from copy import deepcopy
+from pathlib import Path
 
 import torch
 
@@ -8,9 +12,9 @@ from training.train.model import ModelSize, build_model, model_config
 from training.train.optimizers import make_optimizer
 
 
-def make(name: str, tie: bool = True) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+def make(name: str, tie: bool = True, vocab_size: int = 40) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
     size = ModelSize(layers=1, hidden_size=16, heads=2, kv_heads=1, tie_embeddings=tie)
-    model = build_model(model_config(size, vocab_size=40, seq_len=8, eos_id=0), seed=1)
+    model = build_model(model_config(size, vocab_size=vocab_size, seq_len=8, eos_id=0), seed=1)
     options = {"learning_rate": 0.1, "betas": (0.9, 0.95), "weight_decay": 0.5}
     return model, make_optimizer(model.named_parameters(), optimizer=name, **options)  # type: ignore[arg-type]
 
@@ -23,7 +27,7 @@ def step(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
 
 
 def test_each_parameter_is_in_one_group_and_only_matrices_decay() -> None:
-    for name in ("adamw", "muon"):
+    for name in ("adamw", "adamw-8bit", "muon"):
         for tie in (True, False):
             model, optimizer = make(name, tie)
             listed = [id(p) for group in optimizer.param_groups for p in group["params"]]
@@ -53,7 +57,7 @@ def test_a_step_of_muon_is_orthogonal_and_as_long_as_one_of_adamw() -> None:
 
 
 def test_a_restored_optimizer_goes_on_alike() -> None:
-    for name in ("adamw", "muon"):
+    for name in ("adamw", "adamw-8bit", "muon"):
         model, optimizer = make(name)
         step(model, optimizer)
         state, weights = (
@@ -69,3 +73,28 @@ def test_a_restored_optimizer_goes_on_alike() -> None:
         step(other, restored)
         for left, right in zip(model.parameters(), other.parameters(), strict=True):
             assert torch.equal(left, right)
+
+
+def test_moments_in_8_bits_are_a_quarter_of_those_in_32_and_small_tensors_keep_32() -> None:
+    model, optimizer = make("adamw-8bit", vocab_size=400)
+    step(model, optimizer)
+    kept = {name: optimizer.state[p] for name, p in model.named_parameters()}
+    embedding = kept["model.embed_tokens.weight"]
+    assert {embedding[name].dtype for name in ("state1", "state2")} == {torch.uint8}
+    assert kept["model.norm.weight"]["state1"].dtype == torch.float32
+    scales = embedding["absmax1"].numel() * embedding["absmax1"].element_size()
+    assert scales <= embedding["state1"].numel() / 50
+
+
+def test_moments_in_8_bits_need_nothing_of_a_hub(tmp_path: Path) -> None:
+    """Where the processor has bf16 instructions, bitsandbytes would ask the package `kernels` for a kernel."""
+    (tmp_path / "kernels.py").write_text("def get_kernel(*_, **__): raise SystemExit('a hub was asked')\n")
+    program = "from tests.training.train.test_optimizers import make; make('adamw-8bit'); import kernels"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", "")))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

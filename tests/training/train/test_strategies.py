@@ -23,9 +23,12 @@ SAME_NATS = 1e-5
 """How far apart the losses of one step may be in float32, for sums that are taken in another order; seen: 2e-6."""
 BF16_NATS = 0.05
 """As far as bf16 may be from float32 after twelve steps at a high rate; seen: 0.027."""
+EIGHT_BIT_NATS = 0.05
+"""As far as Adam with moments in 8 bits may be from Adam; seen: 0.01."""
 RUNS: Mapping[str, dict[str, Any]] = {
     **{name: {"strategy": name} for name in STRATEGIES},
     **{f"bf16_{name}": {"strategy": name, "precision": "bf16"} for name in STRATEGIES if name != "ddp"},
+    **{f"8bit_{name}": {"strategy": name, "optimizer": "adamw-8bit"} for name in STRATEGIES},
     "auto": {},
     "in_2_parts": {"gradient_accumulation": 2},
     "in_4_parts": {"gradient_accumulation": 4},
@@ -70,6 +73,12 @@ def test_bf16_stays_near_fp32_whatever_the_strategy_and_the_parts(made: Path, na
     assert losses(made / name) != losses(made / "ddp")
 
 
+@pytest.mark.parametrize("name", [name for name in RUNS if name.startswith("8bit_")])
+def test_moments_in_8_bits_stay_near_those_in_32_whatever_the_strategy(made: Path, name: str) -> None:
+    assert losses(made / name) == pytest.approx(losses(made / "ddp"), abs=EIGHT_BIT_NATS)
+    assert losses(made / name)[1:] != pytest.approx(losses(made / "ddp")[1:], abs=SAME_NATS)
+
+
 @pytest.mark.parametrize("name", ["in_2_parts", "in_4_parts", "fixed_order"])
 def test_a_loss_is_a_mean_over_tokens_however_a_step_is_cut(made: Path, name: str) -> None:
     assert losses(made / name) == pytest.approx(losses(made / "ddp"), abs=SAME_NATS)
@@ -112,6 +121,7 @@ CANNOT_BE_MEANT: Mapping[str, tuple[dict[str, Any], str]] = {
     "muon cut up": ({"optimizer": "muon", "strategy": "zero-3"}, "train.strategy"),
     "muon in bf16": ({"optimizer": "muon", "precision": "bf16"}, "fp32 with muon"),
     "bf16 without ZeRO": ({"strategy": "ddp", "precision": "bf16"}, "zero-1"),
+    "8 bits on a disk": ({"optimizer": "adamw-8bit", "strategy": "infinity"}, "train.optimizer"),
     "one order of three": ({"fixed_order": True, "batch_size": 12}, "power of two"),
     "one order, cut up": ({"fixed_order": True, "strategy": "zero-2"}, "train.strategy"),
     "a batch that does not divide": ({"batch_size": 3, "num_ranks": 2}, "multiple of"),
