@@ -28,37 +28,11 @@ from tasks.contracts.manifest import Counts
 from tasks.contracts.tokenizer_files import load_tokenizer
 from tasks.tokenize.stage import describe, write_token_shard
 from tasks.tokenizer.byte_level import save_tokenizer, train_tokenizer
-from tests.corpus import document, write_stage
+from tests.corpus import ALPHABETS, document, write_stage, writing
 from tests.planted import plant_manifest
 
 DATA = Path("data")
-ALPHABETS = {
-    "latin": "abcdefghijklmnopqrstuvwxyz",
-    "accents": "abcdéèêàçñöüßåø",
-    "cyrillic": "абвгдежзиклмнопрстуфхцчшщыэюя",
-    "greek": "αβγδεζηθικλμνξοπρστυφχψω",
-    "chinese": "".join(map(chr, range(0x4E00, 0x4F00))),
-    "japanese": "".join(map(chr, range(0x3042, 0x3094))),
-    "korean": "".join(map(chr, range(0xAC00, 0xAD00, 3))),
-    "hindi": "".join(map(chr, [*range(0x0905, 0x0939), *range(0x093E, 0x094D)])),
-    "arabic": "".join(map(chr, range(0x0627, 0x063A))),
-    "digits": "0123456789",
-}
-UNSPACED = ("chinese", "japanese", "digits")
 EACH = 10
-
-
-def writing(generator: random.Random, script: str, characters: int) -> str:
-    """Return made-up text of a script, in words where it has them."""
-    letters = ALPHABETS[script]
-    if script in UNSPACED:
-        return "".join(generator.choices(letters, k=characters))
-    text = ""
-    while len(text) < characters:
-        text += "".join(generator.choices(letters, k=generator.randint(1, 9))) + generator.choice(
-            [" ", " ", ", ", "\n"]
-        )
-    return text[:characters]
 
 
 def make(root: Path) -> dict[str, list[Document]]:
