@@ -23,6 +23,7 @@ from flows.cli.init import init, use_own_code
 from flows.cli.plan import plan
 from flows.cli.report import report
 from flows.cli.run import run
+from flows.cli.serve import serve
 from flows.cli.sign import sign
 from flows.cli.stage import stage
 from flows.cli.trace import trace
@@ -51,10 +52,10 @@ for name, commands in {
     "policy": policy.app,
 }.items():
     app.add_typer(commands, name=name)
-for command in (init, plan, run, stage, up, doctor, report, gc, trace, verify, diff, sign):
+for command in (init, plan, run, stage, up, doctor, report, gc, trace, verify, diff, sign, serve):
     app.command()(command)
 
-ANYWHERE = ("--help", "--version", "init", "plan", "doctor", "verify", "diff", "sign")
+ANYWHERE = ("--help", "--version", "init", "plan", "doctor", "verify", "diff", "sign", "serve")
 """Commands that need no workspace: they look at a machine or at a release's folder, and run no code that lies there."""
 
 READ_DATA = ("trace", "report", "policy", "lineage")

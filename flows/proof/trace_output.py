@@ -42,7 +42,7 @@ _GROUP: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class SpanSource:
     """A document in which a span stands.
 
     Attributes:
@@ -79,7 +79,7 @@ class Span:
     tokens: int
     document_count: int
     complete: bool
-    sources: tuple[Source, ...]
+    sources: tuple[SpanSource, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,7 +221,7 @@ class OutputTracer:
         found: dict[tuple[int, int], Places] = {}
         for ids, starts in self._tokenised(text):
             for part in self.index.parts:
-                for begin, end, places in self._search(part, ids, starts, raw):
+                for begin, end, places in self._search(part, ids, starts, raw, min(SEED_TOKENS, fewest_tokens)):
                     found.setdefault((begin, end), Places({}, True)).add(places)
         characters = list(accumulate((byte & 0xC0 != 0x80 for byte in raw), initial=0))
         listed = []
@@ -249,15 +249,15 @@ class OutputTracer:
             yield ids, list(accumulate((len(self.token_bytes[number]) for number in ids), initial=0))
 
     def _search(
-        self, part: Part, ids: Sequence[int], starts: Sequence[int], raw: bytes
+        self, part: Part, ids: Sequence[int], starts: Sequence[int], raw: bytes, seed: int
     ) -> Iterator[tuple[int, int, Places]]:
         width, packed, furthest = part.width, self.index.bytes_of(ids), 0
         for at in range(len(ids)):
             length = part.longest(packed[at * width : (at + LONGEST) * width])
-            if length < SEED_TOKENS or starts[at + length] <= furthest:
+            if length < seed or starts[at + length] <= furthest:
                 continue
             # A run without its first and last token: what other documents make of the same words at its edges.
-            inner = 1 if length >= SEED_TOKENS + 2 else 0
+            inner = 1 if length >= seed + 2 else 0
             reached: dict[tuple[int, int], Places] = {}
             for begin, end in dict.fromkeys([(at, at + length), (at + inner, at + length - inner)]):
                 first, stop = part.range(packed[begin * width : end * width])
@@ -300,11 +300,11 @@ class OutputTracer:
                 break
         return left, right
 
-    def _sources(self, tracer: Tracer, found: Sequence[Found]) -> Iterator[Source]:
+    def _sources(self, tracer: Tracer, found: Sequence[Found]) -> Iterator[SpanSource]:
         names = [self.index.names(one) for one in found]
         traced = tracer.trace_documents([Subject(doc_id=doc_id, url=url) for doc_id, url in names], survivors=False)
         for place, (doc_id, url), document in zip(found, names, traced, strict=True):
-            yield Source(
+            yield SpanSource(
                 doc_id=doc_id,
                 url=url,
                 title=document.facts.get("title"),

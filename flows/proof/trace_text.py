@@ -14,7 +14,7 @@ from tasks.contracts.files import VALIDATION_NAME
 if TYPE_CHECKING:
     from flows.proof.trace import DocumentTrace, Event, HostTrace, TokenPlace, Trace, TrainingFacts
     from flows.proof.trace_captures import Capture
-    from flows.proof.trace_output import OutputTrace, Source
+    from flows.proof.trace_output import OutputTrace, SpanSource
     from flows.proof.trace_release import ReleaseSources
     from flows.proof.trace_texts import Match
     from flows.proof.trace_training import Batch
@@ -212,7 +212,7 @@ def output_lines(found: OutputTrace, answer: str | None) -> Iterable[Any]:
         yield Text(f"\n{found.span_count - len(found.spans):,} shorter spans; --limit N shows more of them", "dim")
 
 
-def _source_steps(source: Source, training: TrainingFacts) -> str:
+def _source_steps(source: SpanSource, training: TrainingFacts) -> str:
     if training.problem:
         return training.problem
     steps = list(dict.fromkeys(str(seen.step) for seen in source.steps))

@@ -7,14 +7,17 @@ who else asks, and a seed gives the same answer again on the same machine.
 from __future__ import annotations
 
 import codecs
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tasks.contracts.errors import InputError
 from tasks.contracts.files import MODEL_CONFIG_NAME, TOKENIZER_NAME
 from tasks.contracts.tokenizer_files import bytes_of_tokens
+
+OFFLINE: Final[dict[str, Any]] = {"local_files_only": True, "trust_remote_code": False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,14 +58,19 @@ class Piece:
 
     text: str
     finish: str | None = None
+    tokens: int = 1
     likelihoods: tuple[Likelihood, ...] = ()
 
 
-class ReleasedModel:
-    """A model folder in Hugging Face layout.
+class TextModel:
+    """A model folder in Hugging Face layout, with its tokenizer; how it is asked, a subclass says.
 
     Args:
         folder: a release or an export of one; code in it is never run, and nothing is fetched.
+
+    Attributes:
+        context: most tokens of prompt and answer together.
+        ends: the tokens that end a text.
 
     Raises:
         InputError: the folder holds no model.
@@ -74,21 +82,16 @@ class ReleasedModel:
                 raise InputError(
                     "this folder holds no model", where=str(folder), expected=name, fix="name a release's folder"
                 )
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+        self.folder = folder
         try:
-            self.tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-            model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", **options)
+            self.tokenizer = AutoTokenizer.from_pretrained(folder, **OFFLINE)
+            config: Any = AutoConfig.from_pretrained(folder, **OFFLINE)
+            ends: Any = GenerationConfig.from_pretrained(folder, local_files_only=True).eos_token_id
         except (OSError, ValueError, KeyError) as error:
             raise InputError("the model cannot be loaded", where=str(folder), found=str(error)) from error
-        self.token_bytes = bytes_of_tokens(self.tokenizer.backend_tokenizer)
-        self.model = model.to(self.device).eval()
-        self.context = int(self.model.config.max_position_embeddings)
-        """Most tokens of prompt and answer together."""
-        ends = self.model.generation_config.eos_token_id
+        self.context = int(config.max_position_embeddings)
         self.ends = frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
 
     def encode(self, text: str) -> list[int]:
@@ -96,10 +99,34 @@ class ReleasedModel:
         return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
     def generate(self, prompt: Sequence[int], sampling: Sampling) -> Iterator[Piece]:
-        """Yield the answer to a prompt, token by token; none where no token may follow.
+        """Yield the answer to a prompt; none where no token may follow.
 
         An empty prompt is the beginning of a text. The answer ends where prompt and answer fill the context.
         """
+        raise NotImplementedError
+
+
+class ReleasedModel(TextModel):
+    """A model that transformers has loaded, on the GPU where there is one."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        import torch
+        from transformers import AutoModelForCausalLM
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.disable_progress_bar()
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", **OFFLINE)
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError("the model cannot be loaded", where=str(folder), found=str(error)) from error
+        self.token_bytes = bytes_of_tokens(self.tokenizer.backend_tokenizer)
+        self.model = model.to(self.device).eval()
+        self._one_at_a_time = threading.Lock()
+
+    def generate(self, prompt: Sequence[int], sampling: Sampling) -> Iterator[Piece]:
+        """Yield the answer token by token."""
         import torch
 
         ids = list(prompt) or sorted(self.ends)[:1]
@@ -114,14 +141,14 @@ class ReleasedModel:
         text = codecs.getincrementaldecoder("utf-8")("replace")
         for number in range(1, most + 1):
             # Entered anew for each token: a generator that waits for its reader must change no one else's mode.
-            with torch.inference_mode():
+            with self._one_at_a_time, torch.inference_mode():
                 answer = self.model(input_ids=given, past_key_values=cache, use_cache=True)
                 cache = answer.past_key_values
                 chosen, logprobs = _choose(answer.logits[0, -1].float(), sampling, generator)
                 given = torch.tensor([[chosen]], device=self.device)
             told = self._likelihoods(chosen, logprobs, sampling.top_logprobs)
             if chosen in self.ends:
-                yield Piece(text=text.decode(b"", final=True), finish="stop")
+                yield Piece(text=text.decode(b"", final=True), finish="stop", tokens=0)
                 return
             last = number == most
             said = text.decode(self.token_bytes[chosen] if chosen < len(self.token_bytes) else b"", final=last)

@@ -31,10 +31,12 @@ OPTIONS = {
     "doctor": "--json",
     "report": "--json",
     "gc": "--keep-days",
-    "trace": "[query] --text --step --rank --release --limit --index --json",
+    "trace": "[query] --text --step --rank --release --limit --output --prompt --min-tokens --max-tokens --index "
+    "--json",
     "verify": "[RELEASE_DIR] --deep --sample --expect --public-key --json",
     "diff": "RELEASE_A RELEASE_B --all --limit --json",
     "sign": "[release] --key --json",
+    "serve": "[RELEASE_DIR] --host --port --engine --public-key",
     "params show": "[section] --json",
     "params apply": "profile",
     "params diff": "",

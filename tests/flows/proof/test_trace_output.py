@@ -20,16 +20,18 @@ from flows.history.trace_index import open_index
 from flows.proof import trace_output, trace_tokens
 from flows.proof.trace_output import OutputTracer
 from flows.proof.trace_tokens import index_folder, sort_suffixes
+from flows.services.released_model import ReleasedModel, Sampling
 from tasks.contracts.document import Document
 from tasks.contracts.durable_files import write_json
 from tasks.contracts.errors import InputError, ManifestError, UsageError
 from tasks.contracts.files import VALIDATION_NAME
-from tasks.contracts.manifest import Counts
+from tasks.contracts.manifest import Counts, manifest_hash
 from tasks.contracts.tokenizer_files import load_tokenizer
 from tasks.tokenize.stage import describe, write_token_shard
 from tasks.tokenizer.byte_level import save_tokenizer, train_tokenizer
 from tests.corpus import ALPHABETS, document, write_stage, writing
 from tests.planted import plant_manifest
+from training.train.model import ModelSize, build_model, model_config, save_model
 
 DATA = Path("data")
 EACH = 10
@@ -55,7 +57,7 @@ def make(root: Path) -> dict[str, list[Document]]:
         # Of each third document a second copy.
         some = [one.with_scores({"mix.epochs": 1.0 + (n % 3 == 0)}) for n, one in enumerate(licensed) if n % 3 == part]
         write_token_shard(folder / f"part-0000{part}.bin", some, tokenizer=encoder, dtype="uint16", batch=8)
-    held = [document("held out", name="held")]
+    held = [document(writing(random.Random(77), "latin", 200), name="held")]
     write_token_shard(folder / VALIDATION_NAME, held, tokenizer=encoder, dtype="uint16", batch=8)
     write_json(folder / "tokens.json", describe(folder, encoder).model_dump(mode="json"))
     inputs = {"mix": data / "mix", "tokenizer": data / "tokenizer"}
@@ -158,7 +160,7 @@ def test_text_that_was_not_trained_on_has_no_span(quoted: dict[str, list[Documen
     for script in quoted:
         assert OutputTracer(DATA).trace(writing(generator, script, 400), open_index(DATA)).spans == ()
     # Held out: in validation.bin, and in no training shard.
-    assert OutputTracer(DATA).trace("held out", open_index(DATA), fewest_tokens=1).spans == ()
+    assert OutputTracer(DATA).trace(writing(random.Random(77), "latin", 200), open_index(DATA)).spans == ()
 
 
 @pytest.mark.parametrize("harm", ["cut", "empty", "order", "described", "manifest", "gone"])
@@ -229,6 +231,30 @@ def test_the_command_says_it_for_people_and_for_scripts(quoted: dict[str, list[D
     told = json.loads(call("--output", "said.txt", "--json").stdout)
     assert told["spans"][0]["sources"][0]["doc_id"] == one.doc_id
     assert call("--output", "said.txt", "--min-tokens", "500").exit_code == 1
+
+
+def test_the_release_is_asked_and_its_answer_traced(quoted: dict[str, list[Document]]) -> None:
+    size = ModelSize(layers=1, hidden_size=16, heads=2, kv_heads=1)
+    encoder = load_tokenizer(DATA / "tokenizer")
+    config = model_config(size, vocab_size=encoder.get_vocab_size(), seq_len=64, eos_id=0)
+    save_model(DATA / "release", config, dict(build_model(config, seed=1).named_parameters()))
+    save_tokenizer(encoder, DATA / "release")
+    stages: dict[str, Any] = {"tokenize": {"manifest_sha256": manifest_hash(DATA / "tokenize")}}
+    write_json(DATA / "release/lineage.json", {"name": "small", "stages": stages})
+    asked = ["--prompt", "abc", "--max-tokens", "20", "--min-tokens", "1", "--json"]
+    told = json.loads(call(*asked).stdout)
+    assert told == json.loads(call(*asked).stdout)
+    assert told["prompt"] == "abc"
+    model = ReleasedModel(DATA / "release")
+    pieces = list(model.generate(model.encode("abc"), Sampling(max_tokens=20, temperature=0.0)))
+    assert 0 < len(pieces) <= 20
+    assert told["output"] == "".join(piece.text for piece in pieces)
+    assert told["spans"][0]["text"] in told["output"]
+    for source in told["spans"][0]["sources"]:
+        (one,) = [one for some in quoted.values() for one in some if one.doc_id == source["doc_id"]]
+        assert told["spans"][0]["text"] in one.text
+    write_json(DATA / "release/lineage.json", {"name": "small", "stages": {"tokenize": {"manifest_sha256": "0" * 64}}})
+    assert "trained on other text" in str(call(*asked).exception)
 
 
 @pytest.mark.parametrize(
