@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from pathlib import Path
@@ -10,9 +11,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from flows.output import console
-from tasks.contracts.errors import InputError, UsageError
-from tasks.contracts.manifest import MANIFEST_NAME
-from tasks.contracts.release import RELEASE_FOLDER, TAKEDOWN_NOTICE_NAME
+from tasks.contracts.errors import UsageError
+from tasks.contracts.release import LINEAGE_NAME, RELEASE_FOLDER, TAKEDOWN_NOTICE_NAME
 from training.release.signing import PUBLIC_KEY_VARIABLE
 
 TOKEN_VARIABLE = "HEADWATER_SERVE_TOKEN"
@@ -98,38 +98,14 @@ def _token(*, local: bool) -> str:
 
 
 def _checked(release: Path, public_key: Path | None) -> tuple[str, Any]:
-    """Return a release's name and the filter of what was taken down, after verifying it.
-
-    Raises:
-        InputError: it is none, or a claim of it does not hold.
-    """
-    import json
-
+    """Return a release's name and the filter of what was taken down, after verifying it."""
     from flows.history.output_filter import read_filter
     from flows.history.releases import read_mark
-    from flows.proof.verify import signature
-    from tasks.contracts.release import LINEAGE_NAME
-    from training.release.signing import check_public_key
-    from training.release.verify import check_claim, check_release, report
+    from flows.proof.verify import refuse_broken
 
-    if not (release / MANIFEST_NAME).is_file() or not (release / LINEAGE_NAME).is_file():
-        raise UsageError("there is no such release", where=str(release), fix="name a release's folder, or run first")
-    if public_key is not None:
-        check_public_key(public_key)
-    results = [
-        check_claim("signature", one.text, lambda: signature(release, public_key)) if one.claim == "signature" else one
-        for one in check_release(release)
-    ]
-    if broken := report(release, results)["first_break"]:
-        raise InputError(
-            "this release is not what it claims to be, and is not served",
-            where=broken["where"],
-            expected=broken["expected"],
-            found=broken["found"],
-            fix="`headwater verify` says all that is wrong",
-        )
-    name = str(json.loads((release / LINEAGE_NAME).read_bytes())["name"])
+    refuse_broken(release, public_key)
     mark = read_mark(release)
+    name = str(json.loads((release / LINEAGE_NAME).read_bytes())["name"])
     return name, None if mark is None else read_filter(mark, str(release))
 
 
