@@ -34,6 +34,7 @@ SLOW = tuple(
         "tests/flows/pipeline/test_tryout.py",
         "tests/flows/services/test_databases.py",
         "tests/flows/services/test_embedded.py",
+        "tests/flows/services/test_openai_server.py",
         "tests/flows/workspace/test_form.py",
         "tests/flows/workspace/test_params_writer.py",
         "tests/flows/workspace/test_secret_urls.py",

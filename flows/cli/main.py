@@ -19,11 +19,13 @@ from flows.cli import filters, lineage, params, policy, takedown
 from flows.cli.adapt import adapt
 from flows.cli.diff import diff
 from flows.cli.doctor import doctor
+from flows.cli.export import export
 from flows.cli.gc import gc
 from flows.cli.init import init, use_own_code
 from flows.cli.plan import plan
 from flows.cli.report import report
 from flows.cli.run import run
+from flows.cli.serve import serve
 from flows.cli.sign import sign
 from flows.cli.stage import stage
 from flows.cli.trace import trace
@@ -52,10 +54,10 @@ for name, commands in {
     "policy": policy.app,
 }.items():
     app.add_typer(commands, name=name)
-for command in (init, plan, run, adapt, stage, up, doctor, report, gc, trace, verify, diff, sign):
+for command in (init, plan, run, adapt, stage, up, doctor, report, gc, trace, verify, diff, sign, serve, export):
     app.command()(command)
 
-ANYWHERE = ("--help", "--version", "init", "plan", "doctor", "verify", "diff", "sign")
+ANYWHERE = ("--help", "--version", "init", "plan", "doctor", "verify", "diff", "sign", "serve", "export")
 """Commands that need no workspace: they look at a machine or at a release's folder, and run no code that lies there."""
 
 READ_DATA = ("trace", "report", "policy", "lineage")

@@ -189,6 +189,7 @@ def apply(as_json: JsonOption = False) -> None:
     Example: headwater takedown apply
     """
     from flows.history.marks import is_release, mark_release
+    from flows.history.output_filter import make_filter
     from flows.mlflow.takedown_tags import mark_in_mlflow
     from flows.proof.affected import find_affected
     from flows.workspace.locks import workspace_lock
@@ -198,6 +199,7 @@ def apply(as_json: JsonOption = False) -> None:
         found = find_affected(takedowns)
         stored = add_fingerprints(found.fingerprints)
         rows = {row.id: row for row in takedowns.tombstones}
+        fingerprints = read_takedowns().fingerprints
         changed = 0
         for manifest, (release, documents) in found.releases.items():
             counted = Counter(found.tombstone_of[doc_id] for doc_id in documents)
@@ -211,10 +213,11 @@ def apply(as_json: JsonOption = False) -> None:
                 }
                 for name, number in sorted(counted.items())
             }
+            filter_ = make_filter(fingerprints, tombstones, found.common)
             folders = [release.folder, *([Path(RELEASE_FOLDER)] if is_release(Path(RELEASE_FOLDER), manifest) else [])]
             for folder in dict.fromkeys(folders):
                 if is_release(folder, manifest):
-                    changed += mark_release(folder, manifest, tombstones)
+                    changed += mark_release(folder, manifest, tombstones, filter_)
             if not is_release(release.folder, manifest):
                 found.unreachable.append(
                     f"the release {release.name} {manifest[:12]} holds what was taken down and cannot be marked: its "

@@ -1,4 +1,4 @@
-"""`headwater trace`: from a URL forward to every release, and from a release or a step back to its documents."""
+"""`headwater trace`: from a URL forward to every release; from a release, a step or an output back to its documents."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.output import JsonOption, Text, console
-from flows.proof.trace_text import host_lines, match_line, release_lines, step_lines, trace_lines
+from flows.proof.trace_text import host_lines, match_line, output_lines, release_lines, step_lines, trace_lines
 from tasks.contracts.errors import InputError, UsageError
 
 DATA = Path("data")
@@ -30,6 +30,16 @@ def trace(
         str | None, typer.Option(metavar="NAME", help="Show a release's sources; its name, or its manifest's SHA-256.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Show at most this many documents, or rows of a table.")] = 20,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Find what of a model's output stands in its training text.")
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Ask the released model first, and trace what it answers.")
+    ] = None,
+    min_tokens: Annotated[
+        int | None, typer.Option(min=1, help="With --output, --prompt: shortest span that is shown, in tokens (12).")
+    ] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="With --prompt: longest answer (200).")] = None,
     index: Annotated[bool, typer.Option("--index", help="Make the index now; any query makes it when needed.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -37,23 +47,31 @@ def trace(
 
     An example that a release was adapted on is known by its file and line (chats.jsonl:17), its doc_id, or its text.
 
-    Exit code 1 when nothing is known under the name, or a step's batch is not what the trainer recorded.
+    Exit code 1 when nothing is known under the name, no span of an output is found, or a step's batch is not what the
+    trainer recorded.
 
     Example: headwater trace http://python.sample.example/ast.html
     """
     from flows.history.trace_index import open_index
 
-    asked = [name for name, value in (("QUERY", query), ("--text", text), ("--step", step), ("--release", release))
-             if value is not None]  # fmt: skip
+    asked = [name for name, value in (("QUERY", query), ("--text", text), ("--step", step), ("--release", release),
+             ("--output", output), ("--prompt", prompt)) if value is not None]  # fmt: skip
     if len(asked) != 1 and not (index and not asked):
         raise UsageError(
             "trace answers one question at a time",
-            expected="one of QUERY, --text, --step, --release, --index",
+            expected="one of QUERY, --text, --step, --release, --output, --prompt, --index",
             found=", ".join(asked) or "none of them",
             fix="headwater trace --help",
         )
     if rank is not None and step is None:
         raise UsageError("--rank belongs to --step", found=f"--rank {rank} alone")
+    if min_tokens is not None and output is None and prompt is None:
+        raise UsageError("--min-tokens belongs to --output or --prompt", found=f"--min-tokens {min_tokens} alone")
+    if max_tokens is not None and prompt is None:
+        raise UsageError("--max-tokens belongs to --prompt", found=f"--max-tokens {max_tokens} alone")
+    if output is not None or prompt is not None:
+        _show_output(output, prompt, min_tokens, max_tokens, limit, as_json)
+        return
     if release is not None:
         _show_release(release, limit, as_json)
         return
@@ -133,6 +151,27 @@ def _show_step(step: int, rank: int | None, limit: int, as_json: bool) -> None:
         step_lines(batches, limit),
     )
     if not all(batch.equal for batch in batches):
+        sys.exit(1)
+
+
+def _show_output(
+    output: Path | None,
+    prompt: str | None,
+    min_tokens: int | None,
+    max_tokens: int | None,
+    limit: int,
+    as_json: bool,
+) -> None:
+    from flows.history.trace_index import open_index
+    from flows.proof.trace_output import FEWEST_TOKENS, OutputTracer, ask_release, read_output
+
+    text = ask_release(prompt, DATA, max_tokens) if prompt is not None else read_output(output or Path())
+    found = OutputTracer(DATA).trace(
+        text, open_index(DATA), fewest_tokens=FEWEST_TOKENS if min_tokens is None else min_tokens, limit=limit
+    )
+    answer = {} if prompt is None else {"prompt": prompt, "output": text}
+    _print(as_json, {**answer, **asdict(found)}, output_lines(found, None if prompt is None else text))
+    if not found.spans:
         sys.exit(1)
 
 

@@ -2,7 +2,8 @@
 
 The kept copy under `.headwater/releases/` is what counts; `data/release` gets the same two files when it is that
 release, also when the stage makes it again (`restore_mark`). Neither is hashed by the release's manifest, so the mark
-changes nothing that was proven; and it names tombstones by id, not by address or reason.
+changes nothing that was proven; and it names tombstones by id, not by address or reason. With them stands what a server
+may not say any more (`output_filter`).
 """
 
 from __future__ import annotations
@@ -23,16 +24,26 @@ MOST_TOMBSTONES_NAMED = 5
 """Tombstones that MLflow names; the mark has them all."""
 
 
-def mark_release(folder: Path, manifest_sha256: str, tombstones: Mapping[str, Mapping[str, JsonValue]]) -> bool:
+def mark_release(
+    folder: Path,
+    manifest_sha256: str,
+    tombstones: Mapping[str, Mapping[str, JsonValue]],
+    filter_: Mapping[str, JsonValue] | None = None,
+) -> bool:
     """Add tombstones to a release folder's mark; return whether anything changed.
 
     Args:
         tombstones: id → {"kind", "date", "documents", "held_out"}; held out: how many of the documents stand in
             `tasks/` only.
+        filter_: what of the text may not be said (`output_filter.make_filter`).
     """
     old: Any = read_mark(folder) or {}
     listed = {**old.get("tombstones", {}), **{name: dict(one) for name, one in tombstones.items()}}
     mark: dict[str, JsonValue] = {"release": manifest_sha256, "tombstones": listed}
+    if filter_ is not None:
+        mark["filter"] = dict(filter_)
+    elif "filter" in old:
+        mark["filter"] = old["filter"]
     if mark == old and (folder / TAKEDOWN_NOTICE_NAME).is_file():
         return False
     write_bytes(folder / TAKEDOWN_NOTICE_NAME, notice(listed).encode())

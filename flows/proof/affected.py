@@ -15,12 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from flows.history.chain import Link
 from flows.history.marks import is_release
+from flows.history.output_filter import COMMON_DOCUMENTS
 from flows.history.reach import IN_DATA, Reach, describe_gap, look_around, read_stages, text_stages, wanted
 from flows.history.releases import (
     OWN,
@@ -79,6 +82,7 @@ class Affected:
         held_out: manifest → those of them that it was not trained on, but holds in `tasks/` to be scored on.
         tombstone_of: doc_id → its tombstone, with those that were applied before.
         elsewhere: stages that were read from the shard cache or the DVC cache, as they are not in data/.
+        common: hashes of shingles of what is covered that many documents have that are not, sorted.
         unreachable: what could not be looked at, a sentence each; none means that the answer is complete.
     """
 
@@ -94,6 +98,7 @@ class Affected:
     held_out: dict[str, tuple[str, ...]] = field(default_factory=dict)
     tombstone_of: dict[str, str] = field(default_factory=dict)
     elsewhere: list[str] = field(default_factory=list)
+    common: NDArray[np.uint32] = field(default_factory=lambda: np.zeros(0, np.uint32))
     unreachable: list[str] = field(default_factory=list)
 
 
@@ -122,7 +127,7 @@ def find_affected(takedowns: Takedowns, data: Path = Path("data")) -> Affected:
     reach = look_around(data)
     covered = _resolve(takedowns, reach, found)
     whole = Takedowns(takedowns.tombstones, (*takedowns.fingerprints, *found.fingerprints))
-    _near(whole, reach, covered)
+    found.common = _near(whole, reach, covered)
     by_list = _from_lists(whole, reach, found, covered)
     found.covered = sorted(covered.values(), key=lambda one: (one.tombstone, one.url, one.doc_id))
     ids = set(covered)
@@ -301,9 +306,10 @@ def _revisited(takedowns: Takedowns, reach: Reach) -> dict[str, str]:
     return found
 
 
-def _near(takedowns: Takedowns, reach: Reach, covered: dict[str, Covered]) -> None:
+def _near(takedowns: Takedowns, reach: Reach, covered: dict[str, Covered]) -> NDArray[np.uint32]:
+    """Find the documents that are near to what is covered; return what shingles many of the others have too."""
     if not takedowns.fingerprints:
-        return
+        return np.zeros(0, np.uint32)
     threshold = float(read_params().get("dedup", {}).get("threshold", 0.8))
     look = Lookup(takedowns.fingerprints, threshold)
     compared = tuple(load_graph()["dedup"].inputs)
@@ -311,6 +317,8 @@ def _near(takedowns: Takedowns, reach: Reach, covered: dict[str, Covered]) -> No
     unfiltered = [link for link in reach.links("extract") if link.sha256 not in filtered]
     lost = {stage for stage, _ in reach.gaps()} & set(compared)
     stages = text_stages() if unfiltered or lost else compared
+    shared, asked = np.unique(look.values), set[str]()
+    holding = np.zeros(len(shared), np.int64)
     for row in _documents(reach, *stages):
         if row["doc_id"] in covered:
             continue
@@ -326,6 +334,10 @@ def _near(takedowns: Takedowns, reach: Reach, covered: dict[str, Covered]) -> No
                 by="near",
                 score=near[1],
             )
+        elif row["doc_id"] not in asked:
+            asked.add(row["doc_id"])
+            holding += np.isin(shared, values, assume_unique=True)
+    return shared[holding > COMMON_DOCUMENTS]
 
 
 def _holding(found: Affected, reach: Reach, ids: set[str]) -> None:

@@ -14,6 +14,7 @@ from tasks.contracts.files import VALIDATION_NAME
 if TYPE_CHECKING:
     from flows.proof.trace import DocumentTrace, Event, HostTrace, TokenPlace, Trace, TrainingFacts
     from flows.proof.trace_captures import Capture
+    from flows.proof.trace_output import OutputTrace, SpanSource
     from flows.proof.trace_release import ReleaseSources
     from flows.proof.trace_texts import Match
     from flows.proof.trace_training import Batch
@@ -179,6 +180,48 @@ def step_lines(batches: Iterable[Batch], limit: int) -> Iterable[Any]:
             "equal to what the trainer recorded" if batch.equal else f"NOT what the trainer recorded: {batch.recorded}"
         )
         yield Text(f"batch  sha256 {batch.sha256}\n       {verdict}", "" if batch.equal else "bold red")
+
+
+def output_lines(found: OutputTrace, answer: str | None) -> Iterable[Any]:
+    """Yield what of an output stands in the training text.
+
+    Args:
+        answer: the output, where the reader has not seen it yet.
+    """
+    if answer is not None:
+        yield Text(f"{answer}\n")
+    yield Text(
+        f"{found.span_count:,} spans of {found.fewest_tokens} tokens or more stand word for word in the training text: "
+        f"{found.covered:,} of {found.characters:,} characters",
+        "bold",
+    )
+    for span in found.spans:
+        yield Text(f"\n“{one_line(span.text)}”")
+        least = "" if span.complete else "at least "
+        shown = len(span.sources)
+        more = f"; the first {shown:,}, --limit N shows more" if shown < span.document_count else ""
+        documents = "document" if span.document_count == 1 else "documents"
+        yield _field(
+            "span", f"characters {span.begin:,} to {span.end:,}, {span.tokens:,} tokens; in {least}"
+            f"{span.document_count:,} {documents}{more}"
+        )  # fmt: skip
+        for source in span.sources:
+            yield _field("document", source.doc_id)
+            yield _field("", source.url)
+            yield _field("licence", source.license or "none named")
+            yield _field("steps", _source_steps(source, found.training))
+            if source.takedown:
+                yield _field("takedown", "a release that holds it is marked: read its TAKEDOWN.md")
+    if found.span_count > len(found.spans):
+        yield Text(f"\n{found.span_count - len(found.spans):,} shorter spans; --limit N shows more of them", "dim")
+
+
+def _source_steps(source: SpanSource, training: TrainingFacts) -> str:
+    if training.problem:
+        return training.problem
+    steps = list(dict.fromkeys(str(seen.step) for seen in source.steps))
+    more = f" … {len(steps) - MOST_STEPS:,} more" if len(steps) > MOST_STEPS else ""
+    return f"{', '.join(steps[:MOST_STEPS])}{more}" if steps else f"in no step of {training.steps:,}"
 
 
 def release_lines(sources: ReleaseSources, limit: int) -> Iterable[Any]:

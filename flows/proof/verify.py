@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from flows.proof import verify_again, verify_documents, verify_figures, verify_files
-from tasks.contracts.errors import HeadwaterError
+from tasks.contracts.errors import HeadwaterError, InputError, UsageError
 from tasks.contracts.manifest import MANIFEST_NAME
-from tasks.contracts.release import MANIFESTS_FOLDER
-from training.release.signing import differences, find_signature, signer_of
+from tasks.contracts.release import LINEAGE_NAME, MANIFESTS_FOLDER
+from training.release.signing import check_public_key, differences, find_signature, signer_of
 from training.release.verify import (
     MOST_JSON_BYTES,
     SIGNATURE,
@@ -18,6 +18,7 @@ from training.release.verify import (
     Result,
     check_claim,
     check_release,
+    report,
     sha256_file,
 )
 
@@ -45,6 +46,31 @@ def check_all(
     for name, (text, check) in checks.items():
         found.append(check_claim(name, text, lambda check=check: guarded(check, ours=ours)))  # type: ignore[misc]
     return found
+
+
+def refuse_broken(release: Path, public_key: Path | None = None) -> None:
+    """Let nobody use a release of which a claim that its folder makes does not hold.
+
+    Raises:
+        UsageError: it is none.
+        InputError: a claim does not hold.
+    """
+    if not (release / MANIFEST_NAME).is_file() or not (release / LINEAGE_NAME).is_file():
+        raise UsageError("there is no such release", where=str(release), fix="name a release's folder, or run first")
+    if public_key is not None:
+        check_public_key(public_key)
+    results = [
+        check_claim("signature", one.text, lambda: signature(release, public_key)) if one.claim == "signature" else one
+        for one in check_release(release)
+    ]
+    if broken := report(release, results)["first_break"]:
+        raise InputError(
+            "this release is not what it claims to be",
+            where=broken["where"],
+            expected=broken["expected"],
+            found=broken["found"],
+            fix="`headwater verify` says all that is wrong",
+        )
 
 
 def workspace_checks(release: Path, data: Path, names: list[str]) -> dict[str, Check]:

@@ -116,7 +116,7 @@ class Guard:
     def _opens(self, scope: Scope) -> bool:
         if scope["type"] != "http" or scope["method"] != "GET" or scope["path"] != "/":
             return False
-        return _equal(self._token, parse_qs(scope["query_string"].decode("latin-1")).get(TOKEN_PARAMETER, []))
+        return equal(self._token, parse_qs(scope["query_string"].decode("latin-1")).get(TOKEN_PARAMETER, []))
 
     async def _answer_opening(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = HTMLResponse(_OPEN, headers={"cache-control": "no-store"})
@@ -142,8 +142,8 @@ class Guard:
 
     def _knows_secret(self, headers: Headers) -> bool:
         # A browser may hold the password of another Prefect that once had this address, and sends it too.
-        given = _equal(self._basic, headers.getlist("authorization"))
-        return given or _equal(self._token, _cookies(headers, self._cookie))
+        given = equal(self._basic, headers.getlist("authorization"))
+        return given or equal(self._token, _cookies(headers, self._cookie))
 
     def _says_it_first(self, scope: Scope) -> bool:
         """Say whether it is a WebSocket in Prefect's protocol, whose clients log in by their first message."""
@@ -158,7 +158,7 @@ class Guard:
             nonlocal known
             message = await receive()
             if message["type"] == "websocket.receive" and not known:
-                known = _equal(self._api_secret, _login(message.get("text")))
+                known = equal(self._api_secret, _login(message.get("text")))
                 if not known:
                     await send({"type": "websocket.close", "code": 1008})
                     return {"type": "websocket.disconnect", "code": 1008}
@@ -190,7 +190,7 @@ def basic_authorization(secret: str) -> str:
     return f"Basic {base64.b64encode(secret.encode()).decode()}"
 
 
-def _equal(secret: str, given: Iterable[str]) -> bool:
+def equal(secret: str, given: Iterable[str]) -> bool:
     """Say whether all that was given is the secret, and something was, in a time that tells nothing of it."""
     tried = [hmac.compare_digest(secret.encode(), value.encode()) for value in given]
     return bool(tried) and all(tried)

@@ -35,3 +35,20 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         raise InputError("the tokenizer lacks its end-of-sequence token", where=str(path), expected=EOS)
     tokenizer.encode_special_tokens = True
     return tokenizer
+
+
+def bytes_of_tokens(tokenizer: Tokenizer) -> list[bytes]:
+    """Return the bytes that each id of a byte-level tokenizer stands for; none for special tokens.
+
+    Such a vocabulary writes each byte as a character: printable ones of Latin-1 as themselves, the others, in order, as
+    the characters from U+0100 on (Radford et al. 2019).
+    """
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in plain]
+    byte_of = {chr(byte): byte for byte in plain} | {chr(256 + n): byte for n, byte in enumerate(others)}
+    special = tokenizer.get_added_tokens_decoder()
+    found = [b""] * tokenizer.get_vocab_size()
+    for token, number in tokenizer.get_vocab().items():
+        if number not in special:
+            found[number] = bytes(byte_of[character] for character in token)
+    return found

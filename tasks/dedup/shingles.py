@@ -73,7 +73,7 @@ def words(text: str) -> list[str]:
     >>> words("Don't panic, 世界!")
     ['don', 't', 'panic', '世', '界']
     """
-    return [word.decode("utf-8", "surrogatepass") for word in _word_bytes(normal_bytes(text)).split()]
+    return [word.decode("utf-8", "surrogatepass") for word in word_bytes(normal_bytes(text)).split()]
 
 
 _BEYOND_ASCII = re.compile("[^\x00-\x7f]+")
@@ -100,7 +100,7 @@ def _translated(run: re.Match[str]) -> str:
     return run[0].translate(_CHARACTERS)
 
 
-def _word_bytes(normal: bytes) -> bytes:
+def word_bytes(normal: bytes) -> bytes:
     """Return the normal form with every byte that is no part of a word turned into a space."""
     if not normal.isascii():
         text = _BEYOND_ASCII.sub(_translated, normal.decode("utf-8", "surrogatepass"))
@@ -130,17 +130,13 @@ def shingle_sets(normals: Sequence[bytes], *, size: int) -> ShingleSets:
     So a text shorter than one shingle is never a near duplicate of anything: there is too little to compare, and
     only equality counts for it.
     """
-    pieces = [_word_bytes(normal) for normal in normals]
+    pieces = [word_bytes(normal) for normal in normals]
     hashes, starts = _hash_words(b" ".join(pieces))
     bounds = np.searchsorted(starts, np.cumsum([0, *(len(piece) + 1 for piece in pieces)]))
     counts = np.maximum(np.diff(bounds) - (size - 1), 0)
     if not counts.sum():
         return ShingleSets(np.zeros(0, np.uint32), np.zeros(len(normals), np.int64))
-    span = len(hashes) - (size - 1)
-    grams = hashes[:span] * _PLACES[0]
-    for place in range(1, size):
-        grams += hashes[place : place + span] * _PLACES[place]
-    grams = mix(grams) >> np.uint64(32)
+    grams = _grams(hashes, size)
     # The text's number above the hash: one sort orders all sets, and what crosses a border is left out before it.
     owner = np.repeat(np.arange(len(normals), dtype=np.uint64), counts)
     first = np.repeat(bounds[:-1] - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts)
@@ -152,6 +148,21 @@ def shingle_sets(normals: Sequence[bytes], *, size: int) -> ShingleSets:
     keyed = keyed[new]
     sizes = np.bincount((keyed >> np.uint64(32)).astype(np.int64), minlength=len(normals))
     return ShingleSets(keyed.astype(np.uint32), sizes.astype(np.int64))
+
+
+def shingles_in_order(words: bytes, *, size: int) -> Shingles:
+    """Return the shingle that begins at each of these words (`word_bytes`), as far as there are enough after it."""
+    hashes, _ = _hash_words(words)
+    return _grams(hashes, size).astype(np.uint32) if len(hashes) >= size else np.zeros(0, np.uint32)
+
+
+def _grams(hashes: Words64, size: int) -> Words64:
+    """Return the 32-bit hash of each run of `size` words."""
+    span = len(hashes) - (size - 1)
+    grams = hashes[:span] * _PLACES[0]
+    for place in range(1, size):
+        grams += hashes[place : place + span] * _PLACES[place]
+    return mix(grams) >> np.uint64(32)
 
 
 def shingles(text: str, *, size: int) -> Shingles:

@@ -24,7 +24,7 @@ from tests.flows.proof import traced_workspace
 OPTIONS = {
     "init": "DIR",
     "plan": "--model --device --devices --nodes --device-memory --host-memory --nvme --nvme-bandwidth --seq-len "
-    "--batch --tokens --vocabulary --write --json",
+    "--batch --tokens --vocabulary --dry-run --write --json",
     "run": "--set --profile --until --force --plan --json",
     "adapt": "[files] --method --base --set --plan --json",
     "stage": "name",
@@ -32,10 +32,13 @@ OPTIONS = {
     "doctor": "--json",
     "report": "--json",
     "gc": "--keep-days",
-    "trace": "[query] --text --step --rank --release --limit --index --json",
+    "trace": "[query] --text --step --rank --release --limit --output --prompt --min-tokens --max-tokens --index "
+    "--json",
     "verify": "[RELEASE_DIR] --deep --sample --expect --public-key --json",
     "diff": "RELEASE_A RELEASE_B --all --limit --json",
     "sign": "[release] --key --json",
+    "export": "RELEASE_DIR FOLDER --format --dtype --json",
+    "serve": "[RELEASE_DIR] --host --port --engine --public-key",
     "params show": "[section] --json",
     "params apply": "profile",
     "params diff": "",
@@ -213,7 +216,7 @@ def test_every_answer_in_json_is_in_the_table() -> None:
         for name, options in OPTIONS.items()
         if "--json" in options.split() and not any(line.startswith(f"{name} ") for line in lines)
     }
-    assert missing == {"adapt", "sign"}, "tests/e2e/test_adapt.py and tests/flows/cli/test_sign.py read what they say"
+    assert missing == {"adapt", "sign", "export"}, "test_adapt.py, test_sign.py and test_export.py read what they say"
 
 
 @pytest.mark.parametrize("name", OPTIONS)

@@ -10,8 +10,10 @@ from typer.testing import CliRunner
 
 from flows.cli.takedown import app
 from flows.history.marks import is_release, mark_release, restore_mark, takedown_note
+from flows.history.output_filter import make_filter, read_filter, withheld_by
 from flows.history.releases import held_out_file, known_releases, remember_release
 from flows.history.run_records import now, write_record
+from flows.proof.affected import find_affected
 from tasks.contracts.document import Document, write_documents
 from tasks.contracts.durable_files import write_bytes, write_json
 from tasks.contracts.errors import InputError, UsageError
@@ -89,6 +91,26 @@ def call(*arguments: str, code: int = 0) -> Any:
     return json.loads(result.stdout)
 
 
+def covering() -> str:
+    """Return the id of the only tombstone."""
+    (row,) = read_takedowns().tombstones
+    return row.id
+
+
+def test_what_many_other_documents_say_may_still_be_said(workspace: Path) -> None:
+    licence = " ".join(f"term{number}" for number in range(30))
+    others = [page(10 + number, f"{licence} {' '.join(f'w{number}x{k}' for k in range(60))}") for number in range(11)]
+    taken = page(5, f"{licence} {' '.join(f'own{number}' for number in range(60))}")
+    make_data([taken, *others])
+    call("add", taken.url, "--reason", "asked")
+    call("apply")
+    filter_ = make_filter(read_fingerprints(), [covering()], find_affected(read_takedowns()).common)
+    assert withheld_by(read_filter({"filter": filter_}), licence) == (licence, None)
+    left, tombstone = withheld_by(read_filter({"filter": filter_}), taken.text)
+    assert tombstone == covering()
+    assert left in licence + " "
+
+
 def test_adding_twice_is_one_tombstone_and_withdrawing_ends_it() -> None:
     first = call("add", "https://a1.example/page", "--reason", "asked", "--date", "2026-01-31")
     again = call("add", "http://A1.example/page/", "--reason", "asked again")
@@ -120,6 +142,10 @@ def test_apply_covers_copies_and_marks_the_release_once(workspace: Path) -> None
     assert manifest_hash(release) == before
     again = call("apply")
     assert (again["fingerprints_stored"], again["folders_marked"]) == (0, 0)
+    filter_ = read_filter(known.takedown)
+    said = " ".join(TEXT.upper().split()[10:40])
+    assert withheld_by(filter_, f"It says: {said}, and so on.") == ("It says: ", covering())
+    assert withheld_by(filter_, "Other text.") == ("Other text.", None)
     (release / "TAKEDOWN.md").unlink()
     restore_mark(release)
     assert (release / "TAKEDOWN.md").is_file()

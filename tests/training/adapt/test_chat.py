@@ -6,7 +6,7 @@ import pytest
 
 from tasks.contracts.base import Drop
 from tasks.contracts.chats import to_text
-from tests.training.adapt.starting_release import make_base
+from tests.training.adapt.base import make_base
 from training.adapt.chat import BROKEN, IGNORED, SPECIAL, TEMPLATE, TOO_LONG, Encoded, encode
 
 CHAT = [("system", "Be short."), ("user", "Cat?"), ("assistant", "A cat."), ("user", "Dog?"), ("assistant", "A dog.")]

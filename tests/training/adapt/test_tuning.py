@@ -9,7 +9,7 @@ import pytest
 
 from tasks.contracts.chats import to_text
 from tasks.contracts.errors import ParamsError, TrainingError
-from tests.training.adapt.starting_release import CONTEXT, make_base
+from tests.training.adapt.base import CONTEXT, make_base
 from training.adapt import merging
 from training.adapt.chat import TEMPLATE, Encoded, encode
 from training.adapt.tuning import Tuned, load_base, quiet_libraries, tune

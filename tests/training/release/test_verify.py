@@ -8,28 +8,38 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
 
 from tasks.contracts.base_release import STARTED_FROM, copy_lineage, read_base
 from tasks.contracts.document import write_documents
 from tasks.contracts.durable_files import sha256_file, write_json
 from tasks.contracts.manifest import Counts, Unit
 from tasks.contracts.release import BASE_FOLDER
+from tasks.tokenizer.byte_level import save_tokenizer
 from tests.mutations import mutate
 from tests.planted import plant_manifest
 from tests.training.release.papers.chain import STAGES, TEXT_STAGES, Figures, documents, write_texts
 from training.gate_policy import Policy, policy_sha256
 from training.release import stage as release
 from training.release import verify
-from training.train.model import ModelSize, build_model, model_config, save_model, weights_sha256
+from training.train.model import (
+    ModelSize,
+    build_model,
+    model_config,
+    name_special_tokens,
+    save_model,
+    weights_sha256,
+)
 
 TASKS = ["heldout_bits_per_byte"]
 
 
-def build_release(root: Path, base: Path | None = None) -> Path:
+def build_release(root: Path, base: Path | None = None, tokenizer: Tokenizer | None = None, seq_len: int = 16) -> Path:
     """Make a small release by the functions that make real ones.
 
     Args:
         base: a release that it goes on from.
+        tokenizer: that of the model, which has none when it is left out.
     """
     folders = {stage: root / "data" / stage for stage in STAGES}
     for folder in folders.values():
@@ -44,8 +54,13 @@ def build_release(root: Path, base: Path | None = None) -> Path:
     protected: dict[str, Any] = {"tasks": TASKS, "benchmarks": {}, "protected_texts": 3}
     write_json(folders["decontaminate"] / "protected.json", protected)
     size = ModelSize(layers=1, hidden_size=16, heads=2, kv_heads=1)
-    weights = dict(build_model(model_config(size, vocab_size=50, seq_len=16, eos_id=0), seed=1).named_parameters())
-    save_model(folders["train"] / "model", model_config(size, vocab_size=50, seq_len=16, eos_id=0), weights)
+    vocabulary = 50 if tokenizer is None else tokenizer.get_vocab_size()
+    config = model_config(size, vocab_size=vocabulary, seq_len=seq_len, eos_id=0)
+    weights = dict(build_model(config, seed=1).named_parameters())
+    save_model(folders["train"] / "model", config, weights)
+    if tokenizer is not None:
+        save_tokenizer(tokenizer, folders["train"] / "model")
+        name_special_tokens(folders["train"] / "model")
     figures = {"parameters": 12345, "tokens_seen": 678, "steps": 9, "train_loss": 3.25, "validation_loss": 3.5}
     wrote = weights_sha256(weights.items())
     write_json(folders["train"] / "metrics.json", {**figures, "weights_sha256": wrote})
@@ -60,7 +75,7 @@ def build_release(root: Path, base: Path | None = None) -> Path:
     before: dict[str, Path] = {}
     policy = Policy().identity()
     settings: dict[str, dict[str, Any]] = {
-        "train": {"policy": policy, "tasks": TASKS, "policy_sha256": fixed, "seq_len": 16}
+        "train": {"policy": policy, "tasks": TASKS, "policy_sha256": fixed, "seq_len": seq_len}
         | {"strategy": "zero-3", "num_ranks": 1},
         "gate": {**policy, "tasks": TASKS},
     }
