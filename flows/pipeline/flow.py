@@ -245,7 +245,9 @@ def started_services(until: str | None) -> Iterator[None]:
         return
     stages = [module_name(stage.name) for stage in stages_until(load_graph(), until)]
     with ExitStack() as stack:
-        stack.enter_context(warm_process([*DVC_MODULES, *STAGE_MODULES, *stages], child_environment()))
+        # tqdm asks when it is loaded, and a stage's bars are no lines of a log.
+        environment = child_environment({"TQDM_DISABLE": "1"})
+        stack.enter_context(warm_process([*DVC_MODULES, *STAGE_MODULES, *stages], environment))
         stack.enter_context(mirror_server())
         if "RAY_ADDRESS" not in os.environ:
             stack.enter_context(ray_host(ray_params(read_params()).model_dump_json()))

@@ -14,7 +14,7 @@ from tasks.contracts.base_release import STARTED_FROM, BaseRelease, read_base, t
 from tasks.contracts.errors import HeadwaterError, ParamsError, raised
 from tasks.contracts.manifest import MANIFEST_NAME
 from tasks.contracts.workspace import state_folder
-from training.device import gpus, need_gpus
+from training.device import gpus, need_disk_library, need_gpus
 from training.gate_policy import policy_sha256, read_policy
 from training.plan.machine import GIGA
 from training.plan.room import cheapest, machine_here, shortage, ways_out
@@ -141,7 +141,7 @@ class Params(StageParams):
         yield from raised(self.base)
         no_gpu = list(raised(self.runs_on))
         cannot_be = no_gpu or [*raised(self.micro_batch), *raised(self.chosen_strategy)]
-        yield from cannot_be or raised(self.fits)
+        yield from cannot_be or [*raised(self.fits), *raised(self.can_use_disk)]
         yield from self.launch().faults()
         yield from raised(self.can_be_meant)
 
@@ -316,6 +316,11 @@ class Params(StageParams):
         """Return whether another strategy can be set beside the other settings."""
         changed = self.model_copy(update={"strategy": strategy})
         return strategy in get_args(Chosen) and not list(raised(changed.chosen_strategy))
+
+    def can_use_disk(self) -> None:
+        """Raise ParamsError where states are to lie on a disk, and what moves them cannot be compiled here."""
+        if BY_NAME[chosen := self.chosen_strategy()].optimizer == "nvme":
+            need_disk_library("train.strategy", chosen)
 
     def can_be_meant(self) -> None:
         """Raise ParamsError where two settings cannot both be meant."""

@@ -138,6 +138,21 @@ def test_settings_that_cannot_be_meant_are_told_before_any_work(name: str) -> No
 
 
 @pytest.mark.parametrize(
+    ("compiler", "said"), [("missing", "no C++ compiler"), ("exit 1", "no libaio.h"), ("exit 0", None)]
+)
+def test_states_on_a_disk_want_a_compiler_and_its_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiler: str, said: str | None
+) -> None:
+    if compiler != "missing":
+        (tmp_path / "compiler").write_text(f"#!/bin/sh\ncat > /dev/null\n{compiler}\n")
+        (tmp_path / "compiler").chmod(0o755)
+    monkeypatch.setenv("CXX", str(tmp_path / "compiler"))
+    faults = [str(fault) for fault in Params(strategy="infinity").faults()]
+    assert [said in fault for fault in faults if said] == ([True] if said else [])
+    assert len(faults) == bool(said)
+
+
+@pytest.mark.parametrize(
     "wrong",
     [{"betas": (0.9, 1.0)}, {"betas": (-0.1, 0.9)}, {"learning_rate": float("inf")}, {"learning_rate": float("nan")},
      {"strategy": "zero4"}, {"decay_fraction": 0.0}, {"z_loss": -1.0}, {"checkpoints_kept": 0}],
