@@ -2,9 +2,10 @@
 
     python -m tests.bench.bench_recipe data --seeds 5 --steps 200 --recipes adamw muon muon-norm
 
-`data` is a workspace's data/, run until `tokenize`. Every run is the stage train as it is, with the same tokens, batch,
-schedule and budget of steps; only what a recipe names differs. A recipe's curve of held-out losses is read where it
-crosses the mean of AdamW's last ones. The test is Welch's t-test of the last losses.
+`data` is a workspace's data/, run until `tokenize`; without it the script is only tried, on random tokens. Every run is
+the stage train as it is, with the same tokens, batch, schedule and budget of steps; only what a recipe names differs. A
+recipe's curve of held-out losses is read where it crosses the mean of AdamW's last ones. The test is Welch's t-test of
+the last losses.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from scipy.stats import ttest_ind  # type: ignore[import-untyped]
 
 from tasks.contracts.tokens import read_tokens_info
 from tasks.contracts.workspace import ROOT, child_environment
+from tests.training.train.token_folders import make_tokens
 
 RECIPES: dict[str, dict[str, Any]] = {
     "adamw": {},
@@ -54,7 +56,7 @@ run(params=Params.model_validate(json.loads(sys.argv[3])), output=Path(sys.argv[
 def main() -> None:
     """Print a row a run, then the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
+    parser.add_argument("data", type=Path, nargs="?")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--batch", type=int, default=8)
@@ -64,6 +66,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--recipes", nargs="*", default=["adamw", "muon", "muon-norm"], choices=RECIPES)
     asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if asked.data is None:
+            make_tokens(Path(folder))
+            asked.data = Path(folder)
+        compare(asked)
+
+
+def compare(asked: argparse.Namespace) -> None:
+    """Train every recipe with every seed, and print what came of it."""
     info = read_tokens_info(asked.data / "tokenize")
     per_byte = info.validation_tokens / info.validation_bytes / math.log(2)
     curves: dict[str, list[dict[int, float]]] = {name: [] for name in asked.recipes}

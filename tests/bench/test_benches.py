@@ -12,15 +12,19 @@ from tests.bench.pages import sample_pages, write_warcs
 from tests.conftest import ROOT
 
 PAGES = 320
-MAKES_ITS_OWN = ("dedup", "memory", "trace", "train")
+MAKES_ITS_OWN = ("dedup", "gpu", "memory", "recipe", "trace", "train")
 SMALL = {
     "crawl": ["--rounds", "1"],
     "decontaminate": ["--count", "100", "--leaks", "16", "--items", "200"],
     "dedup": ["speed", "backends", "curve", "increment", "--documents", "100", "--pairs", "40", "--parts", "1"],
     "extract": ["--every", "20", "--stage-pages", "20"],
     "filters": ["--limit", "20", "--rounds", "1"],
+    "gpu": ["--device", "cpu", "--models", "tiny", "--techniques", "loss in pieces", "--steps", "4", "--sequence", "32",
+            "--batch", "2"],
     "memory": ["tracked", "--only", "0"],
     "perplexity": [],
+    "recipe": ["--seeds", "1", "--steps", "4", "--batch", "2", "--sequence", "16", "--layers", "1", "--width", "64",
+               "--recipes", "adamw", "muon-norm"],
     "structure": ["--count", "20"],
     "tokenizer": ["--sizes", "400"],
     "train": ["--layers", "1", "--width", "64", "--sequence", "16", "--batch", "2", "--turns", "1"],

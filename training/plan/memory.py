@@ -63,7 +63,7 @@ def activation_bytes(run: Run) -> float:
     boundaries = (4.0 if run.precision == "fp32" else 2.0) * shape.width if kept < 1 else 0.0
     # A layer that is computed again, and the gradients of it, have the room of the head, whose turn is over by then.
     gradients = (2.0 if run.precision == "bf16" else 4.0) * (2 * shape.width + (3 if shape.gated else 2) * shape.inner)
-    at_work = max(layer + gradients, _head(shape)) if kept < 1 else _head(shape)
+    at_work = max(layer + gradients, _head(run)) if kept < 1 else _head(run)
     return tokens * (shape.layers * (kept * layer + boundaries) + at_work)
 
 
@@ -82,8 +82,14 @@ def layer_activation_bytes(shape: Shape, precision: str = "bf16") -> float:
     return 2.0 * in_bf16 - (8.0 * shape.width if shape.gated else 0.0)
 
 
-def _head(shape: Shape) -> float:
-    return LOGIT_BYTES * shape.vocabulary + 8.0 * shape.width
+def logit_bytes(run: Run) -> float:
+    """Return the bytes that the logits, and what the loss makes of them, take for a token of a micro-batch."""
+    tokens = run.micro_batch * run.seq_len
+    return LOGIT_BYTES * run.shape.vocabulary * min(run.piece_tokens or tokens, tokens) / tokens
+
+
+def _head(run: Run) -> float:
+    return logit_bytes(run) + 8.0 * run.shape.width
 
 
 def _states(run: Run) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from training.plan.memory import LOGIT_BYTES, layer_activation_bytes
+from training.plan.memory import layer_activation_bytes, logit_bytes
 from training.plan.shape import RECOMPUTED
 from training.plan.speed import Run
 
@@ -75,5 +75,5 @@ def _activation_bytes(run: Run) -> float:
     shape, tokens = run.shape, run.micro_batch * run.seq_len
     layer, kept = layer_activation_bytes(shape, run.precision), 1 - RECOMPUTED[run.checkpointing]
     boundary = (4.0 if run.precision == "fp32" else 2.0) * shape.width if kept < 1 else 0.0
-    head = float(LOGIT_BYTES * shape.vocabulary)
+    head = logit_bytes(run)
     return tokens * (shape.layers * (kept * layer + boundary) + (max(layer, head) if kept < 1 else head))

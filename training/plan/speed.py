@@ -75,6 +75,7 @@ class Run:
         moment_bits: of Adam's two moments on the device.
         precision: of weights and activations.
         optimizer: Adam, or Muon on the hidden matrices, which keeps one moment of them.
+        piece_tokens: tokens whose logits are there at once; None for all of a micro-batch.
     """
 
     shape: Shape
@@ -87,6 +88,7 @@ class Run:
     moment_bits: Literal[32, 8] = 32
     precision: Literal["bf16", "fp32"] = "bf16"
     optimizer: Literal["adam", "muon"] = "adam"
+    piece_tokens: int | None = None
 
     @property
     def tokens(self) -> int:

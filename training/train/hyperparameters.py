@@ -64,6 +64,9 @@ class Params(StageParams):
     muon for the hidden layers' matrices with adamw for the rest."""
     z_loss: float = Field(0.0, ge=0, le=1)
     """Weight of the squared log-partition of the logits that is added to the loss (PaLM: 1e-4); 0 adds none."""
+    loss_piece_tokens: int | None = Field(None, ge=1, exclude_if=lambda number: number is None)
+    """Tokens whose logits are there at once: the loss is then made piece by piece, for a vocabulary whose logits take
+    more memory than the model. Costs the output layer's forward pass once more; null makes it at once."""
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
     """AdamW's decay rates of its two moments."""
     gradient_clipping: float = Field(1.0, gt=0)
@@ -292,6 +295,7 @@ class Params(StageParams):
             moment_bits=8 if self.optimizer == "adamw-8bit" else 32,
             precision=self.chosen_precision(),
             optimizer="muon" if self.optimizer == "muon" else "adam",
+            piece_tokens=self.loss_piece_tokens,
         )
 
     def fits(self) -> None:

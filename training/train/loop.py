@@ -46,6 +46,7 @@ from training.train.checkpoint import (
     save_checkpoint,
 )
 from training.train.fixed_order import TreeSum, over_ranks, visiting_order
+from training.train.loss_head import loss_in_pieces, summed_loss
 from training.train.model import (
     ModelSize,
     build_model,
@@ -118,6 +119,7 @@ class LoopConfig(FrozenModel):
     schedule: Schedule
     decay_fraction: float
     z_loss: float
+    loss_piece_tokens: int | None
     fixed_order: bool
     weight_decay: float
     betas: tuple[float, float]
@@ -180,6 +182,9 @@ class Trainer:
         model = build_model(self.model_config, seed=config.seed, size=config.model)
         if config.start_from is not None:
             load_weights(model, config.start_from, config.start_sha256)
+        self.in_pieces = None
+        if config.loss_piece_tokens is not None:
+            self.in_pieces = loss_in_pieces(model.get_output_embeddings(), config.loss_piece_tokens)
         if config.activation_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": True})
         self.parameters = sum(p.numel() for p in model.parameters())
@@ -352,17 +357,13 @@ class Trainer:
     def _loss(self, tokens_bs: Any, targets_bs: Any, positions_bs: Any = None) -> tuple[Any, Any]:
         """Return the cross-entropy summed over the targets, and the z-loss that is added to it in training.
 
-        Positions that begin anew keep attention within a document. The z-loss holds the logits' log-partition near 0
-        (Chowdhery et al. 2022, arXiv:2204.02311, section 5).
+        Positions that begin anew keep attention within a document.
         """
-        functional = self.torch.nn.functional
-        logits_nv = self.model(input_ids=tokens_bs, position_ids=positions_bs).logits.flatten(0, 1).float()
-        targets_n = targets_bs.flatten().contiguous()
-        loss = functional.cross_entropy(logits_nv, targets_n, ignore_index=IGNORED, reduction="sum")
-        if not self.config.z_loss:
-            return loss, 0.0
-        log_z = logits_nv[targets_n != IGNORED].logsumexp(-1)
-        return loss, self.config.z_loss * log_z.square().sum()
+        inputs = {"input_ids": tokens_bs, "position_ids": positions_bs}
+        if self.in_pieces is not None:
+            return self.in_pieces.of(self.model, targets_bs, self.config.z_loss, **inputs)
+        logits_nv = self.model(**inputs).logits.flatten(0, 1)
+        return summed_loss(logits_nv, targets_bs.flatten().contiguous(), self.config.z_loss)
 
     def _validate(self) -> float | None:
         """Return the mean loss a target of a fixed sample of the held-out sequences; None where there are none.

@@ -112,3 +112,12 @@ def test_every_way_to_train_on_a_processor_is_reckoned_with(name: Chosen, precis
         return  # refused: test_strategies
     small, large = (params.model_copy(update={"vocabulary": size}).planned(name) for size in (1000, 50_000))
     assert FITTED.libraries < resident_bytes(small) < resident_bytes(large)
+
+
+@pytest.mark.parametrize(("pieces", "mebibytes"), [(None, 2239), (256, 871)])
+def test_a_loss_in_pieces_is_reckoned_with(pieces: int | None, mebibytes: int) -> None:
+    """Measured on a processor: the trainer's own peak over three steps."""
+    size = {"layers": 2, "hidden_size": 128, "heads": 4, "kv_heads": 2}
+    asked = {"seq_len": 256, "batch_size": 16, "device": "cpu", "vocabulary": 32_768, "loss_piece_tokens": pieces}
+    params = Params.model_validate({"model": size, **asked})
+    assert resident_bytes(params.planned("ddp")) / 2**20 == pytest.approx(mebibytes, rel=0.1)

@@ -21,6 +21,8 @@ BY_DISK = ("infinity-optimizer", "infinity")
 STRATEGIES = tuple(name for name in get_args(Chosen) if name not in BY_DISK)
 SAME_NATS = 1e-5
 """How far apart the losses of one step may be in float32, for sums that are taken in another order; seen: 2e-6."""
+PIECES_NATS = 5e-5
+"""As far as losses may be apart whose gradients of the output layer are added up in pieces; seen: 2.5e-5."""
 BF16_NATS = 0.05
 """As far as bf16 may be from float32 after twelve steps at a high rate; seen: 0.027."""
 EIGHT_BIT_NATS = 0.05
@@ -29,6 +31,11 @@ RUNS: Mapping[str, dict[str, Any]] = {
     **{name: {"strategy": name} for name in STRATEGIES},
     **{f"bf16_{name}": {"strategy": name, "precision": "bf16"} for name in STRATEGIES if name != "ddp"},
     **{f"8bit_{name}": {"strategy": name, "optimizer": "adamw-8bit"} for name in STRATEGIES},
+    **{f"pieces_{name}": {"strategy": name, "loss_piece_tokens": 7} for name in STRATEGIES},
+    "pieces_checkpointed": {"loss_piece_tokens": 7, "activation_checkpointing": True},
+    "pieces_one_order": {"loss_piece_tokens": 1000, "fixed_order": True},
+    "pieces_z_loss": {"loss_piece_tokens": 7, "z_loss": 0.05},
+    "pieces_masked": {"loss_piece_tokens": 7, "mask_documents": True},
     "auto": {},
     "in_2_parts": {"gradient_accumulation": 2},
     "in_4_parts": {"gradient_accumulation": 4},
@@ -82,6 +89,15 @@ def test_moments_in_8_bits_stay_near_those_in_32_whatever_the_strategy(made: Pat
 @pytest.mark.parametrize("name", ["in_2_parts", "in_4_parts", "fixed_order"])
 def test_a_loss_is_a_mean_over_tokens_however_a_step_is_cut(made: Path, name: str) -> None:
     assert losses(made / name) == pytest.approx(losses(made / "ddp"), abs=SAME_NATS)
+
+
+PIECES = {name: "ddp" for name in RUNS if name.startswith("pieces_")}
+PIECES |= {"pieces_z_loss": "z_loss", "pieces_masked": "masked"}
+
+
+@pytest.mark.parametrize("name", PIECES)
+def test_a_loss_that_is_made_in_pieces_is_the_same(made: Path, name: str) -> None:
+    assert losses(made / name) == pytest.approx(losses(made / PIECES[name]), abs=PIECES_NATS)
 
 
 def test_auto_on_one_rank_is_the_plain_loop(made: Path) -> None:
