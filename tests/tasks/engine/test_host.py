@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -36,6 +37,12 @@ def tree() -> list[str]:
     return [process.name() for process in psutil.Process().children(recursive=True)]
 
 
+def addresses(process: psutil.Process) -> list[str]:
+    with suppress(psutil.NoSuchProcess):
+        return [one.laddr.ip for one in process.net_connections("inet") if one.status == psutil.CONN_LISTEN]
+    return []
+
+
 def test_a_session_nobody_asks_for_is_not_started(workspace: Path) -> None:
     with ray_host(RayParams(num_cpus=1).model_dump_json()):
         time.sleep(1)
@@ -50,6 +57,9 @@ def test_all_stages_of_a_run_join_one_session_which_ends_with_it(workspace: Path
             assert done.returncode == 0, done.stderr[-4000:]
             said.append(done.stdout.split())
         assert "raylet" in tree()
+        listening = {place for process in psutil.Process().children(recursive=True) for place in addresses(process)}
+    assert listening
+    assert listening <= {"127.0.0.1", "::ffff:127.0.0.1"}
     assert said[0] == said[1]
     address, processors, token = said[0]
     assert (address.partition(":")[0], processors, len(token)) == ("127.0.0.1", "3", 64)
