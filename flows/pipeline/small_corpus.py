@@ -134,7 +134,7 @@ def _training(documents: Sequence[Document], checked: Mapping[str, Any]) -> Iter
     copies = max((ceil(group.max_epochs) for group in checked["mix"].groups), default=1)
     size = sum(len(document.text.encode()) for document in documents)
     bytes_per_token = BYTES_PER_TOKEN
-    if size * copies <= MOST_LEARNT_BYTES:
+    if size * copies <= MOST_LEARNT_BYTES and train.start_from is None:
         learnt = train_tokenizer(
             (document.text for document in documents for _ in range(copies)),
             vocab_size=tokenizer.vocab_size,
@@ -152,7 +152,7 @@ def _training(documents: Sequence[Document], checked: Mapping[str, Any]) -> Iter
     if not steps:
         said = f"{sequences} sequences of {train.seq_len} tokens fill no step of {train.batch_size}"
         yield Shortage("train", said, ("train.epochs", "train.batch_size", "train.seq_len"))
-    elif min(steps, train.max_steps or steps) < FEW_STEPS * train.warmup_steps:
+    elif train.start_from is None and min(steps, train.max_steps or steps) < FEW_STEPS * train.warmup_steps:
         said = f"about {min(steps, train.max_steps or steps)} steps, {train.warmup_steps} of them warm-up, teach little"
         keys = ("train.epochs", "train.max_steps", "train.batch_size", "train.warmup_steps")
         yield Shortage("train", said, keys, stops=False)

@@ -75,6 +75,14 @@ def test_what_the_run_does_not_come_to_is_not_held_against_it() -> None:
     assert foresee(DATA, settings(), ("crawl", "extract", "filter", "dedup")) == []
 
 
+def test_who_goes_on_from_a_release_learns_no_vocabulary_and_may_take_few_steps() -> None:
+    write_stage(DATA / "dedup", corpus(60))
+    asked = ("train.epochs=1", "tokenizer.vocab_size=100000")
+    assert "tokenizer.vocab_size" in refused(settings(*asked, profile="small"))
+    found = foresee(DATA, settings(*asked, "train.start_from=release", profile="small"), ALL)
+    assert not {"tokenizer", "train"} & {one.stage for one in found}
+
+
 def test_what_would_only_say_little_stops_nothing() -> None:
     write_stage(DATA / "dedup", corpus(60))
     found = foresee(DATA, settings("train.epochs=1", "holdout.items_per_document=3", profile="small"), ALL)
