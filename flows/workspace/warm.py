@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CODE = ("flows", "tasks", "training")
 ASK_SECONDS = 60.0
 """How long the process may take to answer: it may be loading a module on a busy machine."""
+STOPS = (signal.SIGINT, signal.SIGTERM)
 LOST = 1
 """Exit code of a command whose warm process was killed."""
 
@@ -216,13 +217,17 @@ class _Server:
                 _tell(line, pid=None)
                 return None
             gc.freeze()  # no fork need take apart, at its end, what was loaded here: half a second
+            # Ignored here, one that came to the fork before it answers them itself would be lost; blocked, it waits.
+            signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
             pid = os.fork()
             if pid == 0:
                 for number, stream in enumerate(streams):
                     os.dup2(stream, number)
                 self._forget(line)
                 stack.close()
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
                 return _called(asked)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
         self._lines[pid] = line
         with contextlib.suppress(OSError):
             line.sendall(json.dumps({"pid": pid}).encode() + b"\n")

@@ -75,10 +75,13 @@ class Params(StageParams):
         return () if self.start_from is None else (f"{self.start_from}/{MANIFEST_NAME}",)
 
     def identity(self) -> dict[str, JsonValue]:
-        """Return the settings, and in place of the release's path what names it."""
-        settings = super().identity()
-        del settings["start_from"]
-        return settings | ({} if self.start_from is None else {STARTED_FROM: read_base(Path(self.start_from)).release})
+        """Return the settings but for the path of the release."""
+        return {name: value for name, value in super().identity().items() if name != "start_from"}
+
+    def in_manifest(self) -> dict[str, JsonValue]:
+        """Return the settings with what names the release."""
+        named = {} if self.start_from is None else {STARTED_FROM: read_base(Path(self.start_from)).release}
+        return self.identity() | named
 
     @model_validator(mode="after")
     def _possible(self) -> Params:
@@ -112,7 +115,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
         output,
         stage=STAGE,
         unit="files",
-        params=params.identity(),
+        params=params.in_manifest(),
         inputs=inputs,
         counts=Counts(in_=files, out=files),
     )

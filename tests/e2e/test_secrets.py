@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.e2e.workspace import Workspace
 from tests.leaks import leaks
 from tests.tasks.crawl.test_credentials import PASSWORD, SIGNATURE, USER, Closed, serving
@@ -28,6 +32,33 @@ VARIABLES = {
     "STORE_SAS": "https://acct.blob.example/c?sv=2026-01-01&sig={}",
     "SIGNED": "https://b.s3.example/a?X-Amz-Signature={}",
 }
+
+
+SESSION = """
+import json, os, sys
+from tasks.engine.session import RayParams, ray_session
+before = dict(os.environ)
+with ray_session(RayParams(num_cpus=2)):
+    import ray
+    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+    print(json.dumps({name: said for name, said in os.environ.items() if before.get(name) != said}), flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def session(environment: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """A Ray session for the block, and how it is joined: a run of so few pages would start none."""
+    with subprocess.Popen(
+        [sys.executable, "-c", SESSION],
+        env={**environment, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        yield json.loads(process.stdout.readline())
+        process.communicate()
 
 
 @pytest.fixture
@@ -52,7 +83,8 @@ def test_a_run_leaves_no_secret(tmp_path: Path, ray: Path) -> None:
     rows = [{"id": str(i), "text": f"Page {i}. {words}", "url": f"http://joe:of-a-row@h.example/{i}"} for i in range(9)]
     lines = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
     files = {"/basic/a.jsonl": lines, "/signed/b.jsonl": lines.replace(b'"id": "', b'"id": "b')}
-    with serving(Closed(files)) as closed:
+    with serving(Closed(files)) as closed, session(workspace.environment) as joined:
+        workspace.environment |= joined
         paths = [f"http://localhost:{closed.port}/{name}" for name in ("basic/a.jsonl", "signed/b.jsonl?sig=${SIG}")]
         sets = ["--set", f"crawl.paths={json.dumps(paths)}", "--set", "crawl.source=text"]
         refused = workspace.run(

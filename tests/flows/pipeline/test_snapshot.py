@@ -23,7 +23,7 @@ from tasks.crawl.stage import Params
 from tasks.engine.session import RayParams
 from tests.tasks.crawl.web import Answer, Web, serving
 
-STAGE = Stage(name="crawl", inputs={}, output=Path("data/crawl"), params=("crawl",))
+STAGE = Stage(name="crawl", inputs={}, output=Path("data/crawl"), params=("crawl",), snapshot=True)
 PART, LEDGER, MANIFEST = (f"data/crawl/{name}" for name in ("part-00000.parquet", "dropped", "_manifest.json"))
 CACHE = ".dvc/cache"
 

@@ -110,6 +110,18 @@ def test_what_is_at_work_outlives_the_block_and_the_warm_process_does_not_outliv
     assert not server.is_running() or server.status() == psutil.STATUS_ZOMBIE
 
 
+def test_a_signal_that_comes_as_soon_as_the_process_is_known_is_not_lost(workspace: Path) -> None:
+    (workspace / "called.py").write_text(CALLED)
+    with warm_process([], child_environment({IMPORT_PATH: f"{workspace}{os.pathsep}{Path(__file__).parents[3]}"})):
+        for _ in range(20):
+            environment = {**os.environ, IMPORT_PATH: str(workspace)}
+            with (workspace / "said").open("w") as said:
+                made = start("called:stay", [], environment=environment, streams=(0, said.fileno(), said.fileno()))
+            assert made is not None
+            made.send_signal(signal.SIGTERM)
+            assert made.wait() == -signal.SIGTERM
+
+
 def test_without_a_warm_process_or_with_other_code_a_command_is_started_as_usual(workspace: Path) -> None:
     process = through("answer")
     assert process.communicate(timeout=60)[0] == "as usual\n"
