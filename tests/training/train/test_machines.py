@@ -150,7 +150,7 @@ def test_slurm_starts_the_ranks_of_all_machines(root: Path, monkeypatch: pytest.
 
 
 HOSTS = "node0 slots=8  # the first\n\nnode1 slots=8\n"
-CONFIG = Path("/work/key-of-the-run/config.json")
+CONFIG = Path("/workspace/key-of-the-run/config.json")
 COMMANDS: dict[str, tuple[Launch, list[str]]] = {
     "one machine": (Launch(launcher="torchrun", ranks=2), ["--nproc-per-node=2", "--local-addr=127.0.0.1"]),
     "several, by a host": (
