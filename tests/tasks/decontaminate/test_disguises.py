@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from tasks.decontaminate.folding import folded
 from tasks.decontaminate.hashed_words import locate, split, split_with_words
+from tests.hostile.growth import MOST_GROWTH, growth
 
 TEXT = (
     "Which café of the naïve baker Exposes a Simple price of 35 coins for Hot KIPPERS, BROWN pies & two MUGS of fine "
@@ -112,14 +113,6 @@ def test_different_words_of_another_script_stay_different() -> None:
     assert len(set(split(" ".join(words)).hashes.tolist())) == len(words)
 
 
-@pytest.mark.parametrize("text", ["&" * 20_000, "&amp;" * 20_000, "&#" * 20_000, "Ν" * 40_000])
-def test_time_is_linear_in_what_looks_like_references(text: str) -> None:
-    import time
-
-    def seconds(some: str) -> float:
-        started = time.process_time()
-        locate(some)
-        return time.process_time() - started
-
-    seconds(text)
-    assert seconds(text * 4) < 30 * seconds(text) + 0.05
+@pytest.mark.parametrize("unit", ["&", "&amp;", "&#", "Ν"])
+def test_time_is_linear_in_what_looks_like_references(unit: str) -> None:
+    assert growth(locate, lambda n: unit * n, 10_000) <= MOST_GROWTH

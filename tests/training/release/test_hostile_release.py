@@ -11,7 +11,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -263,11 +262,9 @@ def test_a_manifest_without_an_end_is_not_read_to_find_its_signature(folder: Pat
     """`headwater verify` compares it with its own releases before it checks anything."""
     (folder / "_manifest.json").unlink()
     with (folder / "_manifest.json").open("wb") as stream:
-        stream.truncate(1 << 33)
+        stream.truncate(1 << 43)  # more than any memory: who reads it whole fails
     own = folder.parent / "data/release/_manifest.json"
     own.parent.mkdir(parents=True)
     own.write_text("{}")
-    began = time.monotonic()
     assert find_signature(folder) is None
     assert not same_release(folder, folder.parent / "data")
-    assert time.monotonic() - began < 5
