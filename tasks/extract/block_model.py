@@ -18,13 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from tasks.contracts.errors import HeadwaterError
-from tasks.extract.features import GRAIN, LEVELS, Features, Floats, Integers
+from tasks.extract.features import BLOCKS_AT_A_TIME, GRAIN, LEVELS, Features, Floats, Integers
 
 FILE = Path(__file__).with_name("block_model.json")
 NEIGHBOURS = 2
 """Blocks before and after a block that a layer sees."""
-BLOCKS_AT_A_TIME = 4096
-"""Blocks that are looked at together: what they are unpacked to takes memory."""
 LAYERS = ("block", "context", "answer")
 
 
@@ -49,7 +47,9 @@ def scores(features: Features) -> Floats:
 
 
 def _seen(layer: Layer, values: Floats) -> Floats:
-    return _rounded(np.maximum(values @ layer.weights + layer.biases, 0))
+    sums = values @ layer.weights
+    sums += layer.biases
+    return _rounded(np.maximum(sums, 0, out=sums))
 
 
 class _Surroundings:
@@ -61,8 +61,11 @@ class _Surroundings:
     """
 
     def __init__(self, values: Floats, ranges: Integers) -> None:
-        self._padded = np.pad(values, ((NEIGHBOURS, NEIGHBOURS), (0, 0)))
-        self._running = np.pad(np.cumsum(values, axis=0), ((1, 0), (0, 0)))
+        number, width = values.shape
+        self._padded = np.zeros((number + 2 * NEIGHBOURS, width))
+        self._padded[NEIGHBOURS : NEIGHBOURS + number] = values
+        self._running = np.zeros((number + 1, width))
+        np.cumsum(values, axis=0, out=self._running[1:])
         self._ranges = ranges
 
     def of(self, part: slice) -> Floats:
@@ -74,7 +77,11 @@ class _Surroundings:
 
 
 def _rounded(values: Floats) -> Floats:
-    return np.round(values * GRAIN) / GRAIN
+    """Round in place."""
+    values *= GRAIN
+    np.rint(values, out=values)
+    values /= GRAIN
+    return values
 
 
 @cache

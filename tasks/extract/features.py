@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -37,9 +38,12 @@ GRAIN = 64
 # The block's element, the one above it and so on: at so many levels a block is told what stands around it.
 LEVELS = 4
 COUNTED = 4096
+BLOCKS_AT_A_TIME = 4096
+"""Blocks that are looked at together: what they are unpacked to takes memory."""
 WRAPPERS = 12
 NOTICE_WORDS = 60
 START, BEGINNING = 400, 120  # characters of a block that are looked at for punctuation, and for the rest
+REMEMBERED = 200  # characters of a block, at most, that is looked at once for all pages
 
 TAGS = (
     *("p", "li", "h1", "h2", "h3", "td", "div", "pre", "blockquote", "dd", "dt", "section", "article", "caption"),
@@ -111,9 +115,9 @@ def features_of(reading: Reading) -> Features:
     tags = np.zeros((len(blocks), len(TAGS)), dtype=np.uint8)
     tags[np.arange(len(blocks)), [_TAG.get(block.tag, _OTHER) for block in blocks]] = 1
     return Features(
-        numbers=np.stack([_rounded(column) for column in columns], axis=1),
+        numbers=_numbers(columns, len(blocks)),
         flags=np.concatenate([*_names(tree, elements), tags], axis=1),
-        page=_rounded(_whole(reading, page, words, linked, good)).astype(np.float64),
+        page=_rounded(np.array(_whole(reading, page, words, linked, good))),
         ranges=tree.ranges(),
         prose=_prose(page, tree, linked, good),
     )
@@ -129,10 +133,20 @@ def _prose(page: _Page, tree: _Tree, linked: Floats, good: Floats) -> npt.NDArra
     return taken
 
 
-def _rounded(values: Any) -> npt.NDArray[np.float32]:
-    rounded: npt.NDArray[np.float32] = (np.round(np.asarray(values, dtype=np.float64) * GRAIN) / GRAIN).astype(
-        np.float32
-    )
+def _numbers(columns: list[Any], number: int) -> npt.NDArray[np.float32]:
+    """Return the columns side by side, rounded: many at a time, as each step costs more than what it works on."""
+    numbers = np.empty((number, len(columns)), dtype=np.float32)
+    for start in range(0, number, BLOCKS_AT_A_TIME):
+        part = slice(start, min(start + BLOCKS_AT_A_TIME, number))
+        table = np.empty((len(columns), part.stop - start))
+        for row, column in zip(table, columns, strict=True):
+            row[:] = column[part]
+        numbers[part] = _rounded(table).T
+    return numbers
+
+
+def _rounded(values: Floats) -> Floats:
+    rounded: Floats = np.rint(values * GRAIN) / GRAIN
     return rounded
 
 
@@ -147,13 +161,12 @@ class _Tree:
         parents, tags = elements.parents, elements.tags
         number = len(parents)
         end = list(range(1, number + 1))
-        held = [0] * number
-        for block in blocks:
-            held[block.element] += 1
         for element in range(number - 1, 0, -1):
-            parent = parents[element]
-            held[parent] += held[element]
-            end[parent] = max(end[parent], end[element])
+            if end[element] > end[parents[element]]:
+                end[parents[element]] = end[element]
+        self.end = np.array(end)
+        self.of = np.array([block.element for block in blocks])
+        held = self.sums(np.ones(len(blocks))).tolist()
         siblings = Counter(zip(parents, tags, strict=True))
         outermost, wrappers = list(range(number)), [1] * number
         for element in range(1, number):
@@ -169,30 +182,31 @@ class _Tree:
         self.parents = [0, *parents[1:]]
         self.parent = np.array(self.parents)
         self.up = np.array(up)
-        self.end = np.array(end)
         self.depth = np.array(depth)
         self.alike = np.array([0, *(siblings[parents[e], tags[e]] for e in range(1, number))])
-        self.of = np.array([block.element for block in blocks])
 
     def sums(self, values: Floats) -> Floats:
         """Return, for each element, the sum of the values of the blocks in it and below it."""
-        running = np.concatenate([[0.0], np.cumsum(np.bincount(self.of, weights=values, minlength=len(self.end)))])
+        running = np.zeros(len(self.end) + 1)
+        np.cumsum(np.bincount(self.of, weights=values, minlength=len(self.end)), out=running[1:])
         below: Floats = running[self.end] - running[:-1]
         return below
 
     def ranges(self) -> Integers:
         """Return the first and the last block, exclusive, of the elements that hold each block, level by level."""
-        blocks = len(self.of)
-        first, last = [blocks] * len(self.end), [0] * len(self.end)
-        for index, element in enumerate(self.of.tolist()):
-            first[element] = min(first[element], index)
-            last[element] = index + 1
-        for element in range(len(self.end) - 1, 0, -1):
-            parent = self.parents[element]
-            first[parent] = min(first[parent], first[element])
-            last[parent] = max(last[parent], last[element])
-        both = np.stack([np.array(first), np.array(last)], axis=1)
-        return np.stack([*(both[above] for above in self.levels()), np.tile([0, blocks], (blocks, 1))], axis=1)
+        blocks, number = len(self.of), len(self.end)
+        index = np.arange(blocks)
+        # Of blocks in one element the one that is written last counts.
+        first, last = np.full(number + 1, blocks), np.zeros(number + 1, dtype=np.int64)
+        first[self.of[::-1]] = index[::-1]
+        last[self.of] = index + 1
+        runs = np.stack([np.arange(number), self.end], axis=1).ravel()
+        ranges = np.empty((blocks, LEVELS + 1, 2), dtype=np.int64)
+        ranges[:, LEVELS] = 0, blocks
+        for side, reach in enumerate((np.minimum.reduceat(first, runs)[::2], np.maximum.reduceat(last, runs)[::2])):
+            for level, above in enumerate(self.levels()):
+                ranges[:, level, side] = reach[above]
+        return ranges
 
     def levels(self) -> list[Integers]:
         """Return the element of each block, the one above it, the one above that and so on."""
@@ -219,11 +233,12 @@ class _Page:
 
 def _own(blocks: list[Block], words: Floats, linked: Floats, good: Floats) -> list[Any]:
     """Return what is to be said of each block by itself."""
-    texts = [block.text for block in blocks]
-    characters = np.array([len(text) for text in texts], dtype=np.float64)
-    starts = [text[:BEGINNING] for text in texts]
-    punctuation = np.array([len(PUNCTUATION.findall(text[:START])) for text in texts])
-    digits = [sum(map(len, _DIGITS.findall(start))) for start in starts]
+    characters = np.array([len(block.text) for block in blocks], dtype=np.float64)
+    told = [
+        (_often_told if len(block.text) <= REMEMBERED else _told)(block.text, block.words < NOTICE_WORDS)
+        for block in blocks
+    ]
+    punctuation, digits, *others = np.array(told, dtype=np.float64).T
     return [
         _log(words) / 8,
         linked,
@@ -235,18 +250,32 @@ def _own(blocks: list[Block], words: Floats, linked: Floats, good: Floats) -> li
         good > 0,
         _log(good) / 8,
         np.minimum(2 * punctuation / np.minimum(words, 70), 2),
-        np.array(digits) / np.minimum(characters, BEGINNING),
-        [_SENTENCE_ENDS.search(text[-2:]) is not None for text in texts],
-        [number and _PRICE.search(start) is not None for start, number in zip(starts, digits, strict=True)],
-        [block.words < NOTICE_WORDS and is_copyright(block.text) for block in blocks],
-        [_SEPARATOR.search(start) is not None for start in starts],
-        [number > 3 and _YEAR.search(start) is not None for start, number in zip(starts, digits, strict=True)],
-        [text[-1] == ":" for text in texts],
-        [text[-1] == "?" for text in texts],
-        [text[0].isupper() for text in texts],
-        [start.isupper() for start in starts],
+        digits / np.minimum(characters, BEGINNING),
+        *others,
         [block.item > 0 for block in blocks],
     ]
+
+
+def _told(text: str, may_be_notice: bool) -> tuple[int, ...]:
+    """Return what a block's text says by itself: how many signs and digits it begins with, and what it looks like."""
+    start = text[:BEGINNING]
+    digits = sum(map(len, _DIGITS.findall(start)))
+    return (
+        len(PUNCTUATION.findall(text[:START])),
+        digits,
+        _SENTENCE_ENDS.search(text[-2:]) is not None,
+        digits > 0 and _PRICE.search(start) is not None,
+        may_be_notice and is_copyright(text),
+        _SEPARATOR.search(start) is not None,
+        digits > 3 and _YEAR.search(start) is not None,
+        text[-1] == ":",
+        text[-1] == "?",
+        text[0].isupper(),
+        start.isupper(),
+    )
+
+
+_often_told = lru_cache(maxsize=1 << 16)(_told)  # what is around the main text stands on many pages
 
 
 def _place(blocks: list[Block], tree: _Tree, page: _Page, words: Floats) -> list[Any]:
@@ -267,14 +296,14 @@ def _place(blocks: list[Block], tree: _Tree, page: _Page, words: Floats) -> list
         np.full(number, first < 0),
         (index >= first) & (first >= 0),
         index == first,
-        np.clip((index - start) / 20, -1, 1),
-        np.clip((index - end) / 20, -1, 1),
+        _clipped((index - start) / 20),
+        _clipped((index - end) / 20),
         _log(tree.depth[tree.of]) / 4,
         page.inside[tree.of],
         page.left_out[tree.of],
         page.sums[tree.of] > 0,
         _shared_depth(tree, page.best)[tree.of],
-        np.clip(page.sums[tree.of] / 100, -1, 1),
+        _clipped(page.sums[tree.of] / 100),
         _log(np.bincount(tree.of)[tree.of]) / 4,
     ]
 
@@ -296,19 +325,19 @@ def _around(tree: _Tree, page: _Page, words: Floats, linked: Floats, good: Float
     """Return what the elements that hold each block hold beside it."""
     held, prose, links = tree.sums(words), tree.sums(good), tree.sums(words * linked)
     number, of_links = tree.sums(np.ones(len(words))), tree.sums((linked > 0.5).astype(np.float64))
-    columns: list[Any] = []
-    for above in tree.levels():
-        columns += [
-            held[above] / held[0],
-            prose[above] / max(prose[0], 1),
-            links[above] / np.maximum(held[above], 1),
-            _log(number[above]) / 8,
-            _log(held[above]) / 8,
-            of_links[above] / np.maximum(number[above], 1),
-            np.clip(page.sums[above] / 200, -1, 1),
-            _log(tree.alike[above]) / 4,
+    of_elements = np.array(
+        [
+            held / held[0],
+            prose / max(prose[0], 1),
+            links / np.maximum(held, 1),
+            _log(number) / 8,
+            _log(held) / 8,
+            of_links / np.maximum(number, 1),
+            _clipped(page.sums / 200),
+            _log(tree.alike) / 4,
         ]
-    return columns
+    )
+    return [column for above in tree.levels() for column in of_elements[:, above]]
 
 
 def _names(tree: _Tree, elements: Elements) -> list[npt.NDArray[np.uint8]]:
@@ -375,6 +404,11 @@ def _path(address: str) -> str:
     except ValueError:
         return "/"
     return (parts.path + ("?" + parts.query if parts.query else "")).lower() or "/"
+
+
+def _clipped(values: Floats) -> Floats:
+    clipped: Floats = np.minimum(np.maximum(values, -1), 1)  # np.clip takes five times as long for a few
+    return clipped
 
 
 _LOGARITHMS = np.round(np.log2(1 + np.arange(COUNTED + 1)) * GRAIN) / GRAIN
