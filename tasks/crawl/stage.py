@@ -28,9 +28,13 @@ from tasks.crawl.remote import Remote
 from tasks.crawl.settings import CrawlSettings
 from tasks.crawl.sites import crawl_sites
 from tasks.crawl.texts import Columns, take_texts
+from tasks.engine.session import session_is_near
 from tasks.rights.takedowns import read_takedowns
 
 logger = logging.getLogger(__name__)
+
+MUCH_BYTES = 16 * 2**20
+"""A larger snapshot keeps `extract` at work for a minute on two cores: Ray starts while this stage ends."""
 
 DOES = "fetches pages, or takes given files, into a snapshot that never changes"
 
@@ -56,6 +60,8 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
     logger.info("crawl: %d %s in, %d kept", counts.in_, unit, counts.out)
     manifest = commit_manifest(output, stage="crawl", unit=unit, params=params.identity(), inputs=inputs, counts=counts)
     shutil.rmtree(_units_folder(params), ignore_errors=True)
+    if sum(shard.bytes for shard in manifest.shards) > MUCH_BYTES:
+        session_is_near()
     return manifest
 
 

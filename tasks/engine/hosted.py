@@ -12,17 +12,20 @@ from tasks.contracts.errors import HeadwaterError
 
 VARIABLE = "HEADWATER_RAY"
 """Where the stages of a run find the process that keeps their session."""
-
+ANSWER_SECONDS = 0.25
+"""How long a session that stands may take to say so: who does not wait for it makes a shard alone for nothing."""
 
 _lines: list[socket.socket] = []
 
 
 def call() -> bool:
-    """Ask for the session, without waiting for it; return whether it can be joined at once, as far as is known."""
+    """Ask for the session, without waiting for its start; return whether it can be joined at once."""
     address = os.environ.get(VARIABLE)
     if not address:
         return True
+    patience = 0.0
     if not _lines:
+        patience = ANSWER_SECONDS
         line = socket.socket(socket.AF_UNIX)
         try:
             line.connect(address)
@@ -30,7 +33,7 @@ def call() -> bool:
             line.close()
             return True  # the run has ended; what is left of it starts a session of its own
         _lines.append(line)
-    return bool(select.select(_lines, [], [], 0)[0])
+    return bool(select.select(_lines, [], [], patience)[0])
 
 
 def hosted() -> dict[str, str]:

@@ -18,6 +18,7 @@ from tasks.contracts.document import read_documents
 from tasks.contracts.errors import HeadwaterError, InputError, NetworkError
 from tasks.contracts.ledger import read_ledger
 from tasks.contracts.manifest import Manifest, read_manifest
+from tasks.crawl import stage
 from tasks.crawl.stage import Params, run
 from tests.tasks.crawl.test_warc_reader import record
 
@@ -45,6 +46,18 @@ def test_members_are_spread_over_parts_and_stay_the_same_bytes(workspace: Path) 
     assert b"".join(part.read_bytes() for part in parts) == b"".join(members)
     assert manifest.counts.in_ == manifest.counts.out == 40
     assert manifest == read_manifest(output)
+
+
+@pytest.mark.parametrize(("much", "asked"), [(100, 1), (10**9, 0)])
+def test_ray_starts_at_the_end_of_a_large_crawl(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, much: int, asked: int
+) -> None:
+    asks: list[bool] = []
+    monkeypatch.setattr(stage, "session_is_near", lambda: asks.append(True))
+    monkeypatch.setattr(stage, "MUCH_BYTES", much)
+    (workspace / "a.warc.gz").write_bytes(gzip.compress(record()))
+    crawl("warc", "a.warc.gz")
+    assert len(asks) == asked
 
 
 def test_damage_is_a_ledger_row(workspace: Path) -> None:

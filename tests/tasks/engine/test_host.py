@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -69,6 +71,26 @@ def test_all_stages_of_a_run_join_one_session_which_ends_with_it(workspace: Path
 def test_a_host_that_ends_is_an_error_of_who_asked(workspace: Path) -> None:
     with ray_host("no JSON"), pytest.raises(HeadwaterError, match="is gone"):
         hosted.hosted()
+
+
+def test_a_session_that_stands_is_known_at_the_first_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosted, "_lines", [])
+    monkeypatch.setattr(hosted, "ANSWER_SECONDS", 30)
+    monkeypatch.setenv(hosted.VARIABLE, str(tmp_path / "ray"))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "ray"))
+        listener.listen()
+
+        def answer() -> None:
+            line, _ = listener.accept()
+            with line:
+                line.sendall(b"{}\n")
+
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(answer)
+            assert hosted.call()
+            assert hosted.call()
+    hosted._lines.pop().close()
 
 
 def test_a_stage_goes_on_while_the_session_starts(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
