@@ -15,7 +15,6 @@ import re
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import Any
 from flows.history import run_records
 from flows.services.tracking import QUIET
 from flows.workspace.extras import UI, how_to_install, lacking
+from tasks.contracts.companions import companion
 from tasks.contracts.durable_files import write_bytes
 from tasks.contracts.workspace import child_environment, progress_path, state_folder
 
@@ -164,8 +164,15 @@ class StageMirror:
                 raise
             return line
         line, other_end = socket.socketpair()
-        with other_end:
-            start_process("flows.mlflow.mirror_process", stdin=other_end, stdout=other_end)
+        with other_end, log_path().open("ab") as log:
+            subprocess.Popen(
+                [sys.executable, "-m", "flows.mlflow.mirror_process"],
+                stdin=other_end,
+                stdout=other_end,
+                stderr=log,
+                env=child_environment(defaults=QUIET),
+                start_new_session=True,
+            )
         return line
 
     def _say(self, message: Mapping[str, Any]) -> None:
@@ -202,39 +209,17 @@ def mirror_server() -> Iterator[None]:
         finally:
             del os.environ[SERVER_VARIABLE]
         return
-    with tempfile.TemporaryDirectory(prefix="headwater-") as folder:
-        address = str(Path(folder) / "mirror")
-        with socket.socket(socket.AF_UNIX) as listener:
-            # Bound here, so that a stage can connect before MLflow is loaded.
-            listener.bind(address)
-            listener.listen()
-            server = start_process(
-                "flows.mlflow.mirror_server",
-                str(listener.fileno()),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                pass_fds=[listener.fileno()],
-            )
-        os.environ[SERVER_VARIABLE] = address
-        try:
-            yield
-        finally:
-            del os.environ[SERVER_VARIABLE]
-            assert server.stdin is not None, "the server is started with a pipe"
-            server.stdin.close()
-            server.wait()
-
-
-def start_process(*module: str, **pipes: Any) -> subprocess.Popen[bytes]:
-    """Start a module of the mirror with its arguments, out of reach of a Ctrl-C that is meant for the stage."""
-    with log_path().open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", *module],
+    with (
+        log_path().open("ab") as log,
+        companion(
+            "flows.mlflow.mirror_server",
+            variable=SERVER_VARIABLE,
+            environment=child_environment(defaults=QUIET),
             stderr=log,
-            env=child_environment(defaults=QUIET),
-            start_new_session=True,
-            **pipes,
-        )
+            own_session=True,
+        ),
+    ):
+        yield
 
 
 def log_path() -> Path:

@@ -19,11 +19,12 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from tasks.contracts.companions import companion
 
 VARIABLE = "HEADWATER_WARM"
 """Where the commands of a run find its warm process."""
@@ -118,28 +119,14 @@ def call_and_exit(function: str, arguments: Sequence[str]) -> None:
 @contextlib.contextmanager
 def warm_process(modules: Sequence[str], environment: Mapping[str, str]) -> Iterator[None]:
     """Keep a warm process with these modules while the block runs. What is at work then ends in its own time."""
-    with tempfile.TemporaryDirectory(prefix="headwater-") as folder:
-        address = str(Path(folder) / "warm")
-        with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(address)
-            listener.listen()
-            process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(listener.fileno()), *modules],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env={**environment, "PYTHONUNBUFFERED": "1"},
-                pass_fds=[listener.fileno()],
-            )
-        os.environ[VARIABLE] = address
-        try:
-            yield
-        finally:
-            del os.environ[VARIABLE]
-            assert process.stdin is not None, "it is started with a pipe"
-            process.stdin.close()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(0 if at_work else 5)
+
+    def wait(process: subprocess.Popen[bytes]) -> None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0 if at_work else 5)
+
+    at_once = {**environment, "PYTHONUNBUFFERED": "1"}
+    with companion(__name__, *modules, variable=VARIABLE, environment=at_once, wait=wait):
+        yield
 
 
 def _line_of(line: socket.socket) -> bytes:

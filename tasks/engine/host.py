@@ -12,12 +12,10 @@ import os
 import select
 import signal
 import socket
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
+from tasks.contracts.companions import companion
 from tasks.contracts.errors import HeadwaterError
 from tasks.contracts.workspace import child_environment
 from tasks.engine.hosted import VARIABLE
@@ -30,27 +28,8 @@ def ray_host(params: str) -> Iterator[None]:
     Args:
         params: the `ray` section of params.yaml, as JSON.
     """
-    with tempfile.TemporaryDirectory(prefix="headwater-") as folder:
-        address = str(Path(folder) / "ray")
-        with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(address)
-            listener.listen()
-            process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(listener.fileno()), params],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env=child_environment(),
-                pass_fds=[listener.fileno()],
-            )
-        os.environ[VARIABLE] = address
-        try:
-            yield
-        finally:
-            del os.environ[VARIABLE]
-            assert process.stdin is not None, "it is started with a pipe"
-            process.stdin.close()
-            process.wait()
+    with companion(__name__, params, variable=VARIABLE, environment=child_environment()):
+        yield
 
 
 def _serve(listener: socket.socket, params: str) -> None:
