@@ -167,8 +167,8 @@ class StageMirror:
         with other_end, log_path().open("ab") as log:
             subprocess.Popen(
                 [sys.executable, "-m", "flows.mlflow.mirror_process"],
-                stdin=other_end,
-                stdout=other_end,
+                stdin=other_end.fileno(),
+                stdout=other_end.fileno(),
                 stderr=log,
                 env=child_environment(defaults=QUIET),
                 start_new_session=True,
