@@ -19,6 +19,9 @@ for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
 os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# PyTorch's threads wait for each other at full speed, and beside other tests for processors that are not free: models
+# of some kilobytes take half as long again.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 ROOT = Path(__file__).resolve().parents[1]
 
