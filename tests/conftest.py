@@ -60,6 +60,23 @@ SLOW = tuple(
 )
 """Folders and files that take more than ten seconds of a processor: begun first, and left out by `make test-fast`."""
 
+LONGEST = tuple(
+    ROOT / "tests/e2e" / f"{name}.py"
+    for name in (
+        "test_docs",
+        "test_snapshot",
+        "test_interrupted",
+        "test_wheel",
+        "test_contributing",
+        "test_adapt",
+        "test_pipeline",
+        "test_tryout",
+        "test_dvc_alone",
+    )
+)
+"""The longest files first, so that no worker is left alone with one. Each takes minutes; the second one needs no
+finished run, which the worker with the first one makes meanwhile."""
+
 
 @pytest.fixture(scope="session", autouse=True)
 def quick_disk() -> Iterator[None]:
@@ -79,13 +96,15 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with whole runs, then what is slow: the many files of a second fill the workers' time at the end."""
-    if gone := [str(path) for path in SLOW if not path.exists()]:
-        raise pytest.UsageError(f"tests/conftest.py calls slow what is not there: {', '.join(gone)}")
+    if gone := [str(path) for path in (*SLOW, *LONGEST) if not path.exists()]:
+        raise pytest.UsageError(f"tests/conftest.py names what is not there: {', '.join(gone)}")
     for item in items:
         if not item.get_closest_marker("e2e") and {item.path, *item.path.parents}.intersection(SLOW):
             item.add_marker("slow")
     items.sort(key=_rank)
 
 
-def _rank(item: pytest.Item) -> int:
-    return 0 if item.get_closest_marker("e2e") else 1 if item.get_closest_marker("slow") else 2
+def _rank(item: pytest.Item) -> tuple[int, int]:
+    if item.path in LONGEST:
+        return 0, LONGEST.index(item.path)
+    return (1 if item.get_closest_marker("e2e") else 2 if item.get_closest_marker("slow") else 3), 0
