@@ -66,6 +66,7 @@ LONGEST = tuple(
         "test_docs",
         "test_snapshot",
         "test_interrupted",
+        "test_walkthrough",
         "test_wheel",
         "test_contributing",
         "test_adapt",
