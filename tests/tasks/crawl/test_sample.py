@@ -3,6 +3,7 @@
 import html
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -163,7 +164,12 @@ def test_what_was_built_is_kept_for_as_long_as_the_same_would_be_built(
     built = planted_pages()
     odd = SamplePage("h.example", "/", "all bytes", bytes(range(256)), status=404, headers={"X": "y"})
     calls: list[int] = []
-    monkeypatch.setattr(site, "build_pages", lambda processes: calls.append(processes) or [*built, odd])
+
+    def build(processes: int) -> list[SamplePage]:
+        calls.append(processes)
+        return [*built, odd]
+
+    monkeypatch.setattr(site, "build_pages", build)
     assert site.kept_pages(2) == site.kept_pages(3) == [*built, odd]
     assert calls == [2]
     (kept,) = Path(".headwater/crawl").glob("sample-*.json")
@@ -171,6 +177,6 @@ def test_what_was_built_is_kept_for_as_long_as_the_same_would_be_built(
     assert site.kept_pages(4) == [*built, odd]
     assert calls == [2, 4]
     assert "damaged" in caplog.text
-    monkeypatch.setattr(site.sys, "version", "another Python")
+    monkeypatch.setattr(sys, "version", "another Python")
     assert site.kept_pages(5) == [*built, odd]
     assert calls == [2, 4, 5]

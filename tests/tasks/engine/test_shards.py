@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+import multiprocessing
 import os
 import time
 from collections.abc import Iterator
@@ -226,7 +227,7 @@ def test_what_is_left_is_made_here_where_ray_would_take_longer(
 
 
 def test_what_a_busy_machine_makes_slow_is_still_little(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session.multiprocessing, "cpu_count", lambda: 4)
+    monkeypatch.setattr(multiprocessing, "cpu_count", lambda: 4)
     for load, seconds in ((0.0, 5.0), (4.0, 5.0), (12.0, 15.0)):
         monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, 0.0, 0.0))
         assert session.brief_seconds() == seconds
