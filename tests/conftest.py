@@ -19,6 +19,9 @@ for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
 os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# PyTorch's threads wait for each other at full speed, and beside other tests for processors that are not free: models
+# of some kilobytes take half as long again.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -28,8 +31,11 @@ SLOW = tuple(
         "tests/bench",
         "tests/fuzz",
         "tests/hostile",
+        "tests/flows/cli/test_face.py",
+        "tests/flows/cli/test_missing.py",
         "tests/flows/cli/test_takedown.py",
         "tests/flows/mlflow",
+        "tests/flows/pipeline/test_due.py",
         "tests/flows/pipeline/test_stage_run.py",
         "tests/flows/pipeline/test_tryout.py",
         "tests/flows/services/test_databases.py",
@@ -38,6 +44,7 @@ SLOW = tuple(
         "tests/flows/workspace/test_form.py",
         "tests/flows/workspace/test_params_writer.py",
         "tests/flows/workspace/test_secret_urls.py",
+        "tests/tasks/contracts/test_bodies.py",
         "tests/tasks/crawl/test_frontier.py",
         "tests/tasks/crawl/test_hostile_servers.py",
         "tests/tasks/crawl/test_ingest.py",
@@ -46,6 +53,7 @@ SLOW = tuple(
         "tests/tasks/crawl/test_work_units.py",
         "tests/tasks/dedup/test_out_of_core.py",
         "tests/tasks/engine",
+        "tests/tasks/extract/test_selectors.py",
         "tests/tasks/extract/test_stage.py",
         "tests/tasks/extract/test_worker.py",
         "tests/training/adapt/test_tuning.py",
@@ -56,6 +64,24 @@ SLOW = tuple(
     )
 )
 """Folders and files that take more than ten seconds of a processor: begun first, and left out by `make test-fast`."""
+
+LONGEST = tuple(
+    ROOT / "tests/e2e" / f"{name}.py"
+    for name in (
+        "test_docs",
+        "test_snapshot",
+        "test_interrupted",
+        "test_walkthrough",
+        "test_wheel",
+        "test_contributing",
+        "test_adapt",
+        "test_pipeline",
+        "test_tryout",
+        "test_dvc_alone",
+    )
+)
+"""The longest files first, so that no worker is left alone with one. Each takes minutes; the second one needs no
+finished run, which the worker with the first one makes meanwhile."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -76,13 +102,15 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with whole runs, then what is slow: the many files of a second fill the workers' time at the end."""
-    if gone := [str(path) for path in SLOW if not path.exists()]:
-        raise pytest.UsageError(f"tests/conftest.py calls slow what is not there: {', '.join(gone)}")
+    if gone := [str(path) for path in (*SLOW, *LONGEST) if not path.exists()]:
+        raise pytest.UsageError(f"tests/conftest.py names what is not there: {', '.join(gone)}")
     for item in items:
         if not item.get_closest_marker("e2e") and {item.path, *item.path.parents}.intersection(SLOW):
             item.add_marker("slow")
     items.sort(key=_rank)
 
 
-def _rank(item: pytest.Item) -> int:
-    return 0 if item.get_closest_marker("e2e") else 1 if item.get_closest_marker("slow") else 2
+def _rank(item: pytest.Item) -> tuple[int, int]:
+    if item.path in LONGEST:
+        return 0, LONGEST.index(item.path)
+    return (1 if item.get_closest_marker("e2e") else 2 if item.get_closest_marker("slow") else 3), 0

@@ -27,7 +27,7 @@ from flows.mlflow.training_tail import TrainingTail
 from flows.services.databases import LOCKED
 from flows.services.tracking import tracking_uri
 from flows.workspace.secret_urls import hide_secrets
-from tasks.contracts.errors import ManifestError
+from tasks.contracts.errors import LockedError, ManifestError
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,8 @@ def mirror_one() -> None:
             told = _mirrored()
         except Exception as error:
             logger.exception("MLflow does not show this stage")
-            why = "its database stayed locked" if LOCKED in str(error) else f"{type(error).__name__}: {error}"
+            is_locked = isinstance(error, LockedError) or LOCKED in str(error)
+            why = "its database stayed locked" if is_locked else f"{type(error).__name__}: {error}"
             told = {"failed": why.splitlines()[0]}
         answer.write(json.dumps(told) + "\n")
 

@@ -25,8 +25,8 @@ from flows.history import run_records, run_stages
 from flows.history.chain import Link, Making, makings, walk
 from flows.history.digest import cache_path, dvc_digest
 from flows.report import drops
-from flows.services.databases import be_patient
-from flows.services.tracking import artifact_folder, tracking_uri
+from flows.services.databases import be_patient, wait_until_free
+from flows.services.tracking import artifact_folder, database_path, database_uri, tracking_uri
 from tasks.contracts.files import (
     GROUPS_NAME,
     LOSS_NAME,
@@ -66,9 +66,16 @@ _COLUMN_TYPES = {"string": "string", "int64": "long", "double": "double", "int32
 
 
 def open_client() -> MlflowClient:
-    """Return a client of this workspace's tracking server or database, which is made when it is missing."""
+    """Return a client of this workspace's tracking server or database, which is made when it is missing.
+
+    Raises:
+        LockedError: another program keeps the database. MLflow would try ten times, each with all our patience.
+    """
     be_patient()
-    return MlflowClient(tracking_uri=tracking_uri())
+    uri = tracking_uri()
+    if uri == database_uri():
+        wait_until_free(database_path(), "MLflow")
+    return MlflowClient(tracking_uri=uri)
 
 
 def experiment_id(client: MlflowClient, name: str = EXPERIMENT) -> str:

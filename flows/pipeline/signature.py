@@ -6,6 +6,7 @@ import logging
 from hashlib import sha256
 from pathlib import Path
 
+from tasks.contracts.errors import LockedError
 from tasks.contracts.manifest import manifest_hash
 from tasks.contracts.release import SIGNATURE_NAME
 from training.champions import kept_copy
@@ -46,6 +47,6 @@ def show_in_mlflow(release: str) -> bool:
 
     try:
         return publish_signature(open_client(), release)
-    except (MlflowException, OSError) as error:
+    except (MlflowException, OSError, LockedError) as error:
         logger.warning("MLflow does not show the signature: %s", error)
         return False

@@ -66,7 +66,8 @@ def wait_until_free(path: Path, owner: str, seconds: float | None = None) -> Non
     end = time.monotonic() + seconds
     if _can_be_written(path, min(SOON_SECONDS, seconds)):
         return
-    logger.info("waiting for %s's database, which %s keeps locked", owner, _holder(path))
+    if seconds > SOON_SECONDS:
+        logger.info("waiting for %s's database, which %s keeps locked", owner, _holder(path))
     if not _can_be_written(path, max(0.0, end - time.monotonic())):
         raise locked(path, owner, seconds)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
+import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -57,6 +59,12 @@ def _text_of(path: Path) -> str:
 
 
 def _parsed(text: str, path: Path) -> dict[str, Any]:
+    return copy.deepcopy(_parsed_once(text, path))
+
+
+@functools.lru_cache(maxsize=8)
+def _parsed_once(text: str, path: Path) -> dict[str, Any]:
+    """Parse a text, which takes a tenth of a second and which one command asks for several times; not to be changed."""
     try:
         loaded = YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:

@@ -13,7 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any, TypeVar
 
 from tasks.engine.session import (
-    BRIEF_SECONDS,
+    brief_seconds,
     local_processors,
     open_session,
     session_is_given,
@@ -100,7 +100,7 @@ def _is_brief(left: int, made: int, spent: float) -> bool:
         return left < 2
     if not made:
         return not session_is_given()
-    return spent / made * left < BRIEF_SECONDS or not session_is_near()
+    return spent / made * left < brief_seconds() or not session_is_near()
 
 
 def _watched(watch: Callable[[], None], last: float, every_seconds: float) -> float:

@@ -75,9 +75,9 @@ Made = tuple[Unit, Counts, list[JsonValue]]
 
 def _sample(params: Params, output: Path) -> Made:
     from tasks.crawl.sample.server import Site, serve
-    from tasks.crawl.sample.site import build_pages
+    from tasks.crawl.sample.site import kept_pages
 
-    pages = build_pages(available())
+    pages = kept_pages(available())
     site = Site(pages)
     key = sha256_json({"params": params.identity(), "site": site.digest()})
     logger.info("crawl: the sample site has %d pages of %d hosts", len(site.pages), len(site.hosts))

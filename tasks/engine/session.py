@@ -33,7 +33,7 @@ TRIES = 5
 LOOPBACK = "127.0.0.1"
 BRIEF_SECONDS = 5.0
 """How long a stage works in its own process before the rest is spread: about as long as joining Ray and starting its
-workers takes, so that a wrong guess costs no more than that once again."""
+workers takes on a machine that does nothing else, so that a wrong guess costs no more than that once again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +177,8 @@ def ray_on_demand(params: RayParams) -> Iterator[None]:
 
 
 def open_session() -> bool:
-    """Start or join Ray where the stage may and has not yet; return whether a session is open."""
-    if _offered:
+    """Start or join Ray where the stage may, has not yet and it gains something; return whether a session is open."""
+    if _offered and not _is_one_processor():
         _offered.pop().open()
     return session_is_open()
 
@@ -186,14 +186,27 @@ def open_session() -> bool:
 def session_is_near() -> bool:
     """Have the run's session started, if it is not yet; return whether there is nothing to wait for.
 
-    Where no session is offered, or the stage would start one of its own, that is so at once.
+    Where no session is offered or gains anything, or the stage would start one of its own, that is so at once.
     """
-    return not _offered or "RAY_ADDRESS" in os.environ or call()
+    return not _offered or "RAY_ADDRESS" in os.environ or _is_one_processor() or call()
+
+
+def _is_one_processor() -> bool:
+    """Return whether the session on offer would have one processor of this machine: this process has that already."""
+    return local_processors() == 1 and not os.environ.get("RAY_ADDRESS")
 
 
 def session_is_given() -> bool:
     """Return whether a session is open, or a cluster there to be joined: a local one has no processors of its own."""
     return session_is_open() or bool(_offered and os.environ.get("RAY_ADDRESS"))
+
+
+def brief_seconds() -> float:
+    """Return BRIEF_SECONDS, longer by as much as others keep this machine's processors busy.
+
+    All that a stage does takes longer there, and so does the start of Ray: what is little work is little there too.
+    """
+    return BRIEF_SECONDS * max(1.0, os.getloadavg()[0] / multiprocessing.cpu_count())
 
 
 def local_processors() -> int:

@@ -33,7 +33,7 @@ from tasks.contracts.files import DROPPED_FOLDER
 from tasks.contracts.ledger import LedgerRow, drops_by_rule, write_ledger
 from tasks.contracts.manifest import NO_COUNTS, Counts, Shard, count_rows, describe_file, manifest_hash, text_shards
 from tasks.contracts.workspace import state_folder
-from tasks.engine.session import BRIEF_SECONDS, open_session, ray_data, session_is_near, session_is_open
+from tasks.engine.session import brief_seconds, open_session, ray_data, session_is_near, session_is_open
 
 logger = logging.getLogger(__name__)
 
@@ -322,10 +322,10 @@ def _is_brief(todo: Sequence[ShardWork], made: int, spent: float) -> bool:
     """
     if len(todo) == 1:
         return True
-    if made and spent / made * len(todo) < BRIEF_SECONDS:
+    if made and spent / made * len(todo) < brief_seconds():
         return not session_is_open()
     small = sum(path.stat().st_size for path in todo[0].inputs) <= SMALL_BYTES
-    return small and spent < BRIEF_SECONDS and not session_is_open()
+    return small and spent < brief_seconds() and not session_is_open()
 
 
 def _portable(error: Exception, item: ShardWork) -> bytes:

@@ -42,3 +42,12 @@ def fresh(first_run: FirstRun, tmp_path: Path) -> Workspace:
     shutil.copytree(first_run.folder / "data" / "crawl", workspace.folder / "data" / "crawl")
     workspace.run("dvc", "commit", "--force", "crawl")
     return workspace
+
+
+@pytest.fixture(scope="module")
+def reader(first_run: FirstRun, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A copy of the finished workspace, with a WARC file of the reader's own."""
+    workspace = first_run.copy(tmp_path_factory.mktemp("reader") / "workspace")
+    parts = sorted((workspace.folder / "data" / "crawl").glob("part-*.warc.gz"))
+    (workspace.folder / "pages.warc.gz").write_bytes(b"".join(part.read_bytes() for part in parts))
+    return workspace

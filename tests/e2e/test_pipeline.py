@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -98,59 +95,6 @@ def test_dvc_agrees_and_restores_everything_from_its_cache(finished: Workspace) 
     shutil.rmtree(finished.folder / "data")
     finished.run("dvc", "checkout")
     assert finished.hashes() == before
-
-
-def test_dvc_alone_rebuilds_all_but_the_crawl_to_the_same_lock_on_one_processor(
-    finished: Workspace, fresh: Workspace
-) -> None:
-    """`dvc repro` and `headwater run` are the same stages: same bytes, whatever the number of processors."""
-    settings = fresh.folder / "params.yaml"
-    settings.write_text(settings.read_text().replace("num_cpus: null", "num_cpus: 1"))
-    fresh.run("dvc", "repro")
-    assert fresh.lock() == finished.lock()
-
-
-def test_killed_stopped_and_killed_again_it_ends_with_the_same_bytes(finished: Workspace, fresh: Workspace) -> None:
-    def a_shard_is_done() -> bool:
-        shards = fresh.folder / ".headwater" / "shards"
-        return shards.is_dir() and any(shards.glob("*/_shard.json"))
-
-    def a_checkpoint_is_done() -> bool:
-        progress = fresh.folder / ".headwater" / "train" / "progress.jsonl"
-        return progress.exists() and progress.read_text().count("\n") > 12
-
-    fresh.kill_when(["headwater", "run"], a_shard_is_done)
-    assert "extract" not in fresh.hashes()
-    stop_in_train(fresh)
-    assert "tokenize" in fresh.hashes()
-    fresh.kill_when(["headwater", "run"], a_checkpoint_is_done)
-    assert "train" not in fresh.hashes()
-    printed = fresh.run("headwater", "run")
-    assert "data/release" in printed
-    assert fresh.hashes() == finished.hashes()
-
-
-def stop_in_train(workspace: Workspace) -> None:
-    """Run, and end the run by Ctrl-C as soon as the stage train is at work: it ends at once and says how to go on."""
-    log = workspace.folder / "interrupted.log"
-    with (
-        log.open("w") as stream,
-        subprocess.Popen(
-            ["headwater", "run"],
-            cwd=workspace.folder,
-            env=workspace.environment,
-            stdout=stream,
-            stderr=stream,
-            start_new_session=True,
-        ) as process,
-    ):
-        while "Running stage 'train'" not in log.read_text():
-            assert process.poll() is None, log.read_text()
-            time.sleep(0.1)
-        time.sleep(1)
-        os.killpg(process.pid, signal.SIGINT)
-        assert process.wait(60) == 130, log.read_text()
-    assert "to go on from here" in log.read_text()
 
 
 def test_a_second_run_in_the_same_workspace_at_the_same_time_is_refused(finished: Workspace) -> None:

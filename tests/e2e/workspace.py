@@ -26,6 +26,7 @@ COMMAND_TIMEOUT_SECONDS = 1700
 
 # Runs of the flow by one process, as `headwater run` starts it, with one Prefect server, one mirror and one Ray session
 # for all of them. Each line of the input is a run's arguments; each is answered by what it said and a last line.
+# What DVC's cache lacks is put back before each run, as where a run begins.
 RUNS = """
 import json, logging, os, sys
 logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
@@ -34,12 +35,14 @@ from flows.services.embedded import prefect_server
 wait = prefect_server()
 from flows.pipeline.flow import pipeline, started_services
 from flows.pipeline.stage_run import RUN_VARIABLE
+from flows.workspace.dvc import fill_cache
 until = sys.argv[1]
 with started_services(until):
     wait()
     for line in sys.stdin:
         os.environ.pop(RUN_VARIABLE, None)
-        state = pipeline(until=until, return_state=True)
+        fill_cache()
+        state = pipeline(until=until, return_state=True, **json.loads(line))
         print("ended: " + state.type.value, flush=True)
 """
 
@@ -163,8 +166,11 @@ class Workspace:
         return result.stdout
 
     @contextmanager
-    def runs(self, until: str) -> Iterator[Callable[[], str]]:
-        """Give a function that runs until a stage, by one process for all calls, and returns what the run said."""
+    def runs(self, until: str) -> Iterator[Callable[..., str]]:
+        """Give a function that runs until a stage, by one process for all calls, and returns what the run said.
+
+        Its arguments are the flow's own.
+        """
         with subprocess.Popen(
             [sys.executable, "-c", RUNS, until],
             cwd=self.folder,
@@ -177,8 +183,8 @@ class Workspace:
             assert process.stdout is not None
             lines, ask = process.stdout, process.stdin
 
-            def run() -> str:
-                ask.write("\n")
+            def run(**arguments: object) -> str:
+                ask.write(json.dumps(arguments) + "\n")
                 ask.flush()
                 said: list[str] = []
                 for line in lines:

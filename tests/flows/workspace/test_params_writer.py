@@ -118,7 +118,7 @@ def inside_a_list(text: str) -> dict[tuple[str, ...], list[str]]:
 
 
 @pytest.mark.parametrize("name", ["ours", "odd"])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_comments_order_and_every_other_value_stay(
     tmp_path_factory: pytest.TempPathFactory, name: str, data: st.DataObject

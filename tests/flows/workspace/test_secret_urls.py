@@ -199,9 +199,10 @@ def test_the_form_refuses_one_before_prefect_stores_it() -> None:
     }
     validate({"settings": defaults}, schema, raise_on_error=True)
     common = ("password", "token as user", "capitals", "object store", "AWS signature", "Azure SAS", "access token")
-    for url in (URLS[kind] for kind in common):
-        lists = [{name: [url]} for name in ("seeds", "sitemaps", "paths", "allow_hosts")]
-        for crawl in (*lists, {"contact": url}, {"data_url": url}, {"index_url": url}):
+    lists, texts = ("seeds", "sitemaps", "paths", "allow_hosts"), ("contact", "data_url", "index_url")
+    for number, kind in enumerate(common):  # each in one list and one text, and each of those with several
+        url, in_list, in_text = URLS[kind], lists[number % len(lists)], texts[number % len(texts)]
+        for crawl in ({in_list: [url]}, {in_text: url}):
             with pytest.raises(Refused):
                 validate({"settings": {"crawl": crawl}}, schema, raise_on_error=True)
 

@@ -44,10 +44,10 @@ def test_a_cluster_is_asked_at_once(monkeypatch: pytest.MonkeyPatch, asked) -> N
 def test_ray_is_asked_for_what_would_take_longer_here(
     monkeypatch: pytest.MonkeyPatch, brief: float, near: bool, done: int
 ) -> None:
-    monkeypatch.setattr(processes, "BRIEF_SECONDS", brief)
+    monkeypatch.setattr(processes, "brief_seconds", lambda: brief)
     monkeypatch.setattr(processes, "session_is_near", lambda: near)
     did: list[int] = []
-    with ray_on_demand(RayParams()):
+    with ray_on_demand(RayParams(num_cpus=2)):
         if done == 3:
             assert spread(lambda job: did.append(job) or job, [1, 2, 3]) == [1, 2, 3]  # type: ignore[func-returns-value]
         else:
@@ -57,5 +57,5 @@ def test_ray_is_asked_for_what_would_take_longer_here(
 
 
 def test_without_an_offer_all_is_done_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "BRIEF_SECONDS", 0.0)
+    monkeypatch.setattr(processes, "brief_seconds", lambda: 0.0)
     assert spread(abs, [-1, -2, -3]) == [1, 2, 3]

@@ -3,11 +3,13 @@
 import html
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
 from tasks.contracts.workspace import ROOT
+from tasks.crawl.sample import site
 from tasks.crawl.sample.docstrings import docstring_html, markdown_html, words
 from tasks.crawl.sample.modules import read_module
 from tasks.crawl.sample.pages import SamplePage, package_pages
@@ -154,3 +156,27 @@ def test_the_quiz_leaks_word_for_word_and_stands_as_a_benchmark_file() -> None:
     assert not any(item["question"] in leaking for item in ITEMS[LEAKED:])
     path = ROOT / "infra" / "benchmarks" / "sample_quiz.jsonl"
     assert [json.loads(line) for line in path.read_text().splitlines()] == ITEMS
+
+
+def test_what_was_built_is_kept_for_as_long_as_the_same_would_be_built(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    built = planted_pages()
+    odd = SamplePage("h.example", "/", "all bytes", bytes(range(256)), status=404, headers={"X": "y"})
+    calls: list[int] = []
+
+    def build(processes: int) -> list[SamplePage]:
+        calls.append(processes)
+        return [*built, odd]
+
+    monkeypatch.setattr(site, "build_pages", build)
+    assert site.kept_pages(2) == site.kept_pages(3) == [*built, odd]
+    assert calls == [2]
+    (kept,) = Path(".headwater/crawl").glob("sample-*.json")
+    kept.write_bytes(kept.read_bytes()[:-1])
+    assert site.kept_pages(4) == [*built, odd]
+    assert calls == [2, 4]
+    assert "damaged" in caplog.text
+    monkeypatch.setattr(sys, "version", "another Python")
+    assert site.kept_pages(5) == [*built, odd]
+    assert calls == [2, 4, 5]

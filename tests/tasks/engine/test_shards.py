@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import functools
+import multiprocessing
+import os
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -167,9 +169,10 @@ def test_ray_makes_the_same_bytes_and_brings_errors_home(corpus: Path, monkeypat
         ({}, 3, 3),
         ({}, 1, 1),
         ({"SMALL_BYTES": 0}, 3, 0),  # a large shard is never made here beside others
-        ({"BRIEF_SECONDS": 0.0}, 3, 0),
-        ({"SMALL_BYTES": 0, "BRIEF_SECONDS": 0.0}, 1, 1),  # one alone is, however large
-        ({"BRIEF_SECONDS": 0.2}, 3, 1),  # the first one took longer, so the others are spread
+        ({"brief_seconds": 0.0}, 3, 0),
+        ({"SMALL_BYTES": 0, "brief_seconds": 0.0}, 1, 1),  # one alone is, however large
+        ({"brief_seconds": 0.2}, 3, 1),  # the first one took longer, so the others are spread
+        ({"brief_seconds": 0.0, "num_cpus": 1}, 3, 3),  # one processor is this process's own
     ],
 )
 def test_what_is_little_does_not_wait_for_ray(
@@ -179,8 +182,9 @@ def test_what_is_little_does_not_wait_for_ray(
     of_parts: int,
     made_before_ray: int,
 ) -> None:
-    for name, value in limits.items():
-        monkeypatch.setattr(shards, name, value)
+    own = {name: value for name, value in limits.items() if name != "num_cpus"}
+    for name, value in own.items():
+        monkeypatch.setattr(shards, name, (lambda seconds=value: seconds) if name == "brief_seconds" else value)
 
     class RayAskedForError(Exception):
         pass
@@ -189,13 +193,13 @@ def test_what_is_little_does_not_wait_for_ray(
         raise RayAskedForError
 
     def slow(work: ShardWork, folder: Path) -> Counts:
-        if limits.get("BRIEF_SECONDS"):
+        if limits.get("brief_seconds"):
             time.sleep(0.3)
         return drop_every_third(work, folder)
 
     monkeypatch.setattr(session, "ray_session", refuse)
     asked = pytest.raises(RayAskedForError) if made_before_ray < of_parts else nullcontext()
-    with ray_on_demand(RayParams()), asked:
+    with ray_on_demand(RayParams(num_cpus=int(limits.get("num_cpus", 2)))), asked:
         work = work_for(corpus)[:of_parts]
         map_shards(slow, work, stage="x", output=None, params={}, code=["tasks.contracts"])
     assert len(CALLS) == made_before_ray
@@ -203,7 +207,7 @@ def test_what_is_little_does_not_wait_for_ray(
 
 def test_shards_are_made_here_until_ray_is_there(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "SMALL_BYTES", 0)
-    monkeypatch.setattr(shards, "BRIEF_SECONDS", 0.0)
+    monkeypatch.setattr(shards, "brief_seconds", lambda: 0.0)
     near = iter([False, True])
     monkeypatch.setattr(shards, "session_is_near", lambda: next(near))
     monkeypatch.setattr(shards, "open_session", lambda: pytest.fail("asked to spread"))
@@ -214,11 +218,19 @@ def test_shards_are_made_here_until_ray_is_there(corpus: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize(("left", "spent", "here"), [(2, 5.5, True), (20, 5.5, False), (20, 4.5, True)])
 def test_what_is_left_is_made_here_where_ray_would_take_longer(
-    corpus: Path, left: int, spent: float, here: bool
+    corpus: Path, monkeypatch: pytest.MonkeyPatch, left: int, spent: float, here: bool
 ) -> None:
     """After six shards in 5.5 s, two more take less than joining Ray, twenty more do not; sooner, small ones do."""
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.5, 0.5, 0.5))
     todo = work_for(corpus)[:1] * left
     assert shards._is_brief(todo, 6, spent) is here
+
+
+def test_what_a_busy_machine_makes_slow_is_still_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multiprocessing, "cpu_count", lambda: 4)
+    for load, seconds in ((0.0, 5.0), (4.0, 5.0), (12.0, 15.0)):
+        monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, 0.0, 0.0))
+        assert session.brief_seconds() == seconds
 
 
 def test_where_ray_is_there_already_small_shards_are_spread_too(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
