@@ -46,7 +46,7 @@ from training.train.checkpoint import (
     save_checkpoint,
 )
 from training.train.fixed_order import TreeSum, over_ranks, visiting_order
-from training.train.loss_head import loss_in_pieces, summed_loss
+from training.train.loss_head import loss_head
 from training.train.model import (
     ModelSize,
     build_model,
@@ -182,9 +182,7 @@ class Trainer:
         model = build_model(self.model_config, seed=config.seed, size=config.model)
         if config.start_from is not None:
             load_weights(model, config.start_from, config.start_sha256)
-        self.in_pieces = None
-        if config.loss_piece_tokens is not None:
-            self.in_pieces = loss_in_pieces(model.get_output_embeddings(), config.loss_piece_tokens)
+        self.loss_head = loss_head(model.get_output_embeddings(), config.loss_piece_tokens)
         if config.activation_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": True})
         self.parameters = sum(p.numel() for p in model.parameters())
@@ -197,7 +195,7 @@ class Trainer:
             learning_rate=config.learning_rate,
             betas=config.betas,
             weight_decay=config.weight_decay,
-            fused=config.device == "gpu" and not BY_NAME[config.strategy].offloads,
+            fused=config.device == "cpu" or not BY_NAME[config.strategy].offloads,
         )
         described = deepspeed_config(
             config.strategy,
@@ -328,12 +326,12 @@ class Trainer:
         for first in visiting_order(len(tokens)) if fixed else range(0, len(tokens), order.micro_batch):
             part = slice(first, first + order.micro_batch)
             positions_bs = positions[part] if self.config.mask_documents else None
-            loss, penalty = self._loss(tokens[part, :-1], targets[part], positions_bs)
-            total += loss.detach().double()
+            minimised, loss = self._loss(tokens[part, :-1], targets[part], positions_bs)
+            total += loss.double()
             if fixed:
-                sums.add(list(torch.autograd.grad((loss + penalty) / max(count, 1.0), self.weights)))
+                sums.add(list(torch.autograd.grad(minimised / max(count, 1.0), self.weights)))
             else:
-                self.engine.backward((loss + penalty) * scale)
+                self.engine.backward(minimised * scale)
                 self.engine.step()
         if fixed:
             for weight, gradient in zip(self.weights, over_ranks(sums.total(), self.ranks), strict=True):
@@ -355,15 +353,12 @@ class Trainer:
         return float(number)
 
     def _loss(self, tokens_bs: Any, targets_bs: Any, positions_bs: Any = None) -> tuple[Any, Any]:
-        """Return the cross-entropy summed over the targets, and the z-loss that is added to it in training.
+        """Return what is minimised, and the cross-entropy, both summed over the targets.
 
         Positions that begin anew keep attention within a document.
         """
         inputs = {"input_ids": tokens_bs, "position_ids": positions_bs}
-        if self.in_pieces is not None:
-            return self.in_pieces.of(self.model, targets_bs, self.config.z_loss, **inputs)
-        logits_nv = self.model(**inputs).logits.flatten(0, 1)
-        return summed_loss(logits_nv, targets_bs.flatten().contiguous(), self.config.z_loss)
+        return self.loss_head.of(self.model, targets_bs, self.config.z_loss, **inputs)
 
     def _validate(self) -> float | None:
         """Return the mean loss a target of a fixed sample of the held-out sequences; None where there are none.
@@ -387,7 +382,7 @@ class Trainer:
                     torch.from_numpy(array.astype(np.int64)).to(self.engine.device)
                     for array in (rows.tokens, rows.targets, rows.positions)
                 )
-                loss, _ = self._loss(tokens[:, :-1], targets, positions if config.mask_documents else None)
+                _, loss = self._loss(tokens[:, :-1], targets, positions if config.mask_documents else None)
                 if own:
                     total += loss.double()
                     counted += (targets != IGNORED).sum()
