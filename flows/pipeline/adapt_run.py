@@ -26,7 +26,7 @@ from tasks.contracts.manifest import manifest_hash
 from tasks.examples.stage import Params as ExamplesParams
 from tasks.filter.stage import Params as FilterParams
 from training.adapt.stage import ADAPTER_FOLDER
-from training.adapt.starting_release import lineage_of, missing_data, read_base
+from training.adapt.starting_release import lineage_of, missing_data, read_whole_base
 from training.adapt.tuning_settings import Params as AdaptParams
 from training.champions import kept_copy
 from training.release.verify import check_release
@@ -96,7 +96,7 @@ def _lasting(base: Path) -> Path:
 
 def _check_base(base: Path) -> None:
     """Raise InputError where the release cannot be begun with, or does not hold what it claims."""
-    read_base(base)
+    read_whole_base(base)
     broken = next((each for claim in check_release(base) for each in claim.breaks), None)
     if broken is not None:
         raise InputError(

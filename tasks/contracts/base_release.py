@@ -34,39 +34,41 @@ class BaseRelease(FrozenModel):
     """Tokens of its longest context."""
 
 
-def read_base(folder: Path) -> BaseRelease:
-    """Return what names a release.
+def read_base(folder: Path, *, fix: str = "`headwater verify FOLDER` says what is wrong with it") -> BaseRelease:
+    """Return what names a release, whatever goes on from it.
+
+    Args:
+        fix: what is to be done where it is none.
 
     Raises:
         InputError: the folder is no release, or text of it was taken down.
     """
     if (folder / TAKEDOWN_MARK_NAME).is_file():
         raise InputError(
-            "text that the release to go on from has learnt from was taken down",
+            "text that the release to begin with has learnt from was taken down",
             where=str(folder / TAKEDOWN_MARK_NAME),
             expected="a release without such text",
-            fix="make it again without that text, then go on from that",
+            fix="make it again without that text (`headwater run`), then begin with that",
         )
     try:
         manifest = read_manifest(folder)
+        if manifest.stage != "release":
+            raise ValueError(f"a folder of the stage {manifest.stage}")
         lineage: dict[str, Any] = json.loads((folder / LINEAGE_NAME).read_bytes())
         config: dict[str, Any] = json.loads((folder / MODEL_CONFIG_NAME).read_bytes())
-        context = context_of(config)
-        if manifest.stage != "release":
-            raise ValueError(f"its manifest is one of {manifest.stage}")
         return BaseRelease(
             name=lineage["name"],
             release=manifest_hash(folder),
             weights_sha256=lineage["weights_sha256"],
-            context=context,
+            context=context_of(config),
         )
     except (OSError, ValueError, TypeError, LookupError, ManifestError) as error:
         raise InputError(
-            "what training is to go on from is no release",
+            "there is no release to begin with",
             where=str(folder),
             expected=f"the folder of a release, with {MANIFEST_NAME}, {LINEAGE_NAME} and {MODEL_CONFIG_NAME}",
             found=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'missing'}",
-            fix="`headwater verify FOLDER` says what is wrong with it",
+            fix=fix,
         ) from error
 
 

@@ -6,12 +6,18 @@ The plain loop takes the same transformers model, torch's AdamW and clipping, an
 minimal one has a Llama of its own in forty lines (no transformers). What the trainer does besides (reading and hashing
 batches, logging, the agreement of ranks) is its own cost, and so is DeepSpeed. The losses show that all make the same
 steps.
+
+Of the ratios to the better of the two, one is of the best turns, one the median of all turns, and one of processor
+time, which other work on the machine changes least. After that a run of the whole stage, as users start it, says how
+long it took outside its steps: to start processes, load PyTorch, build the model, write it and end.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import resource
 import statistics
 import sys
 import tempfile
@@ -25,6 +31,8 @@ import torch
 from torch.nn import functional
 
 from tasks.contracts.tokens import TokenRange, TokenShard, TokensInfo, write_index
+from tasks.contracts.workspace import progress_path
+from tests.training.train import token_folders
 from training.train import stage
 from training.train.batches import read_batch
 from training.train.hyperparameters import Params
@@ -52,6 +60,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["HEADWATER_STATE"] = folder
         run(asked, Path(folder))
+        for strategy in asked.strategies:
+            clock, busy = outside_steps(strategy, Path(folder) / f"outside-{strategy}")
+            print(f"{strategy}: {clock:.1f} s outside the steps, {busy:.1f} s of processor time in all")
 
 
 def run(asked: argparse.Namespace, folder: Path) -> None:
@@ -70,24 +81,47 @@ def run(asked: argparse.Namespace, folder: Path) -> None:
     loops["plain"] = plain_loop(params, info, packing, folder, lambda config: build_model(config, seed=params.seed))
     loops["minimal"] = plain_loop(params, info, packing, folder, lambda config: Minimal(config, params.seed))
     seconds: dict[str, list[float]] = {name: [] for name in loops}
+    busy: dict[str, list[float]] = {name: [] for name in loops}
     losses: dict[str, float] = {}
     for turn in range(asked.turns + 1):
         for name, loop in loops.items():
-            started = time.perf_counter()
+            started, began = time.perf_counter(), time.process_time()
             for _ in range(STEPS_A_TURN):
                 losses[name] = next(loop)
             if turn:  # the first is for warming up
                 seconds[name].append((time.perf_counter() - started) / STEPS_A_TURN)
+                busy[name].append((time.process_time() - began) / STEPS_A_TURN)
     tokens = asked.batch * asked.sequence
     best = min(min(seconds["plain"]), min(seconds["minimal"]))
-    print(f"{asked.layers} layers of {asked.width}, {tokens} tokens a step, {torch.get_num_threads()} threads")
-    print(f"{'loop':14s} {'tokens/s':>9s} {'median':>8s} {'of the best':>12s} {'last loss':>10s}")
+    threads, load = torch.get_num_threads(), os.getloadavg()[0]
+    print(f"{asked.layers} layers of {asked.width}, {tokens} tokens a step, {threads} threads, load {load}")
+    titles = ("tokens/s", "median", "of best", "median", "processor", "last loss")
+    print(f"{'loop':10s}", *(f"{title:>9s}" for title in titles))
     for name, taken in seconds.items():
-        middle = statistics.median(taken)
-        print(
-            f"{name:14s} {tokens / min(taken):9,.0f} {tokens / middle:8,.0f} {best / min(taken):12.3f} "
-            f"{losses[name]:10.6f}"
-        )
+        speeds = f"{tokens / min(taken):9,.0f} {tokens / statistics.median(taken):9,.0f}"
+        ratios = f"{best / min(taken):9.3f} {in_turns(seconds, name):9.3f} {in_turns(busy, name):9.3f}"
+        print(f"{name:10s}", speeds, ratios, f"{losses[name]:9.6f}")
+
+
+def in_turns(taken: dict[str, list[float]], name: str) -> float:
+    """Return how fast a loop is beside the better of the two it is held against, each by the median over the turns."""
+    peers = (zip(taken[peer], taken[name], strict=True) for peer in ("plain", "minimal"))
+    return min(statistics.median(theirs / own for theirs, own in turns) for turns in peers)
+
+
+def outside_steps(strategy: str, folder: Path) -> tuple[float, float]:
+    """Run the stage as users do; return its seconds outside the steps, and those of processor time of its processes."""
+    folder.mkdir()
+    token_folders.make_tokens(folder)
+    small = {"seq_len": 16, "batch_size": 4, "max_steps": 4, "warmup_steps": 0, "device": "cpu", "strategy": strategy}
+    inputs = {name: folder / name for name in ("tokenize", "tokenizer")}
+    os.environ["HEADWATER_STATE"] = str(folder / "state")
+    started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    stage.run(params=Params.model_validate(small), inputs=inputs, output=folder / "train")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    told = json.loads(progress_path().read_text().splitlines()[-1])
+    busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return time.monotonic() - started - told["elapsed"], busy
 
 
 def make_tokens(folder: Path, tokens: int, vocabulary: int = VOCABULARY) -> TokensInfo:

@@ -27,7 +27,8 @@ SMALL = {
                "--recipes", "adamw", "muon-norm"],
     "structure": ["--count", "20"],
     "tokenizer": ["--sizes", "400"],
-    "train": ["--layers", "1", "--width", "64", "--sequence", "16", "--batch", "2", "--turns", "1"],
+    "train": ["--layers", "1", "--width", "64", "--sequence", "16", "--batch", "2", "--turns", "1",
+              "--strategies", "ddp"],
     "trace": ["--rows", "3000", "--queries", "2", "--commands", "1"],
 }  # fmt: skip
 

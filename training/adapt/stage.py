@@ -39,7 +39,7 @@ from tasks.contracts.manifest import Counts, Manifest, commit_manifest, manifest
 from tasks.contracts.release import MODEL_CARD_NAME
 from training.adapt.chat import TEMPLATE, TOO_LONG, Encoded, encode
 from training.adapt.merging import COMPARED, check_equal, difference, merged
-from training.adapt.starting_release import lineage_of, read_base
+from training.adapt.starting_release import lineage_of, read_whole_base
 from training.adapt.tuning import Tuned, quiet_libraries, tune
 from training.adapt.tuning_settings import Params
 from training.train.model import name_special_tokens, save_model, weights_sha256
@@ -69,7 +69,7 @@ def run(*, params: Params, inputs: Mapping[str, Path], output: Path) -> Manifest
         TrainingError: the merged model is another function than the one that was tuned.
     """
     base = inputs["base"]
-    read_base(base)
+    read_whole_base(base)
     with quiet_libraries():
         return _run(params, inputs, output, base)
 

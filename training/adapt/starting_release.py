@@ -7,38 +7,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tasks.contracts.base_release import read_base
 from tasks.contracts.durable_files import sha256_file
 from tasks.contracts.errors import HeadwaterError, InputError, ManifestError
 from tasks.contracts.files import MODEL_CONFIG_NAME, MODEL_FOLDER, TOKENIZER_NAME
-from tasks.contracts.manifest import MANIFEST_NAME, Manifest, manifest_hash, read_manifest, read_whole
-from tasks.contracts.release import BASE_FOLDER, LINEAGE_NAME, MANIFESTS_FOLDER, RELEASE_FOLDER, TAKEDOWN_MARK_NAME
+from tasks.contracts.manifest import MANIFEST_NAME, Manifest, manifest_hash, read_whole
+from tasks.contracts.release import BASE_FOLDER, LINEAGE_NAME, MANIFESTS_FOLDER, RELEASE_FOLDER
 from tasks.contracts.stages import model_stage
 
 ANOTHER = f"name a finished release by adapt.base, such as {RELEASE_FOLDER}; `headwater run` makes one"
 
 
-def read_base(folder: Path) -> Manifest:
+def read_whole_base(folder: Path) -> Manifest:
     """Return the manifest of a release that can be begun with.
 
     Raises:
         InputError: it is none, its tokenizer is another than it was trained with, or text of it was taken down.
     """
-    stage = read_manifest(folder).stage if (folder / MANIFEST_NAME).is_file() else None
-    if stage != "release":
-        raise InputError(
-            "there is no release to begin with",
-            where=str(folder),
-            expected=f"a finished release, with its {MANIFEST_NAME}",
-            found="no such file" if stage is None else f"a folder of the stage {stage}",
-            fix=ANOTHER,
-        )
-    if (folder / TAKEDOWN_MARK_NAME).is_file():
-        raise InputError(
-            "text that the base has learnt from was taken down",
-            where=str(folder / TAKEDOWN_MARK_NAME),
-            expected="a release without such text",
-            fix="make it again without that text (`headwater run`), then adapt it",
-        )
+    read_base(folder, fix=ANOTHER)
     try:
         _check_tokenizer(folder)
         return read_whole(folder)

@@ -1,6 +1,6 @@
 """Training checkpoints: whole or absent, checked after loading, the last ones kept.
 
-DeepSpeed writes each rank's part into a folder with a name of its own; when every rank is done, rank 0 flushes
+The engine writes each rank's part into a folder with a name of its own; when every rank is done, rank 0 flushes
 it to the disk, adds `complete.json` and renames the folder. So a folder named `step-…` is a finished checkpoint,
 and a torn one is never looked at. What a step leaves behind besides weights (its loss, the hash of its batch) is a
 line in `steps-rank-….jsonl` and `losses.jsonl` beside the checkpoints, flushed before the checkpoint is committed
@@ -15,7 +15,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,28 +83,32 @@ def gather_weights(engine: Any) -> dict[str, torch.Tensor]:
 
     One tensor at a time is gathered, so that the accelerator never holds more than one beside its share.
     """
-    import deepspeed
-
     weights: dict[str, torch.Tensor] = {}
     first = engine.global_rank == 0
     for name, parameter in engine.module.named_parameters():
-        partitioned = hasattr(parameter, "ds_id")
-        with deepspeed.zero.GatheredParameters([parameter]) if partitioned else nullcontext():
+        with _gathered(parameter) if hasattr(parameter, "ds_id") else nullcontext():
             if first:
                 weights[name] = parameter.detach().cpu().clone()
     return weights
 
 
+def _gathered(parameter: torch.Tensor) -> AbstractContextManager[None]:
+    """Hold a weight that ranks share out in full."""
+    import deepspeed
+
+    held: AbstractContextManager[None] = deepspeed.zero.GatheredParameters([parameter])
+    return held
+
+
 def share_sha256(engine: Any) -> str:
     """Return a hash of the weights that this rank holds: its share of those that are shared out, else all."""
-    import deepspeed
     import torch
 
     digest = hashlib.sha256()
     for name, parameter in engine.module.named_parameters():
         share = getattr(parameter, "ds_tensor", None)
         on_disk = share is not None and share.numel() != share.ds_numel
-        with deepspeed.zero.GatheredParameters([parameter]) if on_disk else nullcontext():
+        with _gathered(parameter) if on_disk else nullcontext():
             held = parameter if share is None or on_disk else share
             digest.update(f"{name} {held.dtype} {list(held.shape)}\n".encode())
             digest.update(held.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())

@@ -66,7 +66,7 @@ class Params(StageParams):
     """Weight of the squared log-partition of the logits that is added to the loss (PaLM: 1e-4); 0 adds none."""
     loss_piece_tokens: int | None = Field(None, ge=1, exclude_if=lambda number: number is None)
     """Tokens whose logits are there at once: the loss is then made piece by piece, for a vocabulary whose logits take
-    more memory than the model. Costs the output layer's forward pass once more; null makes it at once."""
+    more memory than the model; null makes it at once."""
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
     """AdamW's decay rates of its two moments."""
     gradient_clipping: float = Field(1.0, gt=0)
@@ -114,7 +114,8 @@ class Params(StageParams):
     """Whether processor threads spin while they wait for each other: about 10 % faster on a machine of one's own, and
     several times slower where another program wants the cores too."""
     launcher: Launcher = not_identity("torchrun")
-    """What starts the ranks: torchrun (each machine's own is started by hand), deepspeed (by ssh) or slurm (srun)."""
+    """What starts the ranks: torchrun (each machine's own is started by hand; one rank alone needs none), deepspeed (by
+    ssh) or slurm (srun)."""
     rendezvous: str | None = not_identity(None)
     """host:port at which the torchruns of several machines meet; null meets in a file on the shared disk."""
     hostfile: str | None = not_identity(None)

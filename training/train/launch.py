@@ -96,6 +96,8 @@ class Launch:
         Args:
             config: the LoopConfig, as JSON.
         """
+        if self.alone:
+            return [sys.executable, *_MODULE, str(config)]
         if self.launcher == "deepspeed":
             return self._deepspeed(config)
         torchrun = [sys.executable, "-m", "torch.distributed.run", *self._meeting(config)]
@@ -107,6 +109,16 @@ class Launch:
             return torchrun
         spread = [f"--nodes={self.nodes}", f"--ntasks={self.nodes}", "--ntasks-per-node=1", "--kill-on-bad-exit=1"]
         return ["srun", *spread, *torchrun]
+
+    def environment(self) -> dict[str, str]:
+        """Return what a rank's environment must say where no launcher says it."""
+        said = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": LOOPBACK, "MASTER_PORT": "0"}
+        return said if self.alone else {}
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is one rank, which torchrun would take seconds to start."""
+        return self.launcher == "torchrun" and self.nodes == self.ranks == 1
 
     @property
     def by_hand(self) -> bool:

@@ -10,27 +10,21 @@ import json
 import logging
 import math
 import os
-import resource
 import shutil
 import signal
 import socket
-import statistics
 import sys
 import threading
 import time
-from collections import deque
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from pydantic import JsonValue
 
-from tasks.contracts.base import FrozenModel
 from tasks.contracts.durable_files import atomic_folder, write_json
 from tasks.contracts.files import MODEL_FOLDER, SAMPLES_NAME, VALIDATION_NAME
 from tasks.contracts.tokens import TokenShard
-from training.plan.machine import device_that_reports
-from training.plan.speed import model_flops_utilisation
 from training.plan.strategies import BY_NAME
 from training.train.batches import Batch, batches
 from training.train.checkpoint import (
@@ -46,9 +40,9 @@ from training.train.checkpoint import (
     save_checkpoint,
 )
 from training.train.fixed_order import TreeSum, over_ranks, visiting_order
-from training.train.loss_head import loss_in_pieces, summed_loss
+from training.train.loop_config import LoopConfig
+from training.train.loss_head import loss_head
 from training.train.model import (
-    ModelSize,
     build_model,
     cast_parameters,
     load_weights,
@@ -56,84 +50,20 @@ from training.train.model import (
     save_model,
     weights_sha256,
 )
-from training.train.optimizers import Optimizer, make_optimizer
-from training.train.order import Order, permute
+from training.train.optimizers import make_optimizer
+from training.train.order import permute
 from training.train.packing import IGNORED, Packing, TokenStream, read_packing
+from training.train.progress_lines import Progress
 from training.train.ranks import failure_name, is_lost_connection
 from training.train.samples import Sampler
-from training.train.schedule import Schedule, learning_rate
-from training.train.strategy import Chosen, can_be_resumed, deepspeed_config
+from training.train.schedule import learning_rate
+from training.train.step_engine import join_ranks, make_engine
+from training.train.strategy import can_be_resumed
 
 logger = logging.getLogger(__name__)
 
 VALIDATION_SEED = 20
 """Of the draw of held-out sequences: the same for every run on the same held-out text."""
-RECENT_STEPS = 128
-FEW_STEPS = 16
-"""So many losses, and no fewer, say what is usual."""
-SPIKE_RATIO = 1.25
-"""A loss so many times the median of the last ones is a spike."""
-
-
-class LoopConfig(FrozenModel):
-    """What launch.py tells the ranks."""
-
-    tokens: Path
-    """The folder that `tokenize` wrote."""
-    work: Path
-    """Folder of this run's half-done state."""
-    progress: Path
-    """File that gets one JSON line a step, for people and MLflow."""
-    lock: Path
-    """File that the launching process holds locked as long as it lives."""
-    launched_on: str
-    """Name of the machine of that process; ranks elsewhere end with their own launcher."""
-    meeting: Path
-    """Begins the name of the file in which the ranks find each other, new for each launch."""
-    order: Order
-    validation_tokens: int
-    vocab_size: int
-    eos_id: int
-    model: ModelSize
-    context: int
-    """Tokens of the longest context that the model's config names."""
-    start_from: Path | None = None
-    """Folder of a release whose weights are those to begin with."""
-    start_sha256: str | None = None
-    """Hash of those weights."""
-    device: Literal["cpu", "gpu"]
-    precision: Literal["fp32", "bf16"]
-    threads: int
-    seed: int
-    strategy: Chosen
-    offload: Path
-    """Folder for what is offloaded to a disk."""
-    packing: Path
-    """Folder of the packing, computed once for all ranks."""
-    optimizer: Optimizer
-    activation_checkpointing: bool
-    mask_documents: bool
-    learning_rate: float
-    final_learning_rate: float
-    warmup_steps: int
-    schedule: Schedule
-    decay_fraction: float
-    z_loss: float
-    loss_piece_tokens: int | None
-    fixed_order: bool
-    weight_decay: float
-    betas: tuple[float, float]
-    gradient_clipping: float
-    release_best: bool
-    tokenizer: Path
-    """The folder of the tokenizer, for the samples."""
-    sample_prompts: tuple[str, ...]
-    sample_tokens: int
-    validate_every: int
-    validation_sequences: int
-    checkpoints_kept: int
-    checkpoint_every_steps: int
-    checkpoint_every_seconds: float
 
 
 def end_with_launcher(lock: Path) -> None:
@@ -154,7 +84,6 @@ class Trainer:
     """One rank's training run: build or resume, step, validate, save, hand over the weights."""
 
     def __init__(self, config: LoopConfig) -> None:
-        import deepspeed
         import torch
 
         self.config = config
@@ -163,16 +92,7 @@ class Trainer:
         torch.use_deterministic_algorithms(True, warn_only=True)
         # It would fill every buffer, and so touch all of those that DeepSpeed sets aside; nothing reads them before.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        # DeepSpeed's shared-memory kernel for the CPU serves inference only, and would be compiled first (45 s, g++).
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        deepspeed.init_distributed(
-            dist_backend="gloo" if config.device == "cpu" else "nccl",
-            verbose=False,
-            # Launchers agree on a port at each start, and so on a file of its own.
-            init_method=f"{config.meeting.as_uri()}-{os.environ['MASTER_PORT']}",
-            rank=int(os.environ["RANK"]),
-            world_size=int(os.environ["WORLD_SIZE"]),
-        )
+        join_ranks(config)
         self.rank, self.ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
         order = config.order
         assert self.ranks == order.ranks, f"{self.ranks} ranks started, {order.ranks} asked for"
@@ -182,13 +102,10 @@ class Trainer:
         model = build_model(self.model_config, seed=config.seed, size=config.model)
         if config.start_from is not None:
             load_weights(model, config.start_from, config.start_sha256)
-        self.in_pieces = None
-        if config.loss_piece_tokens is not None:
-            self.in_pieces = loss_in_pieces(model.get_output_embeddings(), config.loss_piece_tokens)
+        self.loss_head = loss_head(model.get_output_embeddings(), config.loss_piece_tokens)
         if config.activation_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": True})
         self.parameters = sum(p.numel() for p in model.parameters())
-        self.peak = self._peak()
         if config.precision == "bf16":
             model = cast_parameters(model, torch.bfloat16)
         self.optimizer = make_optimizer(
@@ -197,20 +114,9 @@ class Trainer:
             learning_rate=config.learning_rate,
             betas=config.betas,
             weight_decay=config.weight_decay,
-            fused=config.device == "gpu" and not BY_NAME[config.strategy].offloads,
+            fused=config.device == "cpu" or not BY_NAME[config.strategy].offloads,
         )
-        described = deepspeed_config(
-            config.strategy,
-            batch_size=order.batch_size,
-            micro_batch=order.micro_batch,
-            gradient_accumulation=order.gradient_accumulation,
-            gradient_clipping=config.gradient_clipping,
-            bf16=config.precision == "bf16",
-            parameters=self.parameters,
-            offload_folder=config.offload,
-            pin_memory=config.device == "gpu",
-        )
-        self.engine, *_ = deepspeed.initialize(model=model, optimizer=self.optimizer, config=described)
+        self.engine = make_engine(config, model, self.optimizer)
         # DeepSpeed's own forward pass asks for its own backward pass, which adds up as it likes.
         self.model = self.engine.module if config.fixed_order else self.engine
         self.weights = [weight for weight in self.engine.module.parameters() if weight.requires_grad]
@@ -225,11 +131,10 @@ class Trainer:
             self.sampler = Sampler(
                 config.tokenizer, config.sample_prompts, tokens=config.sample_tokens, context=order.seq_len
             )
-        self.recent: deque[float] = deque(maxlen=RECENT_STEPS)
-        self.checkpoint_seconds: float | None = None
         self.told_to_stop = False
         self.checkpoints = config.work / "checkpoints"
         self.first_step = self._resume()
+        self.progress = Progress(config, first_step=self.first_step) if self.rank == 0 else None
         self.batch_log = StepLog(config.work / f"steps-rank-{self.rank:05d}.jsonl", self.first_step)
         self.losses = StepLog(config.work / LOSSES_NAME, self.first_step) if self.rank == 0 else None
         self.samples = StepLog(config.work / SAMPLES_NAME, self.first_step) if self.rank == 0 else None
@@ -298,7 +203,8 @@ class Trainer:
                 began = time.monotonic()
                 self._save(done)
                 saved = time.monotonic()
-                self.checkpoint_seconds = saved - began
+                if self.progress is not None:
+                    self.progress.checkpoint_seconds = saved - began
             if stop:
                 return False
         self._hand_over()
@@ -328,12 +234,12 @@ class Trainer:
         for first in visiting_order(len(tokens)) if fixed else range(0, len(tokens), order.micro_batch):
             part = slice(first, first + order.micro_batch)
             positions_bs = positions[part] if self.config.mask_documents else None
-            loss, penalty = self._loss(tokens[part, :-1], targets[part], positions_bs)
-            total += loss.detach().double()
+            minimised, loss = self._loss(tokens[part, :-1], targets[part], positions_bs)
+            total += loss.double()
             if fixed:
-                sums.add(list(torch.autograd.grad((loss + penalty) / max(count, 1.0), self.weights)))
+                sums.add(list(torch.autograd.grad(minimised / max(count, 1.0), self.weights)))
             else:
-                self.engine.backward((loss + penalty) * scale)
+                self.engine.backward(minimised * scale)
                 self.engine.step()
         if fixed:
             for weight, gradient in zip(self.weights, over_ranks(sums.total(), self.ranks), strict=True):
@@ -355,15 +261,12 @@ class Trainer:
         return float(number)
 
     def _loss(self, tokens_bs: Any, targets_bs: Any, positions_bs: Any = None) -> tuple[Any, Any]:
-        """Return the cross-entropy summed over the targets, and the z-loss that is added to it in training.
+        """Return what is minimised, and the cross-entropy, both summed over the targets.
 
         Positions that begin anew keep attention within a document.
         """
         inputs = {"input_ids": tokens_bs, "position_ids": positions_bs}
-        if self.in_pieces is not None:
-            return self.in_pieces.of(self.model, targets_bs, self.config.z_loss, **inputs)
-        logits_nv = self.model(**inputs).logits.flatten(0, 1)
-        return summed_loss(logits_nv, targets_bs.flatten().contiguous(), self.config.z_loss)
+        return self.loss_head.of(self.model, targets_bs, self.config.z_loss, **inputs)
 
     def _validate(self) -> float | None:
         """Return the mean loss a target of a fixed sample of the held-out sequences; None where there are none.
@@ -387,7 +290,7 @@ class Trainer:
                     torch.from_numpy(array.astype(np.int64)).to(self.engine.device)
                     for array in (rows.tokens, rows.targets, rows.positions)
                 )
-                loss, _ = self._loss(tokens[:, :-1], targets, positions if config.mask_documents else None)
+                _, loss = self._loss(tokens[:, :-1], targets, positions if config.mask_documents else None)
                 if own:
                     total += loss.double()
                     counted += (targets != IGNORED).sum()
@@ -438,56 +341,9 @@ class Trainer:
         save_checkpoint(self.engine, self.checkpoints, done, keep=self.config.checkpoints_kept)
 
     def _report(self, row: dict[str, Any], started: float) -> None:
-        order, elapsed = self.config.order, time.monotonic() - started
-        done = row["step"] + 1
-        speed = (done - self.first_step) * order.batch_size * order.seq_len / elapsed
-        left = (order.steps - done) * order.batch_size * order.seq_len / speed
-        times = {"tokens_per_second": round(speed), "elapsed": round(elapsed, 2), "left": round(left, 1)}
-        times |= {"mfu": self._mfu(speed)} | self._state_of_health(row["train_loss"])
-        with self.config.progress.open("a") as stream:
-            stream.write(_json_line(row | {"steps": order.steps} | times))
-
-    def _peak(self) -> float | None:
-        """Return the bf16 operations a second of all devices; None, and why in the log, where they are not known."""
-        if self.config.device == "cpu":
-            missing = "a processor's peak depends on its clock and its instructions"
-        elif self.config.precision != "bf16":
-            missing = "the peaks that are known are those of bf16"
-        else:
-            name = self.torch.cuda.get_device_name()
-            if (device := device_that_reports(name)) is not None:
-                return device.flops * self.ranks
-            missing = f"the peak of {name} is not known (training/plan/devices.json)"
-        if self.rank == 0:
-            logger.info("train: no MFU is told: %s", missing)
-        return None
-
-    def _mfu(self, speed: float) -> float | None:
-        """Return what share of that peak the model's own operations reach."""
-        if self.peak is None:
-            return None
-        seq_len = self.config.order.seq_len
-        shape = self.config.model.shape(vocab_size=self.config.vocab_size, seq_len=seq_len)
-        return round(
-            model_flops_utilisation(shape, seq_len=seq_len, tokens_per_second=speed, peak=self.peak),
-            4,
-        )
-
-    def _state_of_health(self, loss: float) -> dict[str, Any]:
-        """Return the gradient's norm, whether the loss stands out from the last ones, and the memory taken."""
+        assert self.progress is not None, "rank 0 tells"
         norm = self.gradient_norm if self.gradient_norm is not None else self.engine.get_global_grad_norm()
-        usual = statistics.median(self.recent) if len(self.recent) >= FEW_STEPS else math.inf
-        self.recent.append(loss)
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        if self.config.device == "gpu":
-            memory = self.torch.cuda.max_memory_allocated() / 2**20
-        checkpoint = {} if self.checkpoint_seconds is None else {"checkpoint_seconds": self.checkpoint_seconds}
-        self.checkpoint_seconds = None
-        return checkpoint | {
-            "gradient_norm": None if norm is None else round(float(norm), 4),
-            "spike": loss > usual * SPIKE_RATIO,
-            "peak_memory_mib": round(memory),
-        }
+        self.progress.tell(row, elapsed=time.monotonic() - started, gradient_norm=norm)
 
     def _hand_over(self) -> None:
         """Write weights and figures where stage.py finds them; `result.json` last."""
@@ -523,10 +379,6 @@ class Trainer:
         )
 
 
-def _json_line(row: dict[str, Any]) -> str:
-    return json.dumps(row) + "\n"
-
-
 def main() -> None:
     """Run one rank."""
     config = LoopConfig.model_validate_json(Path(sys.argv[-1]).read_bytes())
@@ -535,8 +387,10 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("training").setLevel(logging.INFO)
     logging.getLogger("__main__").setLevel(logging.INFO)
-    # DeepSpeed's autotuner, which is not used here, imports MLflow where it is installed: 2 of the 5 seconds.
-    sys.modules["mlflow"] = None  # type: ignore[assignment]
+    # What is not used here would be imported where it is installed, for seconds: MLflow by DeepSpeed's autotuner, scipy
+    # by transformers' losses for pictures.
+    for unused in ("mlflow", "scipy"):
+        sys.modules[unused] = None  # type: ignore[assignment]
     try:
         trainer = Trainer(config)
         signal.signal(signal.SIGTERM, trainer.stop_after_step)

@@ -1,8 +1,10 @@
-"""The loss, a piece of the text at a time: the logits of all tokens over a large vocabulary are never there at once.
+"""The loss and its gradient in one pass over the output layer, a piece of the text at a time.
 
-The logits of 8 sequences of 1,024 tokens over 128,256 entries take 4.2 GB in float32, and as much again for their
-gradient; a piece of them is thrown away after its part of the loss is known, and made again in the backward pass, a
-third more of this layer's work. As in Liger Kernel (Hsu et al. 2024, arXiv:2410.10989), without a kernel.
+PyTorch's own way keeps the logits of all tokens for the backward pass and goes over them some eight times. Here a piece
+of them is made, turned into its part of the loss and into the gradients of the layer's input and weight while the
+processor still has it at hand, and thrown away: no more than a piece of the logits is ever there, and nothing is
+computed twice. The logits of 8 sequences of 1,024 tokens over 128,256 entries take 4.2 GB in float32. As in Liger
+Kernel (Hsu et al. 2024, arXiv:2410.10989), without a kernel.
 """
 
 from __future__ import annotations
@@ -15,57 +17,88 @@ if TYPE_CHECKING:
     import torch
 
 
-def summed_loss(logits_nv: torch.Tensor, targets_n: torch.Tensor, z_loss: float) -> tuple[torch.Tensor, Any]:
-    """Return the cross-entropy summed over the targets, and the z-loss that is added to it in training.
-
-    The z-loss holds the logits' log-partition near 0 (Chowdhery et al. 2022, arXiv:2204.02311, section 5).
-    """
-    from torch.nn import functional
-
-    logits_nv = logits_nv.float()
-    loss = functional.cross_entropy(logits_nv, targets_n, ignore_index=IGNORED, reduction="sum")
-    if not z_loss:
-        return loss, 0.0
-    log_z = logits_nv[targets_n != IGNORED].logsumexp(-1)
-    return loss, z_loss * log_z.square().sum()
-
-
-def loss_in_pieces(head: Any, piece_tokens: int) -> PiecewiseLoss:
+def loss_head(head: Any, piece_tokens: int | None = None) -> LossHead:
     """Let a model's output layer give the loss in place of logits, while it is told the targets.
 
     The layer keeps its place, its weight and its name, so that whatever shares weights out or ties them to the input
     embedding works as before.
 
     Args:
-        head: the output layer, a linear one without a bias.
-        piece_tokens: tokens whose logits are there at once.
+        head: the output layer, a linear one without a bias, whose outputs are the logits.
+        piece_tokens: tokens whose logits are there at once; None for all.
     """
     import torch
-    from torch.utils.checkpoint import checkpoint
 
-    told = PiecewiseLoss()
+    assert isinstance(head, torch.nn.Linear), f"not made for the output layer {head}"
+    assert head.bias is None, f"not made for the bias of the output layer {head}"
+    told = LossHead()
+
+    class SummedLoss(torch.autograd.Function):
+        """What is minimised, and the loss; the gradient is that of the first."""
+
+        @staticmethod
+        def forward(
+            ctx: Any, hidden_nd: torch.Tensor, weight_vd: torch.Tensor, targets_n: torch.Tensor, learns: bool
+        ) -> torch.Tensor:
+            sums = hidden_nd.new_zeros(2, dtype=torch.float32)
+            by_hidden_nd = torch.empty_like(hidden_nd) if learns else None
+            # In float32, or the sum of many pieces would lose what the last ones add.
+            by_weight_vd = torch.zeros_like(weight_vd, dtype=torch.float32) if learns else None
+            tokens = piece_tokens or len(targets_n)
+            for first in range(0, len(targets_n), tokens):
+                part = slice(first, first + tokens)
+                x_nd = hidden_nd[part]
+                part_sums, by_logits_nv = _of_piece(x_nd @ weight_vd.T, targets_n[part], told.z_loss)
+                sums += part_sums
+                if by_hidden_nd is not None and by_weight_vd is not None:
+                    by_logits_nv = by_logits_nv.to(weight_vd.dtype)
+                    torch.mm(by_logits_nv, weight_vd, out=by_hidden_nd[part])
+                    by_weight_vd += by_logits_nv.T @ x_nd
+            ctx.gradients = by_hidden_nd, None if by_weight_vd is None else by_weight_vd.to(weight_vd.dtype)
+            return sums
+
+        @staticmethod
+        def backward(ctx: Any, *by_sums: Any) -> Any:
+            by_hidden_nd, by_weight_vd = ctx.gradients
+            ctx.gradients = None  # they are used up
+            factor = by_sums[0][0]
+            return by_hidden_nd.mul_(factor), by_weight_vd.mul_(factor), None, None
 
     class Head(type(head)):  # type: ignore[misc]
         def forward(self, hidden: torch.Tensor) -> torch.Tensor:
             if told.targets is None:
                 logits: torch.Tensor = super().forward(hidden)
                 return logits
-            hidden_nd, targets_n = hidden.flatten(0, -2), told.targets.flatten()
-            total = torch.zeros(2, device=hidden.device)
-            for first in range(0, len(targets_n), piece_tokens):
-                piece = slice(first, first + piece_tokens)
-                total = total + checkpoint(self._piece, hidden_nd[piece], targets_n[piece], use_reentrant=False)
-            return total
-
-        def _piece(self, hidden_nd: torch.Tensor, targets_n: torch.Tensor) -> torch.Tensor:
-            loss, penalty = summed_loss(super().forward(hidden_nd), targets_n, told.z_loss)
-            return torch.stack([loss, loss.new_tensor(0.0) if isinstance(penalty, float) else penalty])
+            asked = hidden.flatten(0, -2), self.weight, told.targets.flatten(), torch.is_grad_enabled()
+            sums: torch.Tensor = SummedLoss.apply(*asked)
+            return sums
 
     head.__class__ = Head
     return told
 
 
-class PiecewiseLoss:
+def _of_piece(logits_nv: torch.Tensor, targets_n: torch.Tensor, z_loss: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what is minimised and the loss, summed over the targets, and the gradient of the first by the logits.
+
+    Both in float32, whatever the logits are.
+    """
+    import torch
+
+    logits_nv = logits_nv.float()
+    counted_n1 = (targets_n != IGNORED).unsqueeze(1)
+    targets_n1 = targets_n.clamp(min=0).unsqueeze(1)
+    target_logits_n1 = logits_nv.gather(1, targets_n1)
+    log_probabilities_nv = logits_nv.log_softmax(1)
+    told_n1 = log_probabilities_nv.gather(1, targets_n1)
+    loss = -(told_n1 * counted_n1).sum()
+    log_z_n1 = (target_logits_n1 - told_n1) * counted_n1
+    by_log_z_n1 = counted_n1 * (1 + 2 * z_loss * log_z_n1)
+    by_logits_nv = log_probabilities_nv.exp_().mul_(by_log_z_n1)
+    by_logits_nv.scatter_(1, targets_n1, told_n1.exp() * by_log_z_n1 - counted_n1.float())
+    return torch.stack([loss + z_loss * log_z_n1.square().sum(), loss]), by_logits_nv
+
+
+class LossHead:
     """What an output layer is told: the targets of the next pass, and the weight of the z-loss."""
 
     def __init__(self) -> None:
@@ -73,10 +106,14 @@ class PiecewiseLoss:
         self.z_loss = 0.0
 
     def of(self, model: Any, targets_bs: torch.Tensor, z_loss: float, **inputs: Any) -> tuple[Any, Any]:
-        """Return what `summed_loss` gives for a pass of the model."""
+        """Return what is minimised in a pass of the model, and the cross-entropy, both summed over the targets.
+
+        The first is the second and the z-loss, which holds the logits' log-partition near 0 (Chowdhery et al. 2022,
+        arXiv:2204.02311, section 5). It can be differentiated once.
+        """
         self.targets, self.z_loss = targets_bs, z_loss
         try:
-            loss, penalty = model(**inputs).logits
+            minimised, loss = model(**inputs).logits
         finally:
             self.targets = None
-        return loss, penalty
+        return minimised, loss.detach()

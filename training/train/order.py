@@ -72,11 +72,13 @@ class Order(FrozenModel):
     def sequences_at(self, step: int, rank: int) -> list[int]:
         """Return the sequences that a rank sees in a step, in order."""
         positions = self.positions(step, rank)
-        passes = positions // np.uint64(self.sequences)
-        found: list[int] = []
-        for number, position in zip(passes.tolist(), (positions % np.uint64(self.sequences)).tolist(), strict=True):
-            found.extend(permute(np.array([position], dtype=np.uint64), self.sequences, self.seed, number).tolist())
-        return found
+        passes, places = np.divmod(positions, np.uint64(self.sequences))
+        sequences = np.empty_like(positions)
+        # A step takes from one pass mostly, and all of it is permuted at once.
+        for number in np.unique(passes):
+            of_pass = passes == number
+            sequences[of_pass] = permute(places[of_pass], self.sequences, self.seed, int(number))
+        return [int(sequence) for sequence in sequences]
 
     def seen_at(self, sequence: int) -> list[tuple[int, int]]:
         """Return each (step, rank) that sees a sequence, in order: what `sequences_at` says, the other way round."""

@@ -31,7 +31,7 @@ from training.train.artifacts import write_output
 from training.train.checkpoint import RESULT_NAME, finished_checkpoints
 from training.train.hyperparameters import Params
 from training.train.launch import on_other_machines
-from training.train.loop import LoopConfig
+from training.train.loop_config import LoopConfig
 from training.train.order import Order
 from training.train.packing import read_packing
 from training.train.ranks import LOG_NAME, held_lock, run_ranks, run_until_done
@@ -210,6 +210,7 @@ def _train(params: Params, config: LoopConfig) -> None:
     path = config.work / MODEL_CONFIG_NAME
     write_json(path, config.model_dump(mode="json"))
     environment = {
+        **params.launch().environment(),
         "OMP_NUM_THREADS": str(config.threads),
         "TORCH_NUM_THREADS": str(config.threads),
         "HF_HUB_OFFLINE": "1",

@@ -10,7 +10,7 @@ import pytest
 from tasks.contracts.errors import InputError
 from tasks.contracts.manifest import manifest_hash
 from tests.training.release.test_release_use import make_release
-from training.adapt.starting_release import lineage_of, made_from, missing_data, read_base
+from training.adapt.starting_release import lineage_of, made_from, missing_data, read_whole_base
 
 
 @pytest.fixture(scope="module")
@@ -39,25 +39,29 @@ BREAKS: list[tuple[str, Callable[[Path], object], str]] = [
     ("no manifest", lambda folder: (folder / "_manifest.json").unlink(), "there is no release to begin with"),
     ("no weights", lambda folder: (folder / "model.safetensors").unlink(), "the base is not whole"),
     ("no manifests of stages", lambda folder: shutil.rmtree(folder / "manifests"), "the base is not whole"),
-    ("a config that is none", lambda folder: (folder / "config.json").write_text("[]"), "the base is not whole"),
+    (
+        "a config that is none",
+        lambda folder: (folder / "config.json").write_text("[]"),
+        "there is no release to begin with",
+    ),
     ("taken down", lambda folder: (folder / "takedown.json").write_text("{}"), "was taken down"),
 ]
 
 
 @pytest.mark.parametrize(("name", "hurt", "said"), BREAKS, ids=[name for name, _, _ in BREAKS])
 def test_what_cannot_be_begun_with_is_told(release: Path, name: str, hurt: Callable[[Path], object], said: str) -> None:
-    assert read_base(release).stage == "release"
+    assert read_whole_base(release).stage == "release"
     hurt(release)
     with pytest.raises(InputError, match=said) as told:
-        read_base(release)
+        read_whole_base(release)
     assert told.value.where
     assert told.value.fix
 
 
 def test_a_stage_that_is_no_release_is_told(made: Path) -> None:
     with pytest.raises(InputError) as told:
-        read_base(made.parent / "data" / "train")
-    assert told.value.found == "a folder of the stage train"
+        read_whole_base(made.parent / "data" / "train")
+    assert told.value.found == "ValueError: a folder of the stage train"
 
 
 def test_the_data_that_the_gate_compares_with_has_to_be_the_bases(made: Path, tmp_path: Path) -> None:

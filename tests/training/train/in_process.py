@@ -33,7 +33,8 @@ SMALL: dict[str, Any] = {
 
 
 def run_here(asked: dict[str, Any], root: Path) -> dict[str, Any]:
-    from training.train.loop import LoopConfig, Trainer
+    from training.train.loop import Trainer
+    from training.train.loop_config import LoopConfig
 
     name, stop, cores = asked.pop("name"), asked.pop("stop", None), asked.pop("cores", 1)
     went_on_from: list[int] = []

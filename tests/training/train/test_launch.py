@@ -9,6 +9,7 @@ from tasks.contracts.tokens import TokenShard, TokensInfo
 from training.gate_policy import policy_sha256, read_policy
 from training.train.checkpoint import StepLog, finished_checkpoints, read_log
 from training.train.hyperparameters import Params
+from training.train.launch import Launch
 from training.train.stage import make_order
 
 
@@ -86,3 +87,13 @@ def test_settings_that_change_no_byte_are_not_part_of_the_identity() -> None:
     assert Params(num_ranks=2).identity() != Params().identity()
     json.dumps(Params().identity())
     assert np.isfinite(Params().learning_rate)
+
+
+def test_one_rank_alone_needs_no_launcher(tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    alone, two = (Launch(launcher="torchrun", ranks=ranks) for ranks in (1, 2))
+    assert alone.command(config)[1:] == ["-m", "training.train.loop", str(config)]
+    assert alone.environment()["WORLD_SIZE"] == "1"
+    assert "torch.distributed.run" in two.command(config)
+    assert two.environment() == {}, "torchrun says it"
+    assert "torch.distributed.run" in Launch(launcher="torchrun", ranks=1, nodes=2).command(config)
