@@ -38,12 +38,12 @@ from training.train.checkpoint import (
     BEST_NAME,
     LOSSES_NAME,
     RESULT_NAME,
+    Saver,
     StepLog,
     finished_checkpoints,
     gather_weights,
     load_checkpoint,
     read_log,
-    save_checkpoint,
 )
 from training.train.fixed_order import TreeSum, over_ranks, visiting_order
 from training.train.loss_head import loss_in_pieces, summed_loss
@@ -134,6 +134,7 @@ class LoopConfig(FrozenModel):
     checkpoints_kept: int
     checkpoint_every_steps: int
     checkpoint_every_seconds: float
+    save_in_background: bool
 
 
 def end_with_launcher(lock: Path) -> None:
@@ -229,6 +230,9 @@ class Trainer:
         self.checkpoint_seconds: float | None = None
         self.told_to_stop = False
         self.checkpoints = config.work / "checkpoints"
+        self.saver = Saver(
+            self.engine, self.checkpoints, keep=config.checkpoints_kept, background=config.save_in_background
+        )
         self.first_step = self._resume()
         self.batch_log = StepLog(config.work / f"steps-rank-{self.rank:05d}.jsonl", self.first_step)
         self.losses = StepLog(config.work / LOSSES_NAME, self.first_step) if self.rank == 0 else None
@@ -293,14 +297,18 @@ class Trainer:
                 break
             due = done % config.checkpoint_every_steps == 0
             due = due or time.monotonic() - saved >= config.checkpoint_every_seconds
-            due, stop = self._agree(due, self.told_to_stop)
+            due, stop, writing = self._agree(due, self.told_to_stop, self.saver.is_writing)
+            if self.saver.is_open and not writing:
+                self.saver.finish()
             if (due or stop) and can_be_resumed(config.strategy):
                 began = time.monotonic()
                 self._save(done)
                 saved = time.monotonic()
                 self.checkpoint_seconds = saved - began
             if stop:
+                self.saver.finish()
                 return False
+        self.saver.finish()
         self._hand_over()
         return True
 
@@ -435,7 +443,7 @@ class Trainer:
             self.losses.flush()
         if self.samples is not None:
             self.samples.flush()
-        save_checkpoint(self.engine, self.checkpoints, done, keep=self.config.checkpoints_kept)
+        self.saver.save(done)
 
     def _report(self, row: dict[str, Any], started: float) -> None:
         order, elapsed = self.config.order, time.monotonic() - started
