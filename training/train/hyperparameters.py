@@ -132,6 +132,9 @@ class Params(StageParams):
     """Steps between two checkpoints."""
     checkpoint_every_seconds: float = not_identity(20.0, gt=0)
     """Seconds after which a checkpoint is due anyway. When one is written never changes the result."""
+    save_in_background: bool = not_identity(False)
+    """Whether training goes on while a checkpoint is written: it stands still for the copy of the state only, which
+    takes as much of the machine's memory as the files take of the disk."""
     policy: dict[str, Any] = borrowed_from("gate", {})
     """The gate's section: its hash goes into this stage's manifest before the first step."""
     vocabulary: int = borrowed_from("tokenizer.vocab_size", 32_000, identity=False)

@@ -32,12 +32,12 @@ from training.train.checkpoint import (
     BEST_NAME,
     LOSSES_NAME,
     RESULT_NAME,
+    Saver,
     StepLog,
     finished_checkpoints,
     gather_weights,
     load_checkpoint,
     read_log,
-    save_checkpoint,
 )
 from training.train.fixed_order import TreeSum, over_ranks, visiting_order
 from training.train.loop_config import LoopConfig
@@ -133,6 +133,9 @@ class Trainer:
             )
         self.told_to_stop = False
         self.checkpoints = config.work / "checkpoints"
+        self.saver = Saver(
+            self.engine, self.checkpoints, keep=config.checkpoints_kept, background=config.save_in_background
+        )
         self.first_step = self._resume()
         self.progress = Progress(config, first_step=self.first_step) if self.rank == 0 else None
         self.batch_log = StepLog(config.work / f"steps-rank-{self.rank:05d}.jsonl", self.first_step)
@@ -198,7 +201,9 @@ class Trainer:
                 break
             due = done % config.checkpoint_every_steps == 0
             due = due or time.monotonic() - saved >= config.checkpoint_every_seconds
-            due, stop = self._agree(due, self.told_to_stop)
+            due, stop, writing = self._agree(due, self.told_to_stop, self.saver.is_writing)
+            if self.saver.is_open and not writing:
+                self.saver.finish()
             if (due or stop) and can_be_resumed(config.strategy):
                 began = time.monotonic()
                 self._save(done)
@@ -206,7 +211,9 @@ class Trainer:
                 if self.progress is not None:
                     self.progress.checkpoint_seconds = saved - began
             if stop:
+                self.saver.finish()
                 return False
+        self.saver.finish()
         self._hand_over()
         return True
 
@@ -338,7 +345,7 @@ class Trainer:
             self.losses.flush()
         if self.samples is not None:
             self.samples.flush()
-        save_checkpoint(self.engine, self.checkpoints, done, keep=self.config.checkpoints_kept)
+        self.saver.save(done)
 
     def _report(self, row: dict[str, Any], started: float) -> None:
         assert self.progress is not None, "rank 0 tells"

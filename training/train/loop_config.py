@@ -72,6 +72,7 @@ class LoopConfig(FrozenModel):
     checkpoints_kept: int
     checkpoint_every_steps: int
     checkpoint_every_seconds: float
+    save_in_background: bool
 
     @property
     def alone(self) -> bool:

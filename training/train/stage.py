@@ -159,7 +159,7 @@ def make_order(params: Params, info: TokensInfo, sequences: int, tokenize_manife
 
 
 _PLACES = {"tokens", "work", "progress", "lock", "meeting", "packing", "offload", "order"}
-_PLACES |= {"checkpoint_every_steps", "checkpoint_every_seconds", "checkpoints_kept"}
+_PLACES |= {"checkpoint_every_steps", "checkpoint_every_seconds", "checkpoints_kept", "save_in_background"}
 _PLACES |= {"threads", "launched_on", "start_from", "tokenizer"}
 """What in a LoopConfig does not decide the result, or stands in the key already; of the threads that follow from the
 machine's cores only the last bit does, and a run that was cut off goes on with others."""

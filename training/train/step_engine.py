@@ -61,6 +61,15 @@ def make_engine(config: LoopConfig, model: Any, optimizer: Any) -> Any:
     return engine
 
 
+class FileWriter:
+    """Writes a state to a file; has the name and the place that DeepSpeed's has."""
+
+    def save(self, state_dict: Any, path: str) -> None:
+        import torch
+
+        torch.save(state_dict, path)
+
+
 class WholeEngine:
     """Steps of one rank that holds weights, gradients and states in place, in float32.
 
@@ -80,6 +89,7 @@ class WholeEngine:
         self.module = model.to(self.device)
         self._optimizer = optimizer
         self._parts, self._done = parts, 0
+        self.checkpoint_engine = FileWriter()
 
     def __call__(self, **inputs: Any) -> Any:
         """Return what the model says."""
@@ -110,13 +120,11 @@ class WholeEngine:
 
     def save_checkpoint(self, folder: str, *, tag: str, client_state: Mapping[str, int], save_latest: bool) -> None:
         """Write weights and states into the folder `tag` of a folder."""
-        import torch
-
         assert not save_latest, "which checkpoint is the last one their names say"
         path = Path(folder, tag)
         path.mkdir(parents=True, exist_ok=True)
         state = {"weights": self.module.state_dict(), "optimizer": self._optimizer.state_dict()}
-        torch.save({**state, "client_state": dict(client_state)}, path / STATE_NAME)
+        self.checkpoint_engine.save({**state, "client_state": dict(client_state)}, str(path / STATE_NAME))
 
     def load_checkpoint(self, folder: str, *, tag: str) -> tuple[Path | None, dict[str, int]]:
         """Take what `save_checkpoint` wrote; return where it stood, and what was said of it."""

@@ -19,6 +19,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "fixed_order": {"fixed_order": True},
     "muon": {"optimizer": "muon"},
     "zero-3": {"strategy": "zero-3"},
+    "background": {"save_in_background": True, "checkpoint_every_steps": 2},
+    "later": {"save_in_background": True, "checkpoint_every_steps": 1, "strategy": "zero-3"},
     "bf16": {"strategy": "zero-1", "precision": "bf16"},
     "best": {
         "release_best": True,
