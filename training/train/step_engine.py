@@ -21,7 +21,10 @@ def join_ranks(config: LoopConfig) -> None:
     """Have this rank find the others, if it has not; the environment says which one it is."""
     import torch
 
-    if config.alone and torch.distributed.is_initialized():
+    if config.alone:
+        # Groups that are made later ask the store, so it is no file, which goes with its run.
+        if not torch.distributed.is_initialized():
+            torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
         return
     where: dict[str, Any] = {
         # Launchers agree on a port at each start, and so on a file of its own.
@@ -29,9 +32,6 @@ def join_ranks(config: LoopConfig) -> None:
         "rank": int(os.environ["RANK"]),
         "world_size": int(os.environ["WORLD_SIZE"]),
     }
-    if config.alone:
-        torch.distributed.init_process_group("gloo", **where)
-        return
     import deepspeed
 
     # DeepSpeed's shared-memory kernel for the CPU serves inference only, and would be compiled first (45 s, g++).
