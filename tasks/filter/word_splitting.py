@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 import sys
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache, cached_property, lru_cache
 from typing import Any
 
@@ -211,6 +212,19 @@ def _is_punctuation(word: str) -> bool:
     return all(unicodedata.category(character)[0] == "P" for character in word)
 
 
+@contextmanager
+def _torch_left_out() -> Iterator[None]:
+    """Let spaCy load without torch, which it takes along for models that are not used here: two seconds a process."""
+    if "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]
+
+
 class Splitter:
     """Splits texts of one language into words, and counts their sentences, as datatrove does."""
 
@@ -220,8 +234,10 @@ class Splitter:
         self._last: list[Words] = []
         self.by_pieces = isinstance(self._theirs, SpaCyTokenizer) and self._theirs.language in SPLIT_BY_SPACES
         if self.by_pieces:
-            ends = frozenset(self._theirs.tokenizer.get_pipe("sentencizer").punct_chars)
-            self._vocabulary = Vocabulary(Pieces(self._theirs.tokenizer.tokenizer).split, ends)
+            with _torch_left_out():
+                loaded = self._theirs.tokenizer
+            ends = frozenset(loaded.get_pipe("sentencizer").punct_chars)
+            self._vocabulary = Vocabulary(Pieces(loaded.tokenizer).split, ends)
         else:
             self._vocabulary = Vocabulary(lambda word: [word], frozenset())
 

@@ -24,7 +24,8 @@ def join_ranks(config: LoopConfig) -> None:
     if config.alone:
         # Groups that are made later ask the store, so it is no file, which goes with its run.
         if not torch.distributed.is_initialized():
-            torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+            store = torch.distributed.HashStore()  # type: ignore[attr-defined]
+            torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
         return
     where: dict[str, Any] = {
         # Launchers agree on a port at each start, and so on a file of its own.

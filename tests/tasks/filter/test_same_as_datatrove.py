@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import random
+import subprocess
+import sys
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -24,6 +26,7 @@ from hypothesis import strategies as st
 
 from tasks.contracts.base import Drop, Edit
 from tasks.contracts.document import Document
+from tasks.contracts.workspace import child_environment
 from tasks.filter.loading import rule_class
 from tasks.filter.spacy_pieces import Pieces
 from tasks.filter.word_splitting import Splitter, Words, splitter
@@ -241,3 +244,16 @@ def test_n_grams_are_compared_as_datatrove_writes_them() -> None:
     words = splitter("eng").words("ab c yz a bc")
     assert words.joined(2)[0] == words.joined(2)[3]
     assert words.sequences(2)[0] != words.sequences(2)[3]
+
+
+def test_words_are_split_without_torch() -> None:
+    """spaCy would load it, in every worker, for two seconds."""
+    code = "import sys; from tasks.filter.word_splitting import words_of; words_of('One two.', 'eng'); "
+    said = subprocess.run(
+        [sys.executable, "-c", code + "print('spacy' in sys.modules, 'torch' in sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=child_environment(),
+    ).stdout
+    assert said.split() == ["True", "False"]
