@@ -25,8 +25,8 @@ test: setup   ## the tests
 	-@bash infra/chromium.sh
 	$(TESTS)
 
-# Without whole runs and what tests/conftest.py calls slow: some two minutes, for the change at hand.
-test-fast: setup   ## the tests without whole runs: some two minutes
+# Without whole runs and what tests/conftest.py calls slow: some three minutes, for the change at hand.
+test-fast: setup   ## the tests without whole runs: some three minutes
 	$(TESTS) -m "not e2e and not slow"
 
 # The readers of outside input over mutated inputs (READER=warc, http, robots, evidence or jsonl, COUNT executions each), and
