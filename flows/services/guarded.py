@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 from flows.services.access import ADDRESS_VARIABLE, ARTIFACTS_VARIABLE, DATABASE_VARIABLE, TOKEN_VARIABLE
 from flows.services.databases import be_patient
 from flows.services.guard import Guard
+from flows.services.repeat import Repeat
 
 
 def prefect() -> ASGIApp:
@@ -20,7 +21,7 @@ def prefect() -> ASGIApp:
     secret = os.environ.pop("PREFECT_SERVER_API_AUTH_STRING")
     from prefect.server.api.server import create_app
 
-    return _guard(create_app(), api_secret=secret, prefect=True)
+    return _guard(Repeat(create_app()), api_secret=secret, prefect=True)
 
 
 def mlflow() -> ASGIApp:
