@@ -27,34 +27,41 @@ class Repeat:
     def __init__(self, app: ASGIApp, pauses: tuple[float, ...] = PAUSES_SECONDS) -> None:
         self._app = app
         self._pauses = pauses
+        self._again = asyncio.Lock()  # those that met each other would else meet again
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given, complete = await _body(receive)
+        messages, complete = await _body(receive)
         if complete:
-            for pause in self._pauses:
-                answer = _Answer(send)
-                await self._app(dict(scope), _again(given, receive), answer)
-                if not answer.unavailable:
-                    return
-                await asyncio.sleep(pause)
-        await self._app(scope, _again(given, receive), send)
+            if await self._is_served(scope, _replayed(messages, receive), send):
+                return
+            async with self._again:
+                for pause in self._pauses[:-1]:
+                    await asyncio.sleep(pause)
+                    if await self._is_served(scope, _replayed(messages, receive), send):
+                        return
+                await asyncio.sleep(self._pauses[-1])
+        await self._app(scope, _replayed(messages, receive), send)
 
+    async def _is_served(self, scope: Scope, receive: Receive, send: Send) -> bool:
+        """Ask, and pass on what is answered, unless it is a 503; return whether it was not."""
+        unavailable = False
 
-class _Answer:
-    """Passes on what is answered, unless it is a 503."""
+        async def sent(message: Message) -> None:
+            nonlocal unavailable
+            if message["type"] == "http.response.start":
+                unavailable = message["status"] == _UNAVAILABLE
+            if not unavailable:
+                await send(message)
 
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self.unavailable = False
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.unavailable = message["status"] == _UNAVAILABLE
-        if not self.unavailable:
-            await self._send(message)
+        try:
+            await self._app(dict(scope), receive, sent)
+        except Exception:  # Starlette answers an error, and then raises it for whoever logs it
+            if not unavailable:
+                raise
+        return not unavailable
 
 
 async def _body(receive: Receive) -> tuple[list[Message], bool]:
@@ -68,7 +75,7 @@ async def _body(receive: Receive) -> tuple[list[Message], bool]:
     return messages, True
 
 
-def _again(messages: list[Message], receive: Receive) -> Receive:
+def _replayed(messages: list[Message], receive: Receive) -> Receive:
     """Return what gives these messages, and then whatever else comes: that the client has gone."""
     left = iter(messages)
 

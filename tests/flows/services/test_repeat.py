@@ -18,7 +18,7 @@ PAUSES = (0.0, 0.0, 0.0)
 
 
 class Server:
-    """Answers with these statuses, one a request, and keeps what it was sent."""
+    """Answers with these statuses, one a request, and keeps what it was sent; raises after an error, as Starlette."""
 
     def __init__(self, *statuses: int) -> None:
         self._statuses = iter(statuses)
@@ -28,6 +28,8 @@ class Server:
         self.bodies.append(await Request(scope, receive).body())
         answer = PlainTextResponse(f"answer {len(self.bodies)}", status_code=next(self._statuses))
         await answer(scope, receive, send)
+        if answer.status_code >= 500:
+            raise OSError("database is locked")
 
 
 async def _parts() -> AsyncIterator[bytes]:
@@ -37,7 +39,7 @@ async def _parts() -> AsyncIterator[bytes]:
 
 def ask(server: Server, body: bytes | None = b'{"a": 1}') -> httpx.Response:
     async def asked() -> httpx.Response:
-        transport = httpx.ASGITransport(app=Repeat(server, PAUSES))
+        transport = httpx.ASGITransport(app=Repeat(server, PAUSES), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://a.example") as client:
             return await client.post("/api/deployments/1/create_flow_run", content=_parts() if body is None else body)
 
