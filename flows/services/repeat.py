@@ -36,7 +36,12 @@ class Repeat:
         if complete:
             for pause in self._pauses:
                 answer = _Answer(send)
-                await self._app(dict(scope), _again(given, receive), answer)
+                try:
+                    await self._app(dict(scope), _again(given, receive), answer)
+                except Exception:
+                    # Starlette raises again, for the log, what its handler of all exceptions has answered.
+                    if not answer.unavailable:
+                        raise
                 if not answer.unavailable:
                     return
                 await asyncio.sleep(pause)
