@@ -8,10 +8,13 @@ that is what came of a click on "Run".
 from __future__ import annotations
 
 import asyncio
+import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 PAUSES_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.6)
+PATIENCE_SECONDS = 10.0
+"""After so long the answer is 503: SQLite has waited a minute for a lock, and a client may have asked again itself."""
 _LARGEST_KEPT_BYTES = 8 << 20
 _UNAVAILABLE = 503
 
@@ -21,7 +24,7 @@ class Repeat:
 
     Args:
         app: what is asked. A 503 of it means that nothing came of the request.
-        pauses: seconds before each further try. What the last one answers is the answer.
+        pauses: seconds before each further try. What the last one answers is the answer, or what comes late.
     """
 
     def __init__(self, app: ASGIApp, pauses: tuple[float, ...] = PAUSES_SECONDS) -> None:
@@ -34,6 +37,7 @@ class Repeat:
             return
         given, complete = await _body(receive)
         if complete:
+            begun = time.monotonic()
             for pause in self._pauses:
                 answer = _Answer(send)
                 try:
@@ -44,21 +48,32 @@ class Repeat:
                         raise
                 if not answer.unavailable:
                     return
+                if time.monotonic() - begun > PATIENCE_SECONDS:
+                    await answer.pass_on()
+                    return
                 await asyncio.sleep(pause)
         await self._app(scope, _again(given, receive), send)
 
 
 class _Answer:
-    """Passes on what is answered, unless it is a 503."""
+    """Passes on what is answered, but keeps a 503."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
         self.unavailable = False
+        self._kept: list[Message] = []
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.unavailable = message["status"] == _UNAVAILABLE
-        if not self.unavailable:
+        if self.unavailable:
+            self._kept.append(message)
+        else:
+            await self._send(message)
+
+    async def pass_on(self) -> None:
+        """Answer with the 503 after all."""
+        for message in self._kept:
             await self._send(message)
 
 

@@ -91,3 +91,9 @@ def test_a_large_request_is_passed_on_whole_and_once(monkeypatch: pytest.MonkeyP
     server = Server(503, 201)
     assert ask(server, None).status_code == 503
     assert server.bodies == [b'{"a": 1}']
+
+
+def test_what_was_locked_for_long_is_not_waited_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repeat, "PATIENCE_SECONDS", -1.0)
+    answer = ask(Server(503, 201))
+    assert (answer.status_code, answer.text) == (503, "answer 1")
