@@ -19,6 +19,9 @@ from typing import IO, Any
 
 PREFIX = "headwater-run-"
 SOCKET_NAME = "socket"
+LONGEST_PLACE = 64
+"""Bytes of the path of a folder for temporary files: a socket's whole path has 107 at most (unix(7))."""
+SHORT_PLACE = Path("/tmp")
 
 
 @contextlib.contextmanager
@@ -70,13 +73,16 @@ def companion(
 def _own_folder() -> Iterator[Path]:
     """Give a folder for a socket, whose lock says that this process lives; remove those of processes that were killed.
 
-    It is a temporary one, as a socket's path has 107 bytes at most and a workspace's may be longer.
+    It is a temporary one, as a socket's path is to be short and a workspace's may be long.
     """
+    place = Path(tempfile.gettempdir())
+    if len(os.fsencode(place)) > LONGEST_PLACE:
+        place = SHORT_PLACE
     # There is no socket in a folder before its lock is held.
-    for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/{SOCKET_NAME}"):
+    for left in place.glob(f"{PREFIX}*/{SOCKET_NAME}"):
         with contextlib.suppress(OSError), _locked(left.parent):
             shutil.rmtree(left.parent)
-    with tempfile.TemporaryDirectory(prefix=PREFIX) as folder, _locked(Path(folder)):
+    with tempfile.TemporaryDirectory(prefix=PREFIX, dir=place) as folder, _locked(Path(folder)):
         yield Path(folder)
 
 

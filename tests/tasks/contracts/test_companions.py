@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.contracts import companions
 from tasks.contracts.companions import companion
 from tasks.contracts.workspace import child_environment
 
@@ -46,3 +47,13 @@ def test_the_folder_of_a_run_that_was_killed_goes_with_the_next_and_that_of_one_
         assert {*place.iterdir()} == {own, other}, "without a socket it is no other run's, or that run just begins"
     assert VARIABLE not in os.environ
     assert {*place.iterdir()} == {other}
+
+
+def test_where_temporary_files_have_a_long_path_the_socket_has_a_short_one(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (long := place / ("job-" * 30)).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    monkeypatch.setattr(companions, "SHORT_PLACE", place)
+    with companion("this", variable=VARIABLE, environment=os.environ):
+        assert Path(os.environ[VARIABLE]).parent.parent == place
