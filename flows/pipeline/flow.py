@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Annotated, Any
 from uuid import UUID
@@ -34,9 +34,9 @@ from flows.workspace.dvc import (
     DVC_MODULES,
     StageFailedError,
     dvc_command,
-    fill_cache,
     keep_lock,
     stream,
+    up_to_date,
     without_last_words,
 )
 from flows.workspace.form import SettingsSchema, changes_of_run, refresh_form
@@ -131,9 +131,10 @@ def _run(run: str, stages: list[Stage], forced: set[str], changes: Mapping[str, 
         progress.append(create_progress_artifact(0.0, key="headwater-progress", description=f"Run {run}"))
     finished.clear()
     with started_services(until):
+        settled = _settled(stages, forced)
         for number, stage in enumerate(stages, start=1):
             restorable = not checked[stage.name].named_files()
-            _task_of(stage)(stage.name, run, stage.name in forced, restorable)
+            _task_of(stage)(stage.name, run, stage.name in settled, stage.name in forced, restorable)
             finished.append(stage.name)
             if stage.name == small_corpus.AFTER:
                 for shortage in small_corpus.foresee(stage.output.parent, checked, {one.name for one in stages}):
@@ -145,6 +146,17 @@ def _run(run: str, stages: list[Stage], forced: set[str], changes: Mapping[str, 
         _say("the release was there already and is signed now")
     if not any(record.run == run for record in read_records(run)):
         _say("everything is up to date: no stage had to run")
+
+
+def _settled(stages: Sequence[Stage], forced: Collection[str]) -> set[str]:
+    """Return the stages of which DVC need not be asked again: up to date, as is all that may run before them."""
+    settled: set[str] = set()
+    clean = up_to_date()
+    names = {stage.name for stage in stages}
+    for stage in stages:
+        if stage.name in clean and stage.name not in forced and settled >= names.intersection(stage.inputs):
+            settled.add(stage.name)
+    return settled
 
 
 def _changes(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,12 +189,16 @@ def _show_params_again() -> None:
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def run_through_dvc(name: str, run: str, force: bool, restorable: bool) -> None:
+def run_through_dvc(name: str, run: str, settled: bool, force: bool, restorable: bool) -> None:
     """Bring one stage up to date by `dvc repro -s`, its output logged line by line.
 
     Args:
+        settled: whether DVC has said already that it is.
         restorable: whether DVC sees all that the stage reads, and may so put an earlier run's output in place.
     """
+    if settled:
+        _say(f"Stage '{name}' didn't change, skipping")
+        return
     environment = child_environment(  # the stages' command is `python`, which must be this one
         {
             "PYTHONUNBUFFERED": "1",
@@ -251,7 +267,6 @@ def started_services(until: str | None) -> Iterator[None]:
         stack.enter_context(mirror_server())
         if "RAY_ADDRESS" not in os.environ:
             stack.enter_context(ray_host(ray_params(read_params()).model_dump_json()))
-        fill_cache()
         yield
 
 

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 PAUSES_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.6)
 PATIENCE_SECONDS = 10.0
-"""After so long the answer is 503: SQLite has waited a minute for a lock, and a client may have asked again itself."""
+"""After so long a 503 is the answer: SQLite has waited a minute for a lock, and a client may have asked again."""
 _LARGEST_KEPT_BYTES = 8 << 20
 _UNAVAILABLE = 503
 
@@ -30,51 +30,46 @@ class Repeat:
     def __init__(self, app: ASGIApp, pauses: tuple[float, ...] = PAUSES_SECONDS) -> None:
         self._app = app
         self._pauses = pauses
+        self._again = asyncio.Lock()  # those that met each other would else meet again
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given, complete = await _body(receive)
-        if complete:
-            begun = time.monotonic()
-            for pause in self._pauses:
-                answer = _Answer(send)
-                try:
-                    await self._app(dict(scope), _again(given, receive), answer)
-                except Exception:
-                    # Starlette raises again, for the log, what its handler of all exceptions has answered.
-                    if not answer.unavailable:
-                        raise
-                if not answer.unavailable:
-                    return
-                if time.monotonic() - begun > PATIENCE_SECONDS:
-                    await answer.pass_on()
-                    return
-                await asyncio.sleep(pause)
-        await self._app(scope, _again(given, receive), send)
+        messages, complete = await _body(receive)
+        if not complete:
+            await self._app(scope, _replayed(messages, receive), send)
+            return
+        begun = time.monotonic()
+        kept = await self._ask(scope, _replayed(messages, receive), send)
+        if kept and time.monotonic() - begun < PATIENCE_SECONDS:
+            async with self._again:
+                for pause in self._pauses:
+                    if time.monotonic() - begun >= PATIENCE_SECONDS:
+                        break
+                    await asyncio.sleep(pause)
+                    kept = await self._ask(scope, _replayed(messages, receive), send)
+                    if not kept:
+                        break
+        for message in kept:
+            await send(message)
 
+    async def _ask(self, scope: Scope, receive: Receive, send: Send) -> list[Message]:
+        """Ask, and pass on what is answered, unless it is a 503: return that, or nothing."""
+        kept: list[Message] = []
 
-class _Answer:
-    """Passes on what is answered, but keeps a 503."""
+        async def sent(message: Message) -> None:
+            if kept or message.get("status") == _UNAVAILABLE:
+                kept.append(message)
+            else:
+                await send(message)
 
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self.unavailable = False
-        self._kept: list[Message] = []
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.unavailable = message["status"] == _UNAVAILABLE
-        if self.unavailable:
-            self._kept.append(message)
-        else:
-            await self._send(message)
-
-    async def pass_on(self) -> None:
-        """Answer with the 503 after all."""
-        for message in self._kept:
-            await self._send(message)
+        try:
+            await self._app(dict(scope), receive, sent)
+        except Exception:  # Starlette answers an error, and then raises it for whoever logs it
+            if not kept:
+                raise
+        return kept
 
 
 async def _body(receive: Receive) -> tuple[list[Message], bool]:
@@ -88,7 +83,7 @@ async def _body(receive: Receive) -> tuple[list[Message], bool]:
     return messages, True
 
 
-def _again(messages: list[Message], receive: Receive) -> Receive:
+def _replayed(messages: list[Message], receive: Receive) -> Receive:
     """Return what gives these messages, and then whatever else comes: that the client has gone."""
     left = iter(messages)
 

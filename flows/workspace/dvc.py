@@ -21,7 +21,7 @@ from flows.workspace.warm import Call, start
 from tasks.contracts.disk import disk_full_in, says_full
 from tasks.contracts.durable_files import write_bytes
 from tasks.contracts.errors import HeadwaterError
-from tasks.contracts.workspace import state_folder
+from tasks.contracts.workspace import child_environment, state_folder
 
 logger = logging.getLogger(__name__)
 
@@ -95,18 +95,21 @@ def stream(command: Sequence[str], environment: Mapping[str, str], output: Path 
         raise StageFailedError(f"{' '.join(command[2:])} ended with exit code {code}")
 
 
-def _started(command: Sequence[str], environment: Mapping[str, str]) -> tuple[Call | subprocess.Popen[bytes], TextIO]:
+def _started(
+    command: Sequence[str], environment: Mapping[str, str], *, errors_too: bool = True
+) -> tuple[Call | subprocess.Popen[bytes], TextIO]:
     """Start a command, DVC by the warm process where there is one; return it, and what it says."""
     reading, writing = os.pipe()
     said = os.fdopen(reading, encoding="utf-8", errors="replace")
     own = len(dvc_command())
-    with Path(os.devnull).open("rb") as nothing, os.fdopen(writing, "wb") as saying:
+    with Path(os.devnull).open("r+b") as nothing, os.fdopen(writing, "wb") as saying:
+        errors = saying if errors_too else nothing
         if [*command[:own]] == dvc_command():
-            streams = (nothing.fileno(), writing, writing)
+            streams = (nothing.fileno(), saying.fileno(), errors.fileno())
             call = start("dvc.cli:main", command[own:], environment=environment, streams=streams)
             if call is not None:
                 return call, said
-        return subprocess.Popen(command, env=dict(environment), stdin=nothing, stdout=saying, stderr=saying), said
+        return subprocess.Popen(command, env=dict(environment), stdin=nothing, stdout=saying, stderr=errors), said
 
 
 def keep_lock() -> None:
@@ -189,24 +192,34 @@ def _bytes_in(folder: Path) -> int:
 
 def dvc_status() -> dict[str, list[Any]] | None:
     """Return what DVC says of each stage that is not up to date, None where it cannot say."""
-    output = subprocess.run([*dvc_command(), "status", "--json"], capture_output=True, text=True, check=False)
+    process, output = _started([*dvc_command(), "status", "--json"], child_environment(), errors_too=False)
+    with output:
+        said = output.read()
+    process.wait()
     try:
-        told: dict[str, list[Any]] = json.loads(output.stdout)
+        told: dict[str, list[Any]] = json.loads(said)
     except json.JSONDecodeError:
-        logger.debug("dvc status: %s", output.stderr)
+        logger.debug("dvc status: %s", said)
         return None
     return told
 
 
-def fill_cache() -> None:
-    """Put outputs that are whole, and only missing from DVC's cache, back into it: else their stages would run again.
+def up_to_date() -> set[str]:
+    """Return the stages that need not run, as DVC says.
 
-    Where nothing has run yet, DVC, which takes a second to load, is not asked.
+    Outputs that are whole, and only missing from DVC's cache, are put back into it first: else their stages would run
+    again. Where nothing has run yet, DVC, which takes a second to load, is not asked.
     """
-    status = (dvc_status() if LOCK_FILE.exists() else None) or {}
-    back = [name for name, changes in status.items() if put_back_into_cache(name, changes)]
+    if not LOCK_FILE.exists():
+        return set()
+    status = dvc_status()
+    if status is None:
+        return set()
+    back = {name for name, changes in status.items() if put_back_into_cache(name, changes)}
     if back:
-        logger.info("DVC's cache lacked %s, which is whole in data/: put back", ", ".join(back))
+        logger.info("DVC's cache lacked %s, which is whole in data/: put back", ", ".join(sorted(back)))
+    locked = YAML(typ="safe").load(LOCK_FILE).get("stages") or {}
+    return {name for name in locked if name not in status or name in back}
 
 
 def put_back_into_cache(stage: str, changes: Sequence[Any]) -> bool:

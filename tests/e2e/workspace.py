@@ -26,7 +26,6 @@ COMMAND_TIMEOUT_SECONDS = 1700
 
 # Runs of the flow by one process, as `headwater run` starts it, with one Prefect server, one mirror and one Ray session
 # for all of them. Each line of the input is a run's arguments; each is answered by what it said and a last line.
-# What DVC's cache lacks is put back before each run, as where a run begins.
 RUNS = """
 import json, logging, os, sys
 logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
@@ -35,13 +34,11 @@ from flows.services.embedded import prefect_server
 wait = prefect_server()
 from flows.pipeline.flow import pipeline, started_services
 from flows.pipeline.stage_run import RUN_VARIABLE
-from flows.workspace.dvc import fill_cache
 until = sys.argv[1]
 with started_services(until):
     wait()
     for line in sys.stdin:
         os.environ.pop(RUN_VARIABLE, None)
-        fill_cache()
         state = pipeline(until=until, return_state=True, **json.loads(line))
         print("ended: " + state.type.value, flush=True)
 """

@@ -1,16 +1,21 @@
-"""What the flow tries again: a stage whose run record says that its failure may pass, and no other."""
+"""What the flow tries again, a stage whose run record says that its failure may pass; and of what it asks DVC again."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from flows.history.run_records import now, write_record
+from flows.pipeline import flow
 from flows.pipeline.flow import _may_pass
+from flows.workspace.graph import load_graph, stages_until
 from tasks.contracts.errors import InputError, NetworkError
 from tasks.contracts.manifest import Counts, commit_manifest
+
+STAGES = tuple(load_graph())
 
 
 def failed(stage: str, error: BaseException, run: str = "r1") -> None:
@@ -52,3 +57,24 @@ def test_the_newest_record_decides(may_pass) -> None:  # type: ignore[no-untyped
     commit_manifest(output, stage="crawl", unit="urls", params={}, inputs={}, counts=Counts(in_=1, out=1))
     write_record(run="r1", stage="crawl", started_at=now(), output=output)
     assert may_pass("crawl") is False
+
+
+@pytest.mark.parametrize(
+    ("clean", "forced", "until", "settled"),
+    [
+        (STAGES, (), None, STAGES),
+        ((), (), None, ()),
+        (STAGES, ("dedup",), None, ("crawl", "extract", "filter")),
+        ([*STAGES[:3], *STAGES[4:]], (), None, STAGES[:3]),
+        (STAGES, ("train",), "filter", ("crawl", "extract", "filter")),
+    ],
+)
+def test_dvc_is_asked_again_of_what_a_stage_before_may_change(
+    monkeypatch: pytest.MonkeyPatch,
+    clean: Sequence[str],
+    forced: Sequence[str],
+    until: str | None,
+    settled: Sequence[str],
+) -> None:
+    monkeypatch.setattr(flow, "up_to_date", lambda: set(clean))
+    assert flow._settled(stages_until(load_graph(), until), forced) == set(settled)
