@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
-from os import cpu_count
+from os import sched_getaffinity
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, cast
@@ -111,7 +111,7 @@ def check_policy(crawl: Path, extract: Path, policy: OptOutPolicy) -> Checked:
 
 def _look_at(parts: Sequence[Path], look: Callable[[Path], Checked]) -> list[Checked]:
     size = sum(part.stat().st_size for part in parts)
-    workers = min(len(parts), cpu_count() or 1, 1 + size // _WORKER_BYTES)
+    workers = min(len(parts), len(sched_getaffinity(0)), 1 + size // _WORKER_BYTES)
     if workers > 1:
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
             return list(pool.map(look, parts))

@@ -8,10 +8,13 @@ that is what came of a click on "Run".
 from __future__ import annotations
 
 import asyncio
+import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 PAUSES_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.6)
+PATIENCE_SECONDS = 10.0
+"""After so long a 503 is the answer: SQLite has waited a minute for a lock, and a client may have asked again."""
 _LARGEST_KEPT_BYTES = 8 << 20
 _UNAVAILABLE = 503
 
@@ -21,7 +24,7 @@ class Repeat:
 
     Args:
         app: what is asked. A 503 of it means that nothing came of the request.
-        pauses: seconds before each further try. What the last one answers is the answer.
+        pauses: seconds before each further try. What the last one answers is the answer, or what comes late.
     """
 
     def __init__(self, app: ASGIApp, pauses: tuple[float, ...] = PAUSES_SECONDS) -> None:
@@ -34,34 +37,39 @@ class Repeat:
             await self._app(scope, receive, send)
             return
         messages, complete = await _body(receive)
-        if complete:
-            if await self._is_served(scope, _replayed(messages, receive), send):
-                return
+        if not complete:
+            await self._app(scope, _replayed(messages, receive), send)
+            return
+        begun = time.monotonic()
+        kept = await self._ask(scope, _replayed(messages, receive), send)
+        if kept and time.monotonic() - begun < PATIENCE_SECONDS:
             async with self._again:
-                for pause in self._pauses[:-1]:
+                for pause in self._pauses:
+                    if time.monotonic() - begun >= PATIENCE_SECONDS:
+                        break
                     await asyncio.sleep(pause)
-                    if await self._is_served(scope, _replayed(messages, receive), send):
-                        return
-                await asyncio.sleep(self._pauses[-1])
-        await self._app(scope, _replayed(messages, receive), send)
+                    kept = await self._ask(scope, _replayed(messages, receive), send)
+                    if not kept:
+                        break
+        for message in kept:
+            await send(message)
 
-    async def _is_served(self, scope: Scope, receive: Receive, send: Send) -> bool:
-        """Ask, and pass on what is answered, unless it is a 503; return whether it was not."""
-        unavailable = False
+    async def _ask(self, scope: Scope, receive: Receive, send: Send) -> list[Message]:
+        """Ask, and pass on what is answered, unless it is a 503: return that, or nothing."""
+        kept: list[Message] = []
 
         async def sent(message: Message) -> None:
-            nonlocal unavailable
-            if message["type"] == "http.response.start":
-                unavailable = message["status"] == _UNAVAILABLE
-            if not unavailable:
+            if kept or message.get("status") == _UNAVAILABLE:
+                kept.append(message)
+            else:
                 await send(message)
 
         try:
             await self._app(dict(scope), receive, sent)
         except Exception:  # Starlette answers an error, and then raises it for whoever logs it
-            if not unavailable:
+            if not kept:
                 raise
-        return not unavailable
+        return kept
 
 
 async def _body(receive: Receive) -> tuple[list[Message], bool]:

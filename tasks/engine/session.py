@@ -51,7 +51,7 @@ class RayParams(StageParams):
     """The `ray` section of params.yaml: how work is spread. Nothing here changes a byte of any output."""
 
     num_cpus: int | None = Field(None, ge=1)
-    """Processors that a local session uses; null takes all of this machine's."""
+    """Processors that a local session uses; null takes all of this machine's that this process may use."""
     object_store_megabytes: int = Field(256, ge=80)
     """Shared memory of a local session, in MiB. Text never travels through it, so it can be small."""
     worker_niceness: int = Field(0, ge=0, le=19)
@@ -139,7 +139,7 @@ def ray_session(params: RayParams) -> Iterator[None]:
     import ray
 
     local: dict[str, Any] = {
-        "num_cpus": params.num_cpus,
+        "num_cpus": params.num_cpus or _share_of_machine(),
         "object_store_memory": params.object_store_megabytes * MEBIBYTE,
         "include_dashboard": False,
         "_node_ip_address": LOOPBACK,
@@ -211,7 +211,16 @@ def brief_seconds() -> float:
 
 def local_processors() -> int:
     """Return how many processors of this machine the stage may use."""
-    return _offered[-1].num_cpus if _offered and _offered[-1].num_cpus else multiprocessing.cpu_count()
+    return _offered[-1].num_cpus if _offered and _offered[-1].num_cpus else len(os.sched_getaffinity(0))
+
+
+def _share_of_machine() -> int | None:
+    """Return how many processors are this process's, as a batch system or taskset gives them; None where all are.
+
+    Ray counts those itself, and knows of a container's quota.
+    """
+    own = len(os.sched_getaffinity(0))
+    return own if own < multiprocessing.cpu_count() else None
 
 
 def session_is_open() -> bool:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import islice
 from multiprocessing import get_context
-from os import cpu_count
+from os import sched_getaffinity
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ def collect(parts: Sequence[Path], folder: Path) -> dict[Path, Path]:
         return {}
     folder.mkdir(parents=True, exist_ok=True)
     size = sum(part.stat().st_size for part in parts)
-    workers = min(len(parts), cpu_count() or 1, 1 + size // _WORKER_BYTES)
+    workers = min(len(parts), len(sched_getaffinity(0)), 1 + size // _WORKER_BYTES)
     look = partial(_look, folder=folder)
     if workers > 1:
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:

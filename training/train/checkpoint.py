@@ -39,6 +39,7 @@ BEST_NAME = "best.json"
 RESULT_NAME = "result.json"
 """The last file that the ranks write: with it, training is done."""
 PREFIX = "step-"
+UNFINISHED = "unfinished-"
 
 
 def share_name(rank: int) -> str:
@@ -157,7 +158,9 @@ class Saver:
         self.finish()
         unfinished = self._folder / _unfinished(step)
         if self._first:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            # None is being written now: what is there a run left that was killed, or whose disk was full.
+            for left in self._folder.glob(f"{UNFINISHED}*"):
+                shutil.rmtree(left, ignore_errors=True)
             self._folder.mkdir(parents=True, exist_ok=True)
         distributed.barrier()
         share = unfinished / share_name(self._engine.global_rank)
@@ -206,7 +209,7 @@ class Saver:
 
 
 def _unfinished(step: int) -> str:
-    return f"unfinished-{PREFIX}{step:08d}"
+    return f"{UNFINISHED}{PREFIX}{step:08d}"
 
 
 @contextmanager

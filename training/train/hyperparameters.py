@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, ValidationError
 
 from tasks.contracts.base import StageParams, borrowed_from, not_identity
 from tasks.contracts.base_release import STARTED_FROM, BaseRelease, read_base, trained_model
-from tasks.contracts.errors import HeadwaterError, ParamsError, raised
+from tasks.contracts.errors import HeadwaterError, InputError, ParamsError, raised
 from tasks.contracts.manifest import MANIFEST_NAME
 from tasks.contracts.workspace import state_folder
 from training.device import gpus, need_disk_library, need_gpus
@@ -21,7 +21,7 @@ from training.plan.room import cheapest, machine_here, shortage, ways_out
 from training.plan.speed import Run
 from training.plan.strategies import BY_NAME
 from training.train.launch import Launch, Launcher
-from training.train.model import ModelSetting, ModelSize, family
+from training.train.model import ModelSetting, ModelSize, families, family
 from training.train.optimizers import Optimizer
 from training.train.schedule import Schedule
 from training.train.strategy import Chosen, Strategy, choose, simplest
@@ -176,7 +176,16 @@ class Params(StageParams):
         base = read_base(folder)
         # How weights begin says nothing of weights that are there.
         began = {"residual_projections"}
-        wanted = ModelSize.model_validate(trained_model(folder), strict=False)
+        try:
+            wanted = ModelSize.model_validate(trained_model(folder), strict=False)
+        except ValidationError as error:
+            raise InputError(
+                "the release that training goes on from has a model that is not known here",
+                where=str(folder),
+                expected=f"a model of {', '.join(families())}, with the settings that this Headwater has for it",
+                found="; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()),
+                fix="take the Headwater that made it, with its model families",
+            ) from error
         if wanted.model_dump(exclude=began) != self.model.model_dump(exclude=began):
             numbers = wanted.model_dump(mode="json", exclude_none=True)
             raise ParamsError(

@@ -183,8 +183,10 @@ class Trainer:
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             loss = self._step(batch)
-            if not math.isfinite(loss):
-                raise FloatingPointError(f"the loss of step {step} is {loss}: lower train.learning_rate")
+            # By a gradient that is none the weights are lost too, and the loss of the last step is that before it.
+            for name, number in (("loss", loss), ("gradient's norm", self.gradient_norm)):
+                if number is not None and not math.isfinite(number):
+                    raise FloatingPointError(f"the {name} of step {step} is {number}: lower train.learning_rate")
             done = step + 1
             validate = done == order.steps or done % config.validate_every == 0
             validation = self._validate() if validate else None

@@ -71,6 +71,7 @@ def loss_head(head: Any, piece_tokens: int | None = None) -> LossHead:
                 return logits
             asked = hidden.flatten(0, -2), self.weight, told.targets.flatten(), torch.is_grad_enabled()
             sums: torch.Tensor = SummedLoss.apply(*asked)
+            told.made = sums.detach()
             return sums
 
     head.__class__ = Head
@@ -104,6 +105,8 @@ class LossHead:
     def __init__(self) -> None:
         self.targets: torch.Tensor | None = None
         self.z_loss = 0.0
+        self.made: torch.Tensor | None = None
+        self._is_compared = False
 
     def of(self, model: Any, targets_bs: torch.Tensor, z_loss: float, **inputs: Any) -> tuple[Any, Any]:
         """Return what is minimised in a pass of the model, and the cross-entropy, both summed over the targets.
@@ -111,9 +114,16 @@ class LossHead:
         The first is the second and the z-loss, which holds the logits' log-partition near 0 (Chowdhery et al. 2022,
         arXiv:2204.02311, section 5). It can be differentiated once.
         """
+        import torch
+
         self.targets, self.z_loss = targets_bs, z_loss
         try:
-            minimised, loss = model(**inputs).logits
+            sums = model(**inputs).logits
         finally:
             self.targets = None
+        if not self._is_compared:  # in the first pass only: a GPU would be waited for
+            unchanged = self.made is not None and torch.allclose(sums, self.made, rtol=0, atol=0, equal_nan=True)
+            assert unchanged, "not made for a model that caps or scales what its output layer gives"
+            self._is_compared = True
+        minimised, loss = sums
         return minimised, loss.detach()

@@ -7,29 +7,48 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
-from starlette.types import Receive, Scope, Send
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Mount, Route
 
 from flows.services import repeat
 from flows.services.repeat import Repeat
 
 PAUSES = (0.0, 0.0, 0.0)
+UNAVAILABLE = 503
 
 
-class Server:
-    """Answers with these statuses, one a request, and keeps what it was sent; raises after an error, as Starlette."""
+class LockedError(Exception):
+    """What Prefect's database raises."""
+
+
+class Server(Starlette):
+    """Answers with these statuses, one a request, and keeps what it was sent.
+
+    As in Prefect, 503 is the answer of a handler of all exceptions, which Starlette raises again after it, and the API
+    is mounted in another application.
+    """
 
     def __init__(self, *statuses: int) -> None:
         self._statuses = iter(statuses)
         self.bodies: list[bytes] = []
+        handlers = {Exception: self._unavailable}
+        api = Starlette(routes=[Route("/{path:path}", self._answer, methods=["POST"])], exception_handlers=handlers)
+        super().__init__(routes=[Mount("/api", api)])
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.bodies.append(await Request(scope, receive).body())
-        answer = PlainTextResponse(f"answer {len(self.bodies)}", status_code=next(self._statuses))
-        await answer(scope, receive, send)
-        if answer.status_code >= 500:
-            raise OSError("database is locked")
+    async def _answer(self, request: Request) -> Response:
+        self.bodies.append(await request.body())
+        status = next(self._statuses)
+        if status == UNAVAILABLE:
+            raise LockedError
+        return self._said(status)
+
+    async def _unavailable(self, _request: Request, _error: Exception) -> Response:
+        return self._said(UNAVAILABLE)
+
+    def _said(self, status: int) -> Response:
+        return PlainTextResponse(f"answer {len(self.bodies)}", status_code=status)
 
 
 async def _parts() -> AsyncIterator[bytes]:
@@ -39,7 +58,7 @@ async def _parts() -> AsyncIterator[bytes]:
 
 def ask(server: Server, body: bytes | None = b'{"a": 1}') -> httpx.Response:
     async def asked() -> httpx.Response:
-        transport = httpx.ASGITransport(app=Repeat(server, PAUSES), raise_app_exceptions=False)
+        transport = httpx.ASGITransport(app=Repeat(server, PAUSES), raise_app_exceptions=False)  # as uvicorn
         async with httpx.AsyncClient(transport=transport, base_url="http://a.example") as client:
             return await client.post("/api/deployments/1/create_flow_run", content=_parts() if body is None else body)
 
@@ -72,3 +91,9 @@ def test_a_large_request_is_passed_on_whole_and_once(monkeypatch: pytest.MonkeyP
     server = Server(503, 201)
     assert ask(server, None).status_code == 503
     assert server.bodies == [b'{"a": 1}']
+
+
+def test_what_was_locked_for_long_is_not_waited_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repeat, "PATIENCE_SECONDS", -1.0)
+    answer = ask(Server(503, 201))
+    assert (answer.status_code, answer.text) == (503, "answer 1")

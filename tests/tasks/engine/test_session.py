@@ -132,3 +132,19 @@ def test_workers_are_as_nice_as_is_set_and_a_process_that_is_told_to_end_ends_in
     """A cancelled run puts back what it changed when SIGTERM comes; Ray's answer to it is an abort."""
     ended = subprocess.run([sys.executable, "-c", ENDED], capture_output=True, text=True, check=False, timeout=120)
     assert (ended.returncode, ended.stdout) == (0, "3 nicer\nput back\n"), ended.stderr
+
+
+ON_ONE = """
+import os
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
+from tasks.engine.session import RayParams, local_processors, ray_session
+with ray_session(RayParams()):
+    import ray
+    print(local_processors(), ray.cluster_resources()["CPU"])
+"""
+
+
+def test_a_session_takes_no_more_processors_than_the_run_was_given() -> None:
+    """A batch system gives a job some of a large machine's."""
+    done = subprocess.run([sys.executable, "-c", ON_ONE], capture_output=True, text=True, check=False)
+    assert done.stdout == "1 1.0\n", done.stderr

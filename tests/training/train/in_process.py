@@ -1,11 +1,13 @@
 """Run the stage train on one rank in one process, as often as wanted: `python -m ...in_process ROOT`.
 
 Reads ROOT/tokenize, ROOT/tokenizer and, from standard input, one JSON object a run: `name`, perhaps `stop`, a step
-after which it is told to stop, and `cores`, how many this machine is to have; settings of the stage beside them. Writes
-ROOT/NAME, with the state under ROOT/state; prints a JSON line a run.
+after which it is told to stop, `cores`, how many this machine is to have, and `overflows`, whether its gradients are
+infinite; settings of the stage beside them. Writes ROOT/NAME, with the state under ROOT/state; prints one
+JSON line a run.
 """
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -37,9 +39,14 @@ def run_here(asked: dict[str, Any], root: Path) -> dict[str, Any]:
     from training.train.loop_config import LoopConfig
 
     name, stop, cores = asked.pop("name"), asked.pop("stop", None), asked.pop("cores", 1)
+    factor = math.inf if asked.pop("overflows", False) else 1.0
     went_on_from: list[int] = []
 
     class Stopping(Trainer):
+        def _loss(self, *given: Any) -> tuple[Any, Any]:
+            minimised, loss = super()._loss(*given)
+            return minimised * factor, loss
+
         def _report(self, row: dict[str, Any], started: float) -> None:
             super()._report(row, started)
             if row["step"] == stop:
@@ -59,7 +66,7 @@ def run_here(asked: dict[str, Any], root: Path) -> dict[str, Any]:
     with patch.object(stage, "run_ranks", in_this_process), patch("os.sched_getaffinity", lambda _: range(cores)):
         try:
             stage.run(params=params, inputs=inputs, output=root / name)
-        except TrainingError as error:
+        except (TrainingError, FloatingPointError) as error:
             return {"name": name, "from": went_on_from, "said": str(error)}
     return {"name": name, "from": went_on_from, "manifest": manifest_hash(root / name)}
 

@@ -31,6 +31,10 @@ def make_release(trained: Path, folder: Path) -> Path:
     shutil.copyfile(trained / MANIFEST_NAME, folder / MANIFESTS_FOLDER / "train.json")
     if (trained / BASE_FOLDER).is_dir():
         shutil.copytree(trained / BASE_FOLDER, folder / BASE_FOLDER)
+    return commit_release(folder)
+
+
+def commit_release(folder: Path) -> Path:
     none = Counts(in_=0, out=0)
     commit_manifest(folder, stage="release", unit="files", params={}, inputs={}, counts=none)
     return folder
@@ -120,6 +124,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "fewer positions": ({"start_from": "gpt2", "model": "own", "seq_len": 32}, "at most 16"),
     "a release that is replaced": ({"start_from": "data/release"}, "replace"),
     "a manifest that was changed": ({"start_from": "changed"}, "not as its manifest says"),
+    "a family that is not here": ({"start_from": "foreign"}, "a model of gpt2, llama"),
 }
 
 
@@ -131,6 +136,11 @@ def test_what_cannot_be_gone_on_from_is_said_before_any_work(root: Path, workspa
     shutil.copytree("llama", "changed")
     path = Path("changed", MANIFESTS_FOLDER, "train.json")
     path.write_bytes(path.read_bytes().replace(b"16", b"32"))
+    shutil.copytree("gpt2", "foreign")
+    path = Path("foreign", MANIFESTS_FOLDER, "train.json")
+    path.write_bytes(path.read_bytes().replace(b"gpt2", b"gpt7"))
+    Path("foreign", MANIFEST_NAME).unlink()
+    commit_release(Path("foreign"))
     shutil.copytree(root / "tokenize", "data-like")
     asked, said = WRONG[name]
     own = {"family": "gpt2", "layers": 1, "hidden_size": 16, "heads": 2}

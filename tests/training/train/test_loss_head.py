@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch.nn import functional
+from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from training.train.loss_head import loss_head
 from training.train.model import ModelSize, build_model, cast_parameters, families, model_config
@@ -83,3 +84,12 @@ def test_where_nothing_is_learnt_no_gradient_is_made_and_without_targets_the_lay
 def test_an_output_layer_that_gives_more_than_a_product_is_refused() -> None:
     with pytest.raises(AssertionError, match="output layer"):
         loss_head(torch.nn.Linear(4, 4, bias=True))
+
+
+def test_a_model_that_caps_its_logits_is_refused() -> None:
+    config = Gemma2Config(vocab_size=VOCABULARY, hidden_size=16, intermediate_size=16, num_hidden_layers=1, head_dim=8)
+    model = Gemma2ForCausalLM(config)
+    tokens, targets = batch()
+    head = loss_head(model.get_output_embeddings())
+    with pytest.raises(AssertionError, match="caps or scales"):
+        head.of(model, targets, 0.0, input_ids=tokens)

@@ -95,6 +95,12 @@ def test_training_goes_on_while_it_is_written(tmp_path: Path, monkeypatch: pytes
     assert [path.name for path in finished_checkpoints(tmp_path)] == ["step-00000007"]
 
 
+def test_what_a_run_that_was_killed_had_not_finished_does_not_stay(tmp_path: Path) -> None:
+    (tmp_path / f"{checkpoint.UNFINISHED}step-00000003").mkdir()
+    Saver(Engine(), tmp_path, keep=1, background=False).save(7)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000007"]
+
+
 def test_a_disk_that_is_full_is_said_and_leaves_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")

@@ -53,6 +53,7 @@ def results(root: Path) -> dict[str, dict[str, Any]]:
             runs.append({"name": f"{kind}-{step}-on", **settings})
     runs.append({"name": "cores-cut", "stop": 4, "cores": 1})
     runs.append({"name": "cores-on", "cores": 2})
+    runs.append({"name": "overflown", "overflows": True, "max_steps": 1, "warmup_steps": 0})
     return {one["name"]: one for one in in_another_process(root, runs)}
 
 
@@ -103,3 +104,7 @@ def test_samples_are_what_the_model_says_at_each_measurement(root: Path, results
 
 def test_another_number_of_cores_goes_on_as_well(results: dict[str, dict[str, Any]]) -> None:
     assert results["cores-on"]["from"] == [5]
+
+
+def test_weights_that_were_lost_at_the_last_step_are_not_handed_over(results: dict[str, dict[str, Any]]) -> None:
+    assert results["overflown"]["said"].startswith("the gradient's norm of step 0 is nan")
