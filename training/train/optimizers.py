@@ -52,7 +52,10 @@ def make_optimizer(
     adamw = torch.optim.AdamW(groups, lr=learning_rate, betas=betas, eps=EPSILON, fused=fused or None)
     if optimizer == "adamw":
         return adamw
-    muon = torch.optim.Muon(
+    from training.train.muon import MuonOnProcessor
+
+    make = MuonOnProcessor if all(p.device.type == "cpu" for p in hidden) else torch.optim.Muon
+    muon = make(
         hidden,
         lr=learning_rate,
         weight_decay=weight_decay,

@@ -6,9 +6,11 @@ import sys
 from copy import deepcopy
 from pathlib import Path
 
+import pytest
 import torch
 
 from training.train.model import ModelSize, build_model, model_config
+from training.train.muon import MuonOnProcessor, orthogonal
 from training.train.optimizers import make_optimizer
 
 
@@ -54,6 +56,26 @@ def test_a_step_of_muon_is_orthogonal_and_as_long_as_one_of_adamw() -> None:
     singular = torch.linalg.svdvals(matrix)
     assert singular.max() / singular.min() < 2.5, "all directions alike"
     assert 0.1 < float(matrix.square().mean().sqrt()) < 0.4, "AdamW's steps have a root mean square of 0.2 to 0.4"
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (24, 40), (40, 24)])
+def test_muon_on_a_processor_is_torchs_but_for_its_rounding(shape: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(3)
+    start = torch.randn(shape, generator=generator)
+    ours, theirs = (torch.nn.Parameter(start.clone()) for _ in range(2))
+    settings = {"lr": 0.1, "weight_decay": 0.3, "momentum": 0.9, "adjust_lr_fn": "match_rms_adamw"}
+    optimizers = (MuonOnProcessor([ours], **settings), torch.optim.Muon([theirs], **settings))  # type: ignore[arg-type]
+    for _ in range(3):
+        ours.grad = theirs.grad = torch.randn(shape, generator=generator)
+        for one in optimizers:
+            one.step()  # type: ignore[no-untyped-call]
+    assert torch.dist(ours, theirs) < 0.02 * torch.dist(ours, start), "bfloat16 keeps three digits"
+    for one, other in zip(*(o.state_dict()["state"].values() for o in optimizers), strict=True):
+        assert torch.equal(one["momentum_buffer"], other["momentum_buffer"]), "either goes on from the other's state"
+    if shape[0] != shape[1]:  # a square one at random has a direction of nearly nothing
+        values = torch.linalg.svdvals(orthogonal(start))
+        assert float(values.min()) > 0.6
+        assert float(values.max()) < 1.25
 
 
 def test_a_restored_optimizer_goes_on_alike() -> None:
